@@ -1,0 +1,1 @@
+//! Facts: durable log, subscriber positions, dead letters, leases, rebuildable projections

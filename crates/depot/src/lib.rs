@@ -1,0 +1,1 @@
+//! Files by content hash: store, verify, trash, retention

@@ -1,0 +1,1 @@
+//! The daemons, one folder per category, and their registry

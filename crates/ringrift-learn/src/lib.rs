@@ -1,0 +1,1 @@
+//! Self-play, samples, training, matches and ratings

@@ -1,0 +1,1 @@
+//! The facts of the pipeline: ids, events, job specs, stages, the catalogue

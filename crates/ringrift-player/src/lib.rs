@@ -1,0 +1,1 @@
+//! Search and network inference: playing a game of RingRift

@@ -1,0 +1,1 @@
+//! The game RingRift: boards, moves, turn machine, scoring, notation

@@ -1,0 +1,3 @@
+//! `ringrift`: keeps a self-play training pipeline running unattended.
+
+fn main() {}

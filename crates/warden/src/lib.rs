@@ -1,0 +1,1 @@
+//! Supervision: daemon contract, order, lifecycle, restart, health, shutdown, worker processes

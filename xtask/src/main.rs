@@ -1,0 +1,3 @@
+//! `cargo xtask`: check, tidy, docs.
+
+fn main() {}
