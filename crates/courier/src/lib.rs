@@ -1,1 +1,47 @@
-//! Facts: durable log, subscriber positions, dead letters, leases, rebuildable projections
+//! Facts: what happened, kept in a durable log, and what follows from it.
+//!
+//! Four things, one store:
+//!
+//! * the **log** ([`Engine::append`], [`Engine::read`]): facts with a subject, an id that is stable
+//!   across retries, and compare-and-append, which makes of a subject a state machine that cannot
+//!   fork;
+//! * **subscribers** ([`Subscriber`]): a durable position each, at least once delivery, and
+//!   **dead letters** for what a handler cannot digest;
+//! * **leases** with epochs ([`Engine::acquire`]): who may do what, and a fence that refuses the
+//!   appends of whoever lost it;
+//! * **projections** ([`Folder`]): the log folded into an SQLite file that may be deleted at any
+//!   time and is rebuilt from the log.
+//!
+//! [`Courier`] is the handle to all of it. [`Embedded`] is the engine for one machine: one SQLite
+//! file, one writer thread. A second engine has to pass the suite in `conformance` (feature
+//! `conformance`) and nothing else.
+//!
+//! Time comes in as a value (milliseconds since the Unix epoch): nothing here reads a clock.
+
+mod courier;
+mod dead;
+mod embedded;
+mod error;
+mod fact;
+mod fold;
+mod lease;
+mod pool;
+mod subscriber;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use courier::{Answer, Courier, Engine, Page};
+pub use dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
+pub use embedded::{Durability, Embedded, Options, Retention};
+pub use error::{AppendError, Error, LeaseError, OpenError};
+pub use fact::{
+    Batch, Expect, Fact, Fence, MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES, NewFact, Stream,
+};
+pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, refold};
+pub use lease::Lease;
+pub use pool::Reader;
+pub use subscriber::{Delivered, Stalled, Subscriber};
+
+/// The SQLite binding of the projections, so that their authors share its version.
+pub use rusqlite;

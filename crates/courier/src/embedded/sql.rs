@@ -1,0 +1,497 @@
+//! What the engine does, in SQL. Writes run in a transaction that somebody else commits.
+
+use std::time::Duration;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Retention;
+use crate::courier::Page;
+use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
+use crate::error::{AppendError, Error, LeaseError};
+use crate::fact::{Batch, Expect, Fact, Stream};
+use crate::lease::Lease;
+
+/// Retention is looked after once in so many appends.
+const RETENTION_EVERY: u64 = 256;
+
+/// Why a write did not happen.
+pub(super) enum Stop<E> {
+    /// SQLite failed.
+    Sql(rusqlite::Error),
+    /// We said no.
+    Refused(E),
+}
+
+impl<E> From<rusqlite::Error> for Stop<E> {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// The statement for a stream: its table is its name.
+fn on(stream: Stream, sql: &str) -> String {
+    sql.replace("{stream}", stream.name())
+}
+
+pub(super) fn append(
+    db: &Connection,
+    stream: Stream,
+    batch: &Batch,
+    bodies: &[String],
+    now_ms: i64,
+    retention: Retention,
+) -> Result<Vec<u64>, Stop<AppendError>> {
+    let mut known = Vec::with_capacity(batch.facts.len());
+    {
+        let sql = on(stream, "SELECT position, subject FROM {stream} WHERE id = ?1");
+        let mut by_id = db.prepare_cached(&sql)?;
+        for fact in &batch.facts {
+            let found = by_id
+                .query_row([&fact.id], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?)))
+                .optional()?;
+            if let Some((_, taken_by)) = found.as_ref().filter(|found| found.1 != fact.subject) {
+                return Err(Stop::Refused(AppendError::IdReused {
+                    id: fact.id.clone(),
+                    subject: fact.subject.clone(),
+                    taken_by: taken_by.clone(),
+                }));
+            }
+            known.push(found.map(|(position, _)| position));
+        }
+    }
+    if known.iter().all(Option::is_some) {
+        return Ok(known.into_iter().flatten().collect());
+    }
+    if let Some(fence) = &batch.fence {
+        let current: Option<u64> = db
+            .prepare_cached("SELECT epoch FROM lease WHERE name = ?1 AND holder IS NOT NULL")?
+            .query_row([&fence.lease], |row| row.get(0))
+            .optional()?;
+        if current != Some(fence.epoch) {
+            return Err(Stop::Refused(AppendError::Fenced {
+                lease: fence.lease.clone(),
+                epoch: fence.epoch,
+                current,
+            }));
+        }
+    }
+    for (fact, known) in batch.facts.iter().zip(&known) {
+        if known.is_some() {
+            continue;
+        }
+        if let Some(Expect::LastOnSubject(expected)) = fact.expect {
+            let actual = last_position_on(db, stream, &fact.subject)?;
+            if actual != expected {
+                let subject = fact.subject.clone();
+                return Err(Stop::Refused(AppendError::Conflict { subject, expected, actual }));
+            }
+        }
+    }
+    let sql = on(
+        stream,
+        "INSERT INTO {stream} (id, subject, time_ms, source, cause, body) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING position",
+    );
+    let mut insert = db.prepare_cached(&sql)?;
+    let mut positions = Vec::with_capacity(batch.facts.len());
+    for ((fact, known), body) in batch.facts.iter().zip(known).zip(bodies) {
+        let position = match known {
+            Some(position) => position,
+            None => insert.query_row(
+                params![fact.id, fact.subject, now_ms, fact.source, fact.cause, body],
+                |row| row.get(0),
+            )?,
+        };
+        positions.push(position);
+    }
+    if stream == Stream::Operational {
+        let (first, last) = (positions[0], positions[positions.len() - 1]);
+        if first / RETENTION_EVERY != last / RETENTION_EVERY || last % RETENTION_EVERY == 0 {
+            retain(db, retention, last, now_ms)?;
+        }
+    }
+    Ok(positions)
+}
+
+/// Removes what the operational stream need not keep.
+fn retain(db: &Connection, retention: Retention, head: u64, now_ms: i64) -> rusqlite::Result<()> {
+    let too_many = head.saturating_sub(retention.max_facts);
+    let too_old = now_ms.saturating_sub(millis(retention.max_age));
+    // From the oldest on: the facts are in the order of their times, or nearly so.
+    db.prepare_cached(
+        "DELETE FROM operational WHERE position <= ?1 OR position < coalesce(
+             (SELECT position FROM operational WHERE time_ms >= ?2 ORDER BY position LIMIT 1), 0)",
+    )?
+    .execute(params![too_many, too_old])?;
+    Ok(())
+}
+
+pub(super) fn read(
+    db: &Connection,
+    stream: Stream,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Fact>> {
+    let sql = on(
+        stream,
+        "SELECT position, id, subject, time_ms, source, cause, body FROM {stream} \
+         WHERE position > ?1 ORDER BY position LIMIT ?2",
+    );
+    db.prepare_cached(&sql)?.query_map(params![after, limit], fact)?.collect()
+}
+
+pub(super) fn last_on(
+    db: &Connection,
+    stream: Stream,
+    subject: &str,
+) -> rusqlite::Result<Option<Fact>> {
+    let sql = on(
+        stream,
+        "SELECT position, id, subject, time_ms, source, cause, body FROM {stream} \
+         WHERE subject = ?1 ORDER BY position DESC LIMIT 1",
+    );
+    db.prepare_cached(&sql)?.query_row([subject], fact).optional()
+}
+
+fn last_position_on(db: &Connection, stream: Stream, subject: &str) -> rusqlite::Result<u64> {
+    let sql = on(
+        stream,
+        "SELECT position FROM {stream} WHERE subject = ?1 ORDER BY position DESC LIMIT 1",
+    );
+    let position = db.prepare_cached(&sql)?.query_row([subject], |row| row.get(0)).optional()?;
+    Ok(position.unwrap_or(0))
+}
+
+/// From the counter rather than the rows: retention may have removed the last one.
+pub(super) fn head(db: &Connection, stream: Stream) -> rusqlite::Result<u64> {
+    let head = db
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")?
+        .query_row([stream.name()], |row| row.get(0))
+        .optional()?;
+    Ok(head.unwrap_or(0))
+}
+
+pub(super) fn identity(db: &Connection) -> rusqlite::Result<String> {
+    db.query_row("SELECT id FROM identity", [], |row| row.get(0))
+}
+
+pub(super) fn position(db: &Connection, stream: Stream, name: &str) -> rusqlite::Result<u64> {
+    let position = db
+        .prepare_cached("SELECT position FROM subscriber WHERE stream = ?1 AND name = ?2")?
+        .query_row([stream.name(), name], |row| row.get(0))
+        .optional()?;
+    Ok(position.unwrap_or(0))
+}
+
+pub(super) fn advance(
+    db: &Connection,
+    stream: Stream,
+    name: &str,
+    to: u64,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO subscriber (stream, name, position) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET position = max(position, excluded.position)",
+    )?
+    .execute(params![stream.name(), name, to])?;
+    Ok(())
+}
+
+pub(super) fn next(
+    db: &Connection,
+    stream: Stream,
+    name: &str,
+    prefix: &str,
+    limit: usize,
+) -> rusqlite::Result<Page> {
+    let after = position(db, stream, name)?;
+    // `+subject`: in the order of positions, from the subscriber's on; not by the subject's index,
+    // which would collect and sort the whole past.
+    let sql = on(
+        stream,
+        "SELECT position, id, subject, time_ms, source, cause, body FROM {stream} \
+         WHERE position > ?1 AND (?2 = '' OR +subject = ?2 OR substr(+subject, 1, length(?2) + 1) = ?2 || '.') \
+         ORDER BY position LIMIT ?3",
+    );
+    let facts: Vec<Fact> = db
+        .prepare_cached(&sql)?
+        .query_map(params![after, prefix, limit], fact)?
+        .collect::<rusqlite::Result<_>>()?;
+    let through = match facts.last() {
+        Some(last) if facts.len() >= limit => last.position,
+        _ => head(db, stream)?.max(after),
+    };
+    Ok(Page { facts, through })
+}
+
+pub(super) fn attempt(
+    db: &Connection,
+    stream: Stream,
+    name: &str,
+    position: u64,
+) -> rusqlite::Result<u32> {
+    db.prepare_cached(
+        "INSERT INTO subscriber (stream, name, position, in_hand, attempts)
+         VALUES (?1, ?2, 0, ?3, 1)
+         ON CONFLICT DO UPDATE SET
+             attempts = iif(in_hand = excluded.in_hand, attempts + 1, 1),
+             in_hand = excluded.in_hand
+         RETURNING attempts",
+    )?
+    .query_row(params![stream.name(), name, position], |row| row.get(0))
+}
+
+pub(super) fn bury(db: &Connection, letter: &NewLetter, now_ms: i64) -> Result<u64, Stop<Error>> {
+    let buried = read(db, letter.stream, letter.position.saturating_sub(1), 1)?;
+    let Some(fact) = buried.into_iter().find(|fact| fact.position == letter.position) else {
+        let (what, number) = ("fact", letter.position);
+        return Err(Stop::Refused(Error::NotFound { what, number }));
+    };
+    let text = serde_json::to_string(&fact)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let id = db
+        .prepare_cached(
+            "INSERT INTO letter
+                 (subscriber, stream, position, fact, subject, error, attempts, buried_ms, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending')
+             ON CONFLICT (subscriber, stream, position) DO UPDATE SET
+                 error = excluded.error, attempts = excluded.attempts, state = excluded.state
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                letter.subscriber,
+                letter.stream.name(),
+                letter.position,
+                text,
+                fact.subject,
+                letter.error,
+                letter.attempts,
+                now_ms
+            ],
+            |row| row.get(0),
+        )?;
+    advance(db, letter.stream, &letter.subscriber, letter.position)?;
+    Ok(id)
+}
+
+pub(super) fn dead_letters(
+    db: &Connection,
+    filter: &LetterFilter,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    db.prepare_cached(
+        "SELECT id, subscriber, stream, fact, error, attempts, buried_ms, retried_ms, state
+         FROM letter
+         WHERE (?1 IS NULL OR subscriber = ?1) AND (?2 IS NULL OR state = ?2)
+             AND (?3 = '' OR subject = ?3 OR substr(subject, 1, length(?3) + 1) = ?3 || '.')
+         ORDER BY id DESC LIMIT ?4",
+    )?
+    .query_map(
+        params![
+            filter.subscriber,
+            filter.state.map(LetterState::name),
+            filter.prefix,
+            filter.limit
+        ],
+        letter,
+    )?
+    .collect()
+}
+
+pub(super) fn letter_counts(db: &Connection) -> rusqlite::Result<LetterCounts> {
+    let mut counts = LetterCounts::default();
+    let mut by_state = db.prepare_cached("SELECT state, count(*) FROM letter GROUP BY state")?;
+    let mut rows = by_state.query([])?;
+    while let Some(row) = rows.next()? {
+        let place = match state(row, 0)? {
+            LetterState::Pending => &mut counts.pending,
+            LetterState::Retrying => &mut counts.retrying,
+            LetterState::Recovered => &mut counts.recovered,
+            LetterState::Abandoned => &mut counts.abandoned,
+        };
+        *place = row.get(1)?;
+    }
+    counts.open_by_subject = db
+        .prepare_cached(
+            "SELECT subject, count(*) FROM letter WHERE state IN ('pending', 'retrying')
+             GROUP BY subject",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    counts.oldest_pending_ms =
+        db.query_row("SELECT min(buried_ms) FROM letter WHERE state = 'pending'", [], |row| {
+            row.get(0)
+        })?;
+    Ok(counts)
+}
+
+pub(super) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<(), Stop<Error>> {
+    let changed = db
+        .prepare_cached("UPDATE letter SET state = 'retrying', retried_ms = ?2 WHERE id = ?1")?
+        .execute(params![id, now_ms])?;
+    found(changed, id)
+}
+
+pub(super) fn settle(
+    db: &Connection,
+    id: u64,
+    state: LetterState,
+    error: Option<&str>,
+) -> Result<(), Stop<Error>> {
+    let changed = db
+        .prepare_cached(
+            "UPDATE letter SET state = ?2, error = coalesce(?3, error),
+                 attempts = attempts + iif(?3 IS NULL, 0, 1)
+             WHERE id = ?1",
+        )?
+        .execute(params![id, state.name(), error])?;
+    found(changed, id)
+}
+
+fn found(changed: usize, number: u64) -> Result<(), Stop<Error>> {
+    match changed {
+        0 => Err(Stop::Refused(Error::NotFound { what: "dead letter", number })),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn purge_letters(db: &Connection, buried_before_ms: i64) -> rusqlite::Result<u64> {
+    let removed = db
+        .prepare_cached(
+            "DELETE FROM letter WHERE state IN ('recovered', 'abandoned') AND buried_ms < ?1",
+        )?
+        .execute([buried_before_ms])?;
+    Ok(removed as u64)
+}
+
+pub(super) fn acquire(
+    db: &Connection,
+    name: &str,
+    holder: &str,
+    ttl: Duration,
+    now_ms: i64,
+) -> Result<Lease, Stop<LeaseError>> {
+    if let Some(held) = lease(db, name, now_ms)?.filter(|held| held.holder != holder) {
+        return Err(Stop::Refused(LeaseError::Held {
+            name: held.name,
+            by: held.holder,
+            until_ms: held.expires_ms,
+        }));
+    }
+    let expires_ms = now_ms.saturating_add(millis(ttl));
+    let epoch = db
+        .prepare_cached(
+            "INSERT INTO lease (name, holder, epoch, expires_ms) VALUES (?1, ?2, 1, ?3)
+             ON CONFLICT DO UPDATE SET
+                 holder = excluded.holder, epoch = epoch + 1, expires_ms = excluded.expires_ms
+             RETURNING epoch",
+        )?
+        .query_row(params![name, holder, expires_ms], |row| row.get(0))?;
+    Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, expires_ms })
+}
+
+pub(super) fn renew(
+    db: &Connection,
+    lease: Lease,
+    ttl: Duration,
+    now_ms: i64,
+) -> Result<Lease, Stop<LeaseError>> {
+    let expires_ms = now_ms.saturating_add(millis(ttl));
+    let renewed = db
+        .prepare_cached(
+            "UPDATE lease SET expires_ms = ?4
+             WHERE name = ?1 AND holder = ?2 AND epoch = ?3 AND expires_ms > ?5",
+        )?
+        .execute(params![lease.name, lease.holder, lease.epoch, expires_ms, now_ms])?;
+    if renewed == 0 {
+        let Lease { name, epoch, .. } = lease;
+        return Err(Stop::Refused(LeaseError::Lost { name, epoch }));
+    }
+    Ok(Lease { expires_ms, ..lease })
+}
+
+pub(super) fn release(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE lease SET holder = NULL, expires_ms = 0
+         WHERE name = ?1 AND holder = ?2 AND epoch = ?3",
+    )?
+    .execute(params![lease.name, lease.holder, lease.epoch])?;
+    Ok(())
+}
+
+pub(super) fn lease(db: &Connection, name: &str, now_ms: i64) -> rusqlite::Result<Option<Lease>> {
+    db.prepare_cached(
+        "SELECT name, holder, epoch, expires_ms FROM lease
+         WHERE name = ?1 AND holder IS NOT NULL AND expires_ms > ?2",
+    )?
+    .query_row(params![name, now_ms], lease_row)
+    .optional()
+}
+
+pub(super) fn leases(db: &Connection, prefix: &str, now_ms: i64) -> rusqlite::Result<Vec<Lease>> {
+    db.prepare_cached(
+        "SELECT name, holder, epoch, expires_ms FROM lease
+         WHERE substr(name, 1, length(?1)) = ?1 AND holder IS NOT NULL AND expires_ms > ?2
+         ORDER BY name",
+    )?
+    .query_map(params![prefix, now_ms], lease_row)?
+    .collect()
+}
+
+fn lease_row(row: &Row<'_>) -> rusqlite::Result<Lease> {
+    Ok(Lease {
+        name: row.get(0)?,
+        holder: row.get(1)?,
+        epoch: row.get(2)?,
+        expires_ms: row.get(3)?,
+    })
+}
+
+fn fact(row: &Row<'_>) -> rusqlite::Result<Fact> {
+    Ok(Fact {
+        position: row.get(0)?,
+        id: row.get(1)?,
+        subject: row.get(2)?,
+        time_ms: row.get(3)?,
+        source: row.get(4)?,
+        cause: row.get(5)?,
+        body: json(row, 6)?,
+    })
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let stream: String = row.get(2)?;
+    let stream = Stream::ALL.into_iter().find(|known| known.name() == stream);
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        subscriber: row.get(1)?,
+        stream: stream.ok_or_else(|| unreadable(2, "an unknown stream"))?,
+        fact: json(row, 3)?,
+        error: row.get(4)?,
+        attempts: row.get(5)?,
+        buried_ms: row.get(6)?,
+        retried_ms: row.get(7)?,
+        state: state(row, 8)?,
+    })
+}
+
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<LetterState> {
+    let name: String = row.get(column)?;
+    LetterState::parse(&name).ok_or_else(|| unreadable(column, "an unknown state of a letter"))
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(
+    column: usize,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,173 @@
+//! The one thread that writes the file.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::sql::Stop;
+use crate::error::Error;
+
+/// Most writes of one commit: bounds how long the first of them waits for the last.
+const GROUP: usize = 128;
+
+/// A write: runs in the transaction, if one could begin.
+type Job = Box<dyn FnOnce(Result<&Connection, rusqlite::Error>) -> Done + Send>;
+
+/// A write that ran and waits for the commit.
+struct Done {
+    /// What SQLite refused; what it did then is undone.
+    failed: Option<rusqlite::Error>,
+    /// Tells the caller. The argument is why the transaction was lost, if it was.
+    answer: Box<dyn FnOnce(Option<Error>)>,
+}
+
+/// The handle to the writer thread.
+pub(super) struct Writer {
+    /// None only while being dropped.
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl Writer {
+    pub(super) fn spawn(
+        path: &Path,
+        connection: Connection,
+        queue: usize,
+    ) -> std::io::Result<Self> {
+        let (sender, jobs) = mpsc::channel(queue.max(1));
+        let file = path.to_path_buf();
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || run(&file, connection, jobs))?;
+        Ok(Self { queue: Some(sender), thread: Some(thread), path: path.to_path_buf() })
+    }
+
+    /// Runs `work` in a transaction, `after` once it is committed, and answers then.
+    ///
+    /// Dropping the future does not take back what was queued.
+    pub(super) async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Stop<E>> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let path = self.path.clone();
+        let job: Job = Box::new(move |transaction| {
+            let result = match transaction {
+                Ok(connection) => in_savepoint(connection, work),
+                Err(error) => Err(Stop::Sql(error)),
+            };
+            let failed = match &result {
+                Err(Stop::Sql(error)) => Some(again(error)),
+                _ => None,
+            };
+            let answer = Box::new(move |lost: Option<Error>| {
+                let result = match (result, lost) {
+                    (Ok(_), Some(lost)) => Err(lost.into()),
+                    (Ok(value), None) => Ok(value),
+                    (Err(Stop::Sql(source)), _) => Err(Error::storage(&path, source).into()),
+                    (Err(Stop::Refused(error)), _) => Err(error),
+                };
+                if let Ok(value) = &result {
+                    after(value);
+                }
+                // Nobody listens if the caller was cancelled.
+                drop(answer.send(result));
+            });
+            Done { failed, answer }
+        });
+        let queue = self.queue.as_ref().ok_or(Error::Closed)?;
+        queue.send(job).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread ends when the queue is closed and empty: what was queued is still written.
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!(path = %self.path.display(), "the writer of the log panicked");
+        }
+    }
+}
+
+fn run(path: &Path, mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        commit_group(path, &mut connection, first, &mut jobs);
+    }
+    if let Err((_, error)) = connection.close() {
+        warn!(path = %path.display(), %error, "close the log");
+    }
+}
+
+/// Runs the first job and those that wait behind it in one transaction.
+fn commit_group(
+    path: &Path,
+    connection: &mut Connection,
+    first: Job,
+    jobs: &mut mpsc::Receiver<Job>,
+) {
+    let mut done: Vec<Done> = Vec::new();
+    let lost = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Err(error) => {
+            done.push(first(Err(error)));
+            None
+        }
+        Ok(transaction) => {
+            let mut next = Some(first);
+            while let Some(job) = next {
+                done.push(job(Ok(&transaction)));
+                // SQLite gives up whole transactions on a full disk and the like.
+                let given_up = transaction.is_autocommit();
+                let room = done.len() < GROUP && !given_up;
+                next = if room { jobs.try_recv().ok() } else { None };
+            }
+            if transaction.is_autocommit() {
+                let last = done.last_mut().and_then(|done| done.failed.take());
+                Some(last.unwrap_or(rusqlite::Error::InvalidQuery))
+            } else {
+                transaction.commit().err()
+            }
+        }
+    };
+    for done in done {
+        let lost = lost.as_ref().map(again);
+        (done.answer)(lost.map(|source| Error::storage(path, source)));
+    }
+}
+
+/// The same error once more, for the next one who was in the same transaction.
+fn again(error: &rusqlite::Error) -> rusqlite::Error {
+    let (code, message) = match error {
+        rusqlite::Error::SqliteFailure(code, message) => (*code, message.clone()),
+        other => (rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR), Some(other.to_string())),
+    };
+    rusqlite::Error::SqliteFailure(code, message)
+}
+
+/// Undoes what `work` did if it fails, and only that.
+fn in_savepoint<T, E>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Stop<E>>,
+) -> Result<T, Stop<E>> {
+    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
+    let result = work(connection);
+    if result.is_err() && !connection.is_autocommit() {
+        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+    }
+    if !connection.is_autocommit() {
+        connection.prepare_cached("RELEASE job")?.execute([])?;
+    }
+    result
+}

@@ -1,0 +1,20 @@
+//! Leases: the right to do something, for a time, with a number that outlives it.
+
+use serde::{Deserialize, Serialize};
+
+/// A lease as it was granted or prolonged.
+///
+/// The epoch is what counts. It strictly grows with every grant of the same name (not by one in
+/// every engine), so whatever carries an older one can be refused where it lands, however late it
+/// comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// What it is about.
+    pub name: String,
+    /// Who holds it.
+    pub holder: String,
+    /// The number of this grant.
+    pub epoch: u64,
+    /// When it ends unless prolonged, milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
