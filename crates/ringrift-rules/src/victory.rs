@@ -1,0 +1,193 @@
+//! Who wins, and when (section 13).
+
+use std::cmp::Reverse;
+
+use crate::config::Seat;
+use crate::state::{LastPlayerStanding, Phase, State};
+
+/// Why a game ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Enough eliminated rings, or the rung of eliminated rings on a bare board.
+    RingElimination,
+    /// Enough territory, or the rung of territory on a bare board.
+    TerritoryControl,
+    /// Sole survivor, or one of the last two rungs on a bare board.
+    LastPlayerStanding,
+    /// The only player with real actions over the required rounds.
+    LastPlayerStandingRounds,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::RingElimination,
+        Self::TerritoryControl,
+        Self::LastPlayerStanding,
+        Self::LastPlayerStandingRounds,
+    ];
+
+    /// Name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingElimination => "ring_elimination",
+            Self::TerritoryControl => "territory_control",
+            Self::LastPlayerStanding => "last_player_standing",
+            Self::LastPlayerStandingRounds => "last_player_standing_rounds",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Result of a game. There are no draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Who won.
+    pub winner: Seat,
+    /// Why.
+    pub reason: Reason,
+    /// All seats, best first (R175-R178).
+    pub ranking: Vec<Seat>,
+    /// Rank of each seat of `ranking`, 1 = winner; equal seats share one (1, 2, 2, 4).
+    pub ranks: Vec<u8>,
+}
+
+impl State {
+    /// Who has won if a turn of `last` ends in this position (sections 13.1 and 13.2).
+    pub fn verdict(&self, last: Seat) -> Option<(Seat, Reason)> {
+        let seats = || self.config().seats();
+        if let Some(winner) =
+            seats().find(|s| u32::from(self.eliminated(*s)) >= self.limits.ring_victory)
+        {
+            return Some((winner, Reason::RingElimination));
+        }
+        let collapsed: u16 = seats().map(|s| self.territory(s)).sum();
+        if let Some(winner) = seats().find(|s| {
+            let own = self.territory(*s);
+            u32::from(own) >= self.limits.territory && own > collapsed - own
+        }) {
+            return Some((winner, Reason::TerritoryControl));
+        }
+        if self.stack_count() > 0 {
+            // The sole survivor controls the stacks, as there is no ring of anybody else.
+            let mut left = seats().filter(|s| self.has_any_ring(*s));
+            return match (left.next(), left.next()) {
+                (Some(winner), None) => Some((winner, Reason::LastPlayerStanding)),
+                _ => None,
+            };
+        }
+        if seats().any(|s| self.hand(s) > 0 && self.can_enter_bare_board()) {
+            return None;
+        }
+        Some(self.stalemate(last))
+    }
+
+    /// Whether a ring can be placed on a board without stacks.
+    fn can_enter_bare_board(&self) -> bool {
+        self.geometry.cells().any(|cell| {
+            self.is_empty(cell) && self.geometry.neighbours(cell).any(|c| !self.is_collapsed(c))
+        })
+    }
+
+    /// Section 13.2. Each rung looks at all players, not only at those tied above (section 15-K).
+    fn stalemate(&self, last: Seat) -> (Seat, Reason) {
+        let best = |score: &dyn Fn(Seat) -> u16| {
+            let top = self.config().seats().max_by_key(|s| score(*s))?;
+            let ties = self.config().seats().filter(|s| score(*s) == score(top)).count();
+            (ties == 1 && score(top) > 0).then_some(top)
+        };
+        if let Some(winner) = best(&|seat| self.territory(seat)) {
+            return (winner, Reason::TerritoryControl);
+        }
+        if let Some(winner) = best(&|seat| self.eliminated(seat) + self.hand(seat)) {
+            return (winner, Reason::RingElimination);
+        }
+        let winner = best(&|seat| self.markers(seat)).unwrap_or(last);
+        (winner, Reason::LastPlayerStanding)
+    }
+
+    /// Section 13.3, for the player whose turn has just begun by rotation.
+    pub(crate) fn track_last_player_standing(&mut self) {
+        let seat = self.turn.seat;
+        if !self.has_any_ring(seat) {
+            return;
+        }
+        let mut lps = self.turn.lps;
+        match lps.first {
+            Some(first) if self.has_any_ring(first) => {
+                if first == seat && lps.acted != [None; 4] {
+                    self.close_round(&mut lps);
+                    lps.acted = [None; 4];
+                }
+            }
+            _ => {
+                lps.first = Some(seat);
+                lps.acted = [None; 4];
+                if !lps.candidate.is_some_and(|candidate| self.has_any_ring(candidate)) {
+                    lps.candidate = None;
+                    lps.streak = 0;
+                }
+            }
+        }
+        let real = self.has_real_action(seat);
+        lps.acted[seat.index()] = Some(real);
+        self.turn.lps = lps;
+
+        let mut others = self.config().seats().filter(|other| *other != seat);
+        if lps.streak >= self.options().lps_rounds
+            && lps.candidate == Some(seat)
+            && real
+            && !others.any(|other| self.has_any_ring(other) && self.has_real_action(other))
+        {
+            self.finish(seat, Reason::LastPlayerStandingRounds);
+        }
+    }
+
+    fn close_round(&self, lps: &mut LastPlayerStanding) {
+        let mut able = self
+            .config()
+            .seats()
+            .filter(|s| self.has_any_ring(*s) && lps.acted[s.index()] == Some(true));
+        if let (Some(only), None) = (able.next(), able.next()) {
+            lps.streak = if lps.candidate == Some(only) { lps.streak.saturating_add(1) } else { 1 };
+            lps.candidate = Some(only);
+        } else {
+            lps.candidate = None;
+            lps.streak = 0;
+        }
+    }
+
+    /// Ends the game. The final ranking is section 13.5.
+    pub(crate) fn finish(&mut self, winner: Seat, reason: Reason) {
+        let bare = self.stack_count() == 0;
+        let score = |seat: Seat| {
+            // A hand counts as eliminated where the game ends by stalemate.
+            let hand = if bare { self.hand(seat) } else { 0 };
+            let gone = self.turn.gone[seat.index()].unwrap_or(u32::MAX);
+            (
+                Reverse(seat == winner),
+                Reverse(self.territory(seat)),
+                Reverse(self.eliminated(seat) + hand),
+                Reverse(self.markers(seat)),
+                Reverse(gone),
+            )
+        };
+        let mut ranking: Vec<Seat> = self.config().seats().collect();
+        ranking.sort_by_key(|seat| score(*seat));
+        let mut ranks: Vec<u8> = Vec::with_capacity(ranking.len());
+        for (place, seat) in (1u8..).zip(&ranking) {
+            let shared = ranks.last().copied().filter(|_| {
+                let above = ranking[usize::from(place) - 2];
+                score(above) == score(*seat)
+            });
+            ranks.push(shared.unwrap_or(place));
+        }
+        self.turn.phase = Phase::GameOver;
+        self.turn.outcome = Some(Outcome { winner, reason, ranking, ranks });
+    }
+}
