@@ -1,3 +1,54 @@
 //! `cargo xtask`: check, tidy, docs.
+//!
+//! Exit codes are those of the binary: 0 done, 1 a check failed, 2 usage.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to people")]
 
-fn main() {}
+mod check;
+mod docs;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  check               format, layout rules, lints, tests, documents, dependencies
+  check --long NAMES  the long suites alone, e.g. --long faults,torch
+  tidy                the layout rules alone
+  docs                write the derived documents again
+  docs --check        say which derived documents are stale";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let workspace = Workspace::here();
+
+    match arguments[..] {
+        ["check"] => check::all(&workspace),
+        ["check", "--long", names] => check::long(&workspace, names),
+        ["tidy"] => report(tidy::run(&workspace)),
+        ["docs"] => report(docs::write(&workspace)),
+        ["docs", "--check"] => report(docs::verify(&workspace)),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The one test command: every step runs, whatever failed before it, and the end names the failures.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::workspace::{Workspace, capture, present, succeed};
+use crate::{docs, tidy};
+
+/// A step is one line of the summary.
+type Step = fn(&Workspace) -> anyhow::Result<()>;
+
+/// Cheap before dear, so that a slip in the layout shows in seconds.
+const STEPS: &[(&str, Step)] = &[
+    ("format", format),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("tests", tests),
+    ("doc tests", doc_tests),
+    ("documents", docs::verify),
+    ("dependencies", dependencies),
+];
+
+/// A suite too long for every check: a test target behind the feature `long` of a package.
+struct Suite {
+    name: &'static str,
+    package: &'static str,
+    test: &'static str,
+}
+
+const SUITES: &[Suite] = &[
+    Suite { name: "faults", package: "ringrift", test: "faults" },
+    Suite { name: "torch", package: "ringrift", test: "torch" },
+];
+
+/// Suites that are agreed on and not written.
+const LATER: &[&str] = &["learning", "manager", "rules"];
+
+/// The version is pinned: a newer one may know new lints, and a check must not change by itself.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs all steps: exit code 0 or 1.
+pub fn all(workspace: &Workspace) -> ExitCode {
+    let mut tally = Tally::default();
+    for &(name, step) in STEPS {
+        tally.run(name, || step(workspace));
+    }
+    tally.finish()
+}
+
+/// Runs the named long suites, separated by commas: exit code 0 or 1; 2 for a name without a suite.
+pub fn long(workspace: &Workspace, names: &str) -> ExitCode {
+    let suites = match select(names) {
+        Ok(suites) => suites,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut tally = Tally::default();
+    for suite in suites {
+        tally.run(suite.name, || long_suite(workspace, suite));
+    }
+    tally.finish()
+}
+
+fn select(names: &str) -> anyhow::Result<Vec<&'static Suite>> {
+    names
+        .split(',')
+        .map(|name| {
+            if LATER.contains(&name) {
+                bail!("the long suite `{name}` belongs to a later step");
+            }
+            SUITES.iter().find(|suite| suite.name == name).with_context(|| {
+                let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+                format!("no long suite `{name}`; there are: {}", known.join(", "))
+            })
+        })
+        .collect()
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    fn run(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<()>) {
+        println!("\n== {name}");
+        let (result, took) = timed(step);
+        let seconds = took.as_secs_f64();
+        match result {
+            Ok(()) => {
+                println!("-- {name}: passed in {seconds:.1} s");
+                self.passed += 1;
+            }
+            Err(error) => {
+                println!("{error:#}");
+                println!("-- {name}: failed after {seconds:.1} s");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+
+    fn finish(self) -> ExitCode {
+        println!();
+        for name in &self.failed {
+            println!("failed: {name}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed.len());
+        if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "the seconds on the screen; nothing decides by them")]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}
+
+fn format(workspace: &Workspace) -> anyhow::Result<()> {
+    succeed(workspace.cargo(&["fmt", "--all", "--check"]))
+}
+
+/// With all features: what only the long suites use must not rot.
+fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = workspace.cargo(&["clippy", "--workspace", "--all-targets"]);
+    command.args(["--all-features", "--", "-D", "warnings"]);
+    succeed(command)
+}
+
+fn tests(workspace: &Workspace) -> anyhow::Result<()> {
+    if has_nextest(workspace) {
+        return succeed(workspace.cargo(&["nextest", "run", "--workspace"]));
+    }
+    println!("cargo-nextest is absent, so no test has a time limit; to have it: {NEXTEST}");
+    let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command.args(["--lib", "--bins", "--tests", "--examples"]);
+    succeed(command)
+}
+
+const NEXTEST: &str = "cargo install --locked cargo-nextest";
+
+fn has_nextest(workspace: &Workspace) -> bool {
+    present(workspace.cargo(&["nextest", "--version"]))
+}
+
+fn doc_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    succeed(workspace.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))
+}
+
+fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
+    let target = ["--package", suite.package, "--features", "long", "--test", suite.test];
+    // Output is not captured: somebody watches a run of an hour.
+    let command = if has_nextest(workspace) {
+        let mut command = workspace.cargo(&["nextest", "run", "--profile", "long"]);
+        command.args(target).arg("--no-capture");
+        command
+    } else {
+        let mut command = workspace.cargo(&["test"]);
+        command.args(target).args(["--", "--nocapture", "--test-threads=1"]);
+        command
+    };
+    succeed(command)
+}
+
+/// Bans, licences, sources; not advisories, whose verdict changes without a commit.
+fn dependencies(workspace: &Workspace) -> anyhow::Result<()> {
+    let tools = workspace.root().join("target/tools");
+    let ours = tools.join("bin/cargo-deny");
+    let wanted = format!("cargo-deny {CARGO_DENY}");
+    let is_wanted = |program: &PathBuf| {
+        let mut version = workspace.command(program);
+        version.arg("--version");
+        capture(version).is_ok_and(|found| found.trim() == wanted)
+    };
+    let program =
+        if let Some(found) = ["cargo-deny".into(), ours.clone()].into_iter().find(is_wanted) {
+            found
+        } else {
+            println!("installing {wanted} into target/tools (about a minute, once)");
+            // Unoptimised: 47 s of building on 2 cores, and it checks this workspace in one second.
+            let mut install =
+                workspace.cargo(&["install", "--quiet", "--locked", "--debug", "--force"]);
+            install.args(["cargo-deny", "--version", CARGO_DENY, "--root"]).arg(&tools);
+            install.env_remove("CARGO_TARGET_DIR");
+            succeed(install).context("install cargo-deny")?;
+            ours
+        };
+    let mut command = workspace.command(program);
+    // An exception that nothing needs any more is an error, as in tidy.toml.
+    command.args(["check", "--hide-inclusion-graph", "--deny", "unmatched-skip"]);
+    command.args(["bans", "licenses", "sources"]);
+    succeed(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_suites_are_chosen_by_one_word() {
+        let names: Vec<&str> =
+            select("torch,faults").unwrap().iter().map(|suite| suite.name).collect();
+        assert_eq!(names, ["torch", "faults"]);
+    }
+
+    #[test]
+    fn a_suite_of_a_later_step_says_so() {
+        let error = select("faults,rules").err().unwrap().to_string();
+        assert_eq!(error, "the long suite `rules` belongs to a later step");
+    }
+
+    #[test]
+    fn an_unknown_suite_is_refused_with_the_known_ones() {
+        let error = select("storms").err().unwrap().to_string();
+        assert_eq!(error, "no long suite `storms`; there are: faults, torch");
+    }
+
+    #[test]
+    fn a_step_that_fails_does_not_hide_the_next_one() {
+        let mut tally = Tally::default();
+        tally.run("first", || bail!("no"));
+        tally.run("second", || Ok(()));
+        assert_eq!((tally.passed, tally.failed.clone()), (1, vec!["first".to_owned()]));
+        assert_eq!(tally.finish(), ExitCode::FAILURE);
+    }
+}
