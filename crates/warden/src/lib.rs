@@ -17,6 +17,7 @@ mod policy;
 mod runnable;
 mod spec;
 mod view;
+pub mod worker;
 
 pub use clock::Clock;
 pub use cx::{Cx, Probe, Stopping, TimedOut};

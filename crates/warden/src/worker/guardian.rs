@@ -1,0 +1,93 @@
+//! A small shell that outlives us by a moment, to end the groups that we leave behind.
+//!
+//! The parent-death signal reaches a worker, not what the worker started. Nothing in the kernel
+//! that an ordinary user may use does more (a PID namespace and a writable cgroup need rights), so
+//! somebody must be alive after us: a shell that reads our list of groups from a pipe and, at end
+//! of file, kills those that are still on it. Refused: one watcher per worker (twice the processes)
+//! and a fork of ourselves without exec (only signal-safe calls, all our memory).
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+};
+
+const SCRIPT: &str = r#"
+groups=
+while read -r what group; do
+  case $what in
+    +) groups="$groups $group" ;;
+    -) left=
+       for other in $groups; do [ "$other" = "$group" ] || left="$left $other"; done
+       groups=$left ;;
+  esac
+done
+for group in $groups; do kill -9 "-$group" 2>/dev/null; done
+"#;
+
+#[derive(Debug)]
+pub(super) struct Guardian {
+    shell: Child,
+    groups: BTreeSet<u32>,
+}
+
+impl Guardian {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { shell: start()?, groups: BTreeSet::new() })
+    }
+
+    pub(super) fn add(&mut self, group: u32) {
+        self.groups.insert(group);
+        self.tell(&format!("+ {group}\n"));
+    }
+
+    pub(super) fn remove(&mut self, group: u32) {
+        self.groups.remove(&group);
+        self.tell(&format!("- {group}\n"));
+    }
+
+    fn tell(&mut self, line: &str) {
+        let told =
+            self.shell.stdin.as_mut().is_some_and(|pipe| pipe.write_all(line.as_bytes()).is_ok());
+        if !told && let Err(error) = self.replace() {
+            // Work goes on: a lost guardian matters only if we are killed as well, and then only
+            // for what workers started themselves.
+            tracing::warn!(%error, "guardian of the process groups is gone and cannot be replaced");
+        }
+    }
+
+    // Somebody killed the shell. A new one gets the whole list.
+    fn replace(&mut self) -> io::Result<()> {
+        let mut old = std::mem::replace(&mut self.shell, start()?);
+        old.stdin.take();
+        old.wait()?;
+        let list: String = self.groups.iter().map(|group| format!("+ {group}\n")).collect();
+        match self.shell.stdin.as_mut() {
+            Some(pipe) => pipe.write_all(list.as_bytes()),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        self.shell.stdin.take();
+        if let Err(error) = self.shell.wait() {
+            tracing::warn!(%error, "guardian of the process groups not reaped");
+        }
+    }
+}
+
+fn start() -> io::Result<Child> {
+    Command::new("/bin/sh")
+        .args(["-c", SCRIPT, "worker-guardian"])
+        .env_clear()
+        .current_dir("/")
+        // A Ctrl-C at the terminal, or a kill of our own group, must not reach it.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}

@@ -1,0 +1,247 @@
+//! The one thread that starts all workers and keeps watch over them.
+
+use std::{
+    collections::HashMap, io, os::fd::OwnedFd, path::Path, process::Stdio, sync::PoisonError,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+use tokio::{
+    io::unix::AsyncFd,
+    process::{Child, Command},
+    runtime::Runtime,
+    sync::{mpsc, oneshot, watch as slot},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LINES_WAITING, Row, StartError, Started, Table, WorkerSpec,
+    guardian::Guardian,
+    log::{self, Logs},
+    process,
+    records::{MARK, Records},
+    watch,
+};
+
+/// Time between two readings of memory: at 1 GB/s a worker overshoots by half a gigabyte.
+const CENSUS: Duration = Duration::from_millis(500);
+
+pub(super) struct Request {
+    pub(super) spec: WorkerSpec,
+    pub(super) reply: oneshot::Sender<Result<Started, StartError>>,
+}
+
+/// Owned by the thread. Its runtime is its own too: daemons that block theirs do not stop the
+/// watch over workers.
+pub(super) struct House {
+    runtime: Runtime,
+    rooms: Rooms,
+}
+
+/// What is kept for the workers at work.
+struct Rooms {
+    records: Records,
+    guardian: Guardian,
+    logs: Logs,
+    table: Table,
+    /// Where the watch over each group learns its memory.
+    memory: HashMap<u32, slot::Sender<u64>>,
+    page: u64,
+}
+
+impl House {
+    pub(super) fn new(records: Records, table: Table) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("make the runtime of the workers' thread")?;
+        let guardian = Guardian::new().context("start /bin/sh to guard the workers' groups")?;
+        let rooms = Rooms {
+            records,
+            guardian,
+            logs: Logs::default(),
+            table,
+            memory: HashMap::new(),
+            page: rustix::param::page_size() as u64,
+        };
+        Ok(Self { runtime, rooms })
+    }
+
+    pub(super) fn run(self, requests: mpsc::Receiver<Request>) {
+        let Self { runtime, rooms } = self;
+        runtime.block_on(rooms.serve(requests));
+    }
+}
+
+impl Rooms {
+    async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut watches = JoinSet::new();
+        let mut census = tokio::time::interval(CENSUS);
+        census.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    let Some(Request { spec, reply }) = request else { break };
+                    // Nobody waits any more: dropping what was started kills it.
+                    drop(reply.send(self.start(&spec, &mut watches)));
+                }
+                Some(ended) = watches.join_next(), if !watches.is_empty() => match ended {
+                    Ok(pid) => self.forget(pid),
+                    Err(error) => tracing::error!(%error, "the watch over a worker broke"),
+                },
+                _ = census.tick(), if !self.memory.is_empty() => self.take_census(),
+            }
+        }
+        // All handles are gone. Dropping a watch kills its group; the records go with them.
+        watches.shutdown().await;
+        let left: Vec<u32> = self.memory.keys().copied().collect();
+        for pid in left {
+            self.forget(pid);
+        }
+    }
+
+    fn start(
+        &mut self,
+        spec: &WorkerSpec,
+        watches: &mut JoinSet<u32>,
+    ) -> Result<Started, StartError> {
+        let prepare = |source| StartError::Prepare { dir: spec.dir.clone(), source };
+        let refuse = |source| StartError::Spawn { program: spec.program.clone(), source };
+        fs_err::create_dir_all(&spec.dir).map_err(prepare)?;
+        let log = self.logs.open(spec).map_err(prepare)?;
+        let mark = self.records.next_mark();
+
+        let mut child = spawn(spec, &mark).map_err(refuse)?;
+        let pid = child.id().ok_or_else(|| refuse(io::ErrorKind::NotFound.into()))?;
+        let group = watch::Group::new(pid);
+        self.guardian.add(pid);
+        // From here on an early return drops `group`, which kills what was started.
+        let prepared = self.furnish(pid, &mark, spec, &mut child, log);
+        let (exit, stderr) = match prepared {
+            Ok(prepared) => prepared,
+            Err(source) => {
+                drop(group);
+                self.forget(pid);
+                return Err(prepare(source));
+            }
+        };
+
+        let (lines, line_receiver) = mpsc::channel(LINES_WAITING);
+        let (end, end_receiver) = oneshot::channel();
+        let (memory, memory_receiver) = slot::channel(0);
+        let terminate = CancellationToken::new();
+        let abandoned = CancellationToken::new();
+        let started = Instant::now();
+        self.memory.insert(pid, memory);
+        let row = Row { program: name(&spec.program), started, memory: 0 };
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, row);
+        let watch = watch::Watch {
+            group,
+            child,
+            exit,
+            job: spec.job.clone(),
+            limits: spec.limits.clone(),
+            started,
+            lines,
+            stderr,
+            memory: memory_receiver,
+            terminate: terminate.clone(),
+            abandoned: abandoned.clone(),
+        };
+        watches.spawn(async move {
+            let report = watch.until_ended().await;
+            // Nobody waits any more: the worker was dropped.
+            drop(end.send(report));
+            pid
+        });
+        Ok(Started {
+            pid,
+            lines: line_receiver,
+            end: end_receiver,
+            terminate,
+            _abandon: abandoned.drop_guard(),
+        })
+    }
+
+    fn furnish(
+        &self,
+        pid: u32,
+        mark: &str,
+        spec: &WorkerSpec,
+        child: &mut Child,
+        log: std::sync::Arc<std::sync::Mutex<log::RotatingLog>>,
+    ) -> io::Result<(AsyncFd<OwnedFd>, oneshot::Receiver<Vec<String>>)> {
+        self.records.write(pid, mark, &spec.program)?;
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or(io::ErrorKind::InvalidData)?;
+        let exit = AsyncFd::new(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)?;
+        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stderr = log::copy(pid, stderr.into_owned_fd()?, log)?;
+        Ok((exit, stderr))
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.guardian.remove(pid);
+        self.records.remove(pid);
+        self.memory.remove(&pid);
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+
+    fn take_census(&mut self) {
+        let stats = match process::all() {
+            Ok(stats) => stats,
+            Err(error) => return tracing::warn!(%error, "memory of workers cannot be read"),
+        };
+        let mut pages: HashMap<u32, u64> = HashMap::new();
+        for stat in stats.iter().filter(|stat| self.memory.contains_key(&stat.group)) {
+            *pages.entry(stat.group).or_default() += stat.resident_pages;
+        }
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pid, watch) in &self.memory {
+            let bytes = pages.get(pid).copied().unwrap_or(0) * self.page;
+            watch.send_replace(bytes);
+            if let Some(row) = table.get_mut(pid) {
+                row.memory = bytes;
+            }
+        }
+    }
+}
+
+fn name(program: &Path) -> String {
+    program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn spawn(spec: &WorkerSpec, mark: &str) -> io::Result<Child> {
+    let parent = rustix::process::getpid();
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.args)
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .env(MARK, mark)
+        .current_dir(&spec.dir)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let in_child = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Our parent may have died before the line above; then no signal will ever come.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        // Gigabytes of core for each crash would fill the disk of an unattended machine.
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "the parent-death signal must be set between fork and exec")]
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe calls are allowed:
+    // it makes three system calls, allocates nothing, takes no lock and cannot panic.
+    unsafe {
+        command.pre_exec(in_child);
+    }
+    command.spawn()
+}
