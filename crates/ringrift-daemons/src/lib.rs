@@ -1,1 +1,47 @@
-//! The daemons, one folder per category, and their registry
+//! The daemons, one folder per category, and their registry.
+//!
+//! A stranger who adds one writes `src/<category>/<snake_name>.rs` and a line (with its `mod`) in
+//! `src/<category>/mod.rs`. Status, profiles, configuration, metrics and documents follow from it.
+//! Daemons never call each other: they meet in the catalogue and in events.
+
+pub mod distribution;
+pub mod evaluation;
+pub mod event;
+pub mod feedback;
+pub mod health;
+pub mod misc;
+pub mod pipeline;
+pub mod provider;
+pub mod queue;
+pub mod recovery;
+pub mod replication;
+pub mod resource;
+pub mod sync;
+
+mod blobs;
+mod ports;
+mod profiles;
+mod registry;
+mod retired;
+mod seconds;
+mod workshop;
+
+pub use blobs::Blobs;
+pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Wiring};
+pub use profiles::*;
+pub use registry::{
+    Build, CATEGORIES, Category, Entry, Found, UnknownDaemon, find, in_start_order, of_profile,
+    registry, validate,
+};
+pub use retired::{RETIRED, Retired};
+pub use workshop::{
+    Finished, LiveWork, Order, Product, Report, Running, WorkError, Workshop, WorkshopSettings,
+};
+
+use ringrift_pipeline::Topic;
+use warden::Wake;
+
+/// The wake-up token of an event type, for `wakes_on`.
+pub const fn on<E: Topic>() -> Wake {
+    Wake(E::TOPIC)
+}

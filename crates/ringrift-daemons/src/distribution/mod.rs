@@ -1,0 +1,5 @@
+//! Category `distribution`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

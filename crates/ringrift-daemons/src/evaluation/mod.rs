@@ -1,0 +1,5 @@
+//! Category `evaluation`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

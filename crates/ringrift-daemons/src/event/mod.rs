@@ -1,0 +1,5 @@
+//! Category `event`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

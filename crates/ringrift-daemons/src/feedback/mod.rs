@@ -1,0 +1,5 @@
+//! Category `feedback`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

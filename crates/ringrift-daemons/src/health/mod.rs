@@ -1,0 +1,5 @@
+//! Category `health`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

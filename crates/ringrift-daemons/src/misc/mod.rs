@@ -1,0 +1,5 @@
+//! Category `misc`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

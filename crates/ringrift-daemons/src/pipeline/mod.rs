@@ -1,0 +1,5 @@
+//! Category `pipeline`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

@@ -1,0 +1,185 @@
+//! Ports: what a daemon may reach outside itself, handed to it at its birth.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use ringrift_pipeline::{Catalogue, Config, NodeId};
+use tokio::sync::watch;
+use warden::{DaemonId, Handle, Snapshot, Wake};
+
+use crate::{Blobs, Workshop};
+
+/// What one loop is about: fixed for the life of the process.
+#[derive(Debug, Clone)]
+pub struct Loop {
+    /// The configs that are played.
+    pub configs: Vec<Config>,
+    /// This machine.
+    pub node: NodeId,
+    /// Seed of the whole loop: same seed, same model 0.
+    pub seed: u64,
+    /// The data directory.
+    pub data: PathBuf,
+    /// All roles on one machine: role tests are off, disk limits go by free bytes.
+    pub standalone: bool,
+}
+
+/// Why production stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The reason in one sentence, with figures.
+    pub reason: String,
+    /// What would remove it.
+    pub needs: String,
+}
+
+/// Brake on everything that makes data: each watcher of a resource owns one cause.
+///
+/// In memory on purpose: a full disk must be able to brake without writing.
+#[derive(Debug, Clone)]
+pub struct Pressure(watch::Sender<BTreeMap<&'static str, Obstacle>>);
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self(watch::Sender::new(BTreeMap::new()))
+    }
+}
+
+impl Pressure {
+    /// Sets or clears one cause (by the name of the daemon that owns it); tells whether that changed
+    /// anything.
+    pub fn set(&self, cause: DaemonId, obstacle: Option<Obstacle>) -> bool {
+        self.0.send_if_modified(|causes| match obstacle {
+            Some(obstacle) => causes.insert(cause.0, obstacle.clone()) != Some(obstacle),
+            None => causes.remove(cause.0).is_some(),
+        })
+    }
+
+    /// The first cause in force, by name.
+    pub fn obstacle(&self) -> Option<(&'static str, Obstacle)> {
+        self.0.borrow().iter().next().map(|(cause, obstacle)| (*cause, obstacle.clone()))
+    }
+
+    /// All causes in force.
+    pub fn obstacles(&self) -> BTreeMap<&'static str, Obstacle> {
+        self.0.borrow().clone()
+    }
+}
+
+/// The supervisor, as far as daemons may use it: look, and wake.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<OnceLock<Handle>>);
+
+impl Bell {
+    /// Connects the supervisor; once, by the binary, before it runs.
+    pub fn connect(&self, handle: Handle) {
+        // A second call would be a second supervisor; the first one stays.
+        let _ = self.0.set(handle);
+    }
+
+    /// Wakes every daemon whose spec names this token.
+    pub fn wake(&self, token: Wake) {
+        if let Some(handle) = self.0.get() {
+            handle.wake(token);
+        }
+    }
+
+    /// Wakes one daemon.
+    pub fn wake_daemon(&self, id: DaemonId) {
+        if let Some(handle) = self.0.get() {
+            handle.wake_daemon(id);
+        }
+    }
+
+    /// The supervisor's newest view; none before it runs.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.0.get().map(Handle::snapshot)
+    }
+}
+
+/// The HTTP server, which the binary has; `HEALTH_SERVER` opens and closes it.
+pub trait HttpPort: Send + Sync + 'static {
+    /// Starts answering on the address that was taken at the start of the process.
+    fn open(&self) -> anyhow::Result<SocketAddr>;
+    /// Answers every request with 503 from now on.
+    fn close(&self);
+    /// Requests answered so far.
+    fn requests(&self) -> u64;
+    /// Why it no longer answers, if so.
+    fn fault(&self) -> Option<String>;
+}
+
+/// Everything that ports are taken from.
+#[derive(Clone)]
+pub struct Wiring {
+    /// Facts in, state out.
+    pub catalogue: Catalogue,
+    /// Artefacts.
+    pub blobs: Blobs,
+    /// Worker processes.
+    pub workshop: Workshop,
+    /// What the loop is about.
+    pub the_loop: Arc<Loop>,
+    /// The brake.
+    pub pressure: Pressure,
+    /// The supervisor.
+    pub bell: Bell,
+    /// The HTTP server.
+    pub http: Arc<dyn HttpPort>,
+    /// Time allowed to one write into the catalogue.
+    pub patience: Duration,
+}
+
+/// How a daemon's ports are taken from the wiring: it gets just what its type names.
+pub trait FromWiring: Sized + Send + 'static {
+    /// Takes the port for the daemon `id`.
+    fn from_wiring(wiring: &Wiring, id: DaemonId) -> Self;
+}
+
+impl FromWiring for Catalogue {
+    fn from_wiring(wiring: &Wiring, id: DaemonId) -> Self {
+        wiring.catalogue.for_source(format!("{}@{}", id.0, wiring.the_loop.node))
+    }
+}
+
+macro_rules! port {
+    ($type:ty, $field:ident) => {
+        impl FromWiring for $type {
+            fn from_wiring(wiring: &Wiring, _: DaemonId) -> Self {
+                wiring.$field.clone()
+            }
+        }
+    };
+}
+
+port!(Blobs, blobs);
+port!(Workshop, workshop);
+port!(Arc<Loop>, the_loop);
+port!(Pressure, pressure);
+port!(Bell, bell);
+port!(Arc<dyn HttpPort>, http);
+
+macro_rules! tuple {
+    ($($name:ident),+) => {
+        impl<$($name: FromWiring),+> FromWiring for ($($name,)+) {
+            fn from_wiring(wiring: &Wiring, id: DaemonId) -> Self {
+                ($($name::from_wiring(wiring, id),)+)
+            }
+        }
+    };
+}
+
+tuple!(A, B);
+tuple!(A, B, C);
+tuple!(A, B, C, D);
+tuple!(A, B, C, D, E);
+tuple!(A, B, C, D, E, F);
+
+impl FromWiring for () {
+    fn from_wiring(_: &Wiring, _: DaemonId) -> Self {}
+}

@@ -1,0 +1,5 @@
+//! Category `provider`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

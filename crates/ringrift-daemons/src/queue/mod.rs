@@ -1,0 +1,5 @@
+//! Category `queue`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

@@ -1,0 +1,5 @@
+//! Category `recovery`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

@@ -1,0 +1,5 @@
+//! Category `replication`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

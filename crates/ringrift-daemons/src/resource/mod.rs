@@ -1,0 +1,5 @@
+//! Category `resource`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

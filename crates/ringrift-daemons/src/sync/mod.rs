@@ -1,0 +1,5 @@
+//! Category `sync`.
+
+use crate::Entry;
+
+pub(crate) const DAEMONS: &[Entry] = &[];

@@ -1,0 +1,505 @@
+//! Events: everything that can be said about the pipeline, past tense, ids instead of blobs.
+//!
+//! An event's *topic* is its name for people and subscribers (`model.promoted`); its *subject* is the
+//! key of its little state machine in the log (`champion.hex8_2p`): an append may demand that a
+//! subject's last fact is still the one the writer saw, so a work item, a model's verdict and a
+//! champion cannot be forked.
+
+use std::collections::BTreeMap;
+
+use ringrift_rules::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::{BlobHash, Job, MatchResult, ModelId, NodeId, TrainReport, WorkId};
+
+/// An event type: its topic is known without a value, so that daemons can name what wakes them.
+pub trait Topic {
+    /// `<thing>.<past tense>`.
+    const TOPIC: &'static str;
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident = $topic:literal, $subject:expr;)*) => {
+        /// Any event.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "topic")]
+        pub enum Event {
+            $($(#[$doc])* #[serde(rename = $topic)] $name($name),)*
+        }
+
+        $(
+            impl Topic for $name {
+                const TOPIC: &'static str = $topic;
+            }
+            impl From<$name> for Event {
+                fn from(event: $name) -> Self {
+                    Self::$name(event)
+                }
+            }
+        )*
+
+        /// Every topic and what it says.
+        pub const TOPICS: &[&str] = &[$($topic,)*];
+
+        impl Event {
+            /// The topic, e.g. `model.promoted`.
+            pub fn topic(&self) -> &'static str {
+                match self { $(Self::$name(_) => $topic,)* }
+            }
+
+            /// The log's subject: the key of the state machine that this event moves.
+            pub fn subject(&self) -> String {
+                match self { $(Self::$name(event) => ($subject)(event),)* }
+            }
+        }
+    };
+}
+
+events! {
+    /// Work was asked for.
+    WorkQueued = "work.queued", |e: &WorkQueued| work_subject(&e.work);
+    /// A node took it.
+    WorkClaimed = "work.claimed", |e: &WorkClaimed| work_subject(&e.work);
+    /// It was given back; no attempt is used up.
+    WorkReleased = "work.released", |e: &WorkReleased| work_subject(&e.work);
+    /// An attempt failed.
+    WorkFailed = "work.failed", |e: &WorkFailed| work_subject(&e.work);
+    /// It is done.
+    WorkCompleted = "work.completed", |e: &WorkCompleted| work_subject(&e.work);
+    /// It is no longer wanted.
+    WorkCancelled = "work.cancelled", |e: &WorkCancelled| work_subject(&e.work);
+    /// A batch of games is safe.
+    GamesCommitted = "games.committed", |e: &GamesCommitted| format!("batch.{}", e.batch);
+    /// Every game of a batch replays; it counts from now on.
+    BatchAccepted = "games.accepted", |e: &BatchAccepted| format!("batch.{}", e.batch);
+    /// A batch is refused.
+    BatchRejected = "games.rejected", |e: &BatchRejected| format!("batch.{}", e.batch);
+    /// Samples were made of batches.
+    SamplesExported = "samples.exported", |e: &SamplesExported| format!("samples.{}", e.samples);
+    /// Sample files became a training window.
+    WindowCombined = "samples.combined", |e: &WindowCombined| format!("window.{}", e.config);
+    /// A training can go on from here.
+    CheckpointSaved = "training.checkpointed", |e: &CheckpointSaved| format!("checkpoint.{}", e.work);
+    /// A training ended well.
+    TrainingCompleted = "training.completed", |e: &TrainingCompleted| format!("training.{}", e.config);
+    /// A model exists.
+    ModelCreated = "model.created", |e: &ModelCreated| model_subject(&e.model);
+    /// A match was played.
+    MatchPlayed = "match.played", |e: &MatchPlayed| format!("match.{}", e.id);
+    /// A candidate's gauntlet is finished.
+    EvaluationCompleted = "evaluation.completed", |e: &EvaluationCompleted| format!("evaluation.{}", e.model);
+    /// A candidate was judged and not taken.
+    ModelRejected = "model.rejected", |e: &ModelRejected| model_subject(&e.model);
+    /// A candidate was judged and taken.
+    ModelAccepted = "model.accepted", |e: &ModelAccepted| model_subject(&e.model);
+    /// Generation 0 plays until something beats it.
+    ChampionInstalled = "champion.installed", |e: &ChampionInstalled| champion_subject(e.config);
+    /// A model became the champion by a won gauntlet.
+    ModelPromoted = "model.promoted", |e: &ModelPromoted| champion_subject(e.config);
+    /// Workers of a node play with this model from now on.
+    ModelDistributed = "model.distributed", |e: &ModelDistributed| format!("distribution.{}.{}", e.config, e.node);
+    /// Self-play and training of a config use these parameters from now on.
+    ParametersSet = "parameters.set", |e: &ParametersSet| format!("parameters.{}", e.config);
+    /// Somebody advises other parameters.
+    AdviceGiven = "advice.given", |e: &AdviceGiven| format!("advice.{}", e.config);
+    /// Weights of the configs changed.
+    CurriculumRebalanced = "curriculum.rebalanced", |_: &CurriculumRebalanced| "curriculum".to_owned();
+    /// Shares of self-play changed.
+    AllocationUpdated = "selfplay.allocated", |_: &AllocationUpdated| "allocation".to_owned();
+    /// An artefact went to the trash.
+    ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
+}
+
+/// Subject of a work item.
+pub fn work_subject(work: &WorkId) -> String {
+    format!("work.{work}")
+}
+
+/// Subject of a model's life.
+pub fn model_subject(model: &ModelId) -> String {
+    format!("model.{model}")
+}
+
+/// Subject of a config's champion.
+pub fn champion_subject(config: Config) -> String {
+    format!("champion.{config}")
+}
+
+/// See [`Event::WorkQueued`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkQueued {
+    /// Its id.
+    pub work: WorkId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// What to do.
+    pub job: Job,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::WorkClaimed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkClaimed {
+    /// The item.
+    pub work: WorkId,
+    /// Counts from 1; a released attempt keeps its number.
+    pub attempt: u32,
+    /// Who.
+    pub node: NodeId,
+    /// Epoch of the claimer's lease; a claim of an older epoch is void.
+    pub epoch: u64,
+}
+
+/// See [`Event::WorkReleased`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkReleased {
+    /// The item.
+    pub work: WorkId,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::WorkFailed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkFailed {
+    /// The item.
+    pub work: WorkId,
+    /// The attempt that failed.
+    pub attempt: u32,
+    /// What happened.
+    pub error: String,
+    /// No further attempt will be made.
+    pub last: bool,
+}
+
+/// See [`Event::WorkCompleted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkCompleted {
+    /// The item.
+    pub work: WorkId,
+    /// Wall seconds of the attempt.
+    pub seconds: f64,
+}
+
+/// See [`Event::WorkCancelled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkCancelled {
+    /// The item.
+    pub work: WorkId,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::GamesCommitted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GamesCommitted {
+    /// The games file.
+    pub batch: BlobHash,
+    /// Its size.
+    pub bytes: u64,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The item that asked for it.
+    pub work: WorkId,
+    /// Who played.
+    pub model: ModelId,
+    /// Games in it.
+    pub games: u32,
+    /// Searched decisions in it.
+    pub positions: u64,
+    /// Games won per seat.
+    pub seat_wins: Vec<u32>,
+    /// Wall seconds of playing.
+    pub seconds: f64,
+}
+
+/// See [`Event::BatchAccepted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchAccepted {
+    /// The batch.
+    pub batch: BlobHash,
+    /// Configuration of the game.
+    pub config: Config,
+    /// Games that count.
+    pub games: u32,
+    /// Ids of those games.
+    pub ids: Vec<String>,
+}
+
+/// See [`Event::BatchRejected`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRejected {
+    /// The batch.
+    pub batch: BlobHash,
+    /// Configuration of the game.
+    pub config: Config,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::SamplesExported`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplesExported {
+    /// The sample file.
+    pub samples: BlobHash,
+    /// Its size.
+    pub bytes: u64,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The batches it was made of.
+    pub batches: Vec<BlobHash>,
+    /// Rows in it.
+    pub rows: u64,
+    /// Games behind them.
+    pub games: u64,
+    /// Encoder id of its features.
+    pub encoder: String,
+}
+
+/// See [`Event::WindowCombined`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowCombined {
+    /// The window file.
+    pub window: BlobHash,
+    /// Its size.
+    pub bytes: u64,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The sample files in it.
+    pub samples: Vec<BlobHash>,
+    /// Rows in it.
+    pub rows: u64,
+    /// Games behind them.
+    pub games: u64,
+}
+
+/// See [`Event::CheckpointSaved`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSaved {
+    /// The training.
+    pub work: WorkId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The checkpoint file.
+    pub checkpoint: BlobHash,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// See [`Event::TrainingCompleted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingCompleted {
+    /// The item.
+    pub work: WorkId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The candidate it made.
+    pub model: ModelId,
+    /// The window it read.
+    pub window: BlobHash,
+    /// Figures.
+    pub report: TrainReport,
+}
+
+/// See [`Event::ModelCreated`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCreated {
+    /// The model.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// 0 = random weights.
+    pub generation: u32,
+    /// The model its training started from.
+    pub parent: Option<ModelId>,
+    /// The weights file.
+    pub weights: BlobHash,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// See [`Event::MatchPlayed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MatchPlayed {
+    /// Unique; a gauntlet's matches carry its work id.
+    pub id: String,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The result.
+    pub result: MatchResult,
+    /// The games, replayable.
+    pub records: Option<BlobHash>,
+    /// Size of the records.
+    pub bytes: u64,
+}
+
+/// See [`Event::EvaluationCompleted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationCompleted {
+    /// The candidate.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The champion it met.
+    pub against: ModelId,
+    /// Against the champion; none when the file was refused.
+    pub main: Option<MatchResult>,
+    /// Against the fixed ruler.
+    pub guard: Option<MatchResult>,
+    /// What is wrong with the candidate's file.
+    pub fault: Option<String>,
+}
+
+/// See [`Event::ModelRejected`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRejected {
+    /// The model.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::ModelAccepted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelAccepted {
+    /// The model.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::ChampionInstalled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChampionInstalled {
+    /// Generation 0.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+}
+
+/// See [`Event::ModelPromoted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelPromoted {
+    /// The new champion.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// The champion it beat.
+    pub over: ModelId,
+    /// Elo gain over it.
+    pub elo: f64,
+    /// Lower end of the gain's 95 % interval.
+    pub elo_low: f64,
+    /// Upper end of the gain's 95 % interval.
+    pub elo_high: f64,
+    /// Games behind the figure.
+    pub games: u32,
+}
+
+/// See [`Event::ModelDistributed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelDistributed {
+    /// The model.
+    pub model: ModelId,
+    /// Configuration of the game.
+    pub config: Config,
+    /// Its weights, verified on that node.
+    pub weights: BlobHash,
+    /// Whose workers use it.
+    pub node: NodeId,
+}
+
+/// What self-play and training of one config use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// Simulations of a full self-play search.
+    pub simulations: u32,
+    /// Temperature of the first decisions.
+    pub temperature: f32,
+    /// Random decisions at the start of a game, at most.
+    pub opening_moves: u32,
+    /// Factor on the trainer's learning rate.
+    pub learning_rate_scale: f32,
+    /// Factor on the rows of the training window.
+    pub window_scale: f32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            simulations: 32,
+            temperature: 1.0,
+            opening_moves: 4,
+            learning_rate_scale: 1.0,
+            window_scale: 1.0,
+        }
+    }
+}
+
+/// See [`Event::ParametersSet`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParametersSet {
+    /// Configuration of the game.
+    pub config: Config,
+    /// From now on.
+    pub parameters: Parameters,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// What an adviser saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// A candidate was clearly weaker than the champion.
+    Regression,
+    /// Several candidates in a row gained nothing.
+    Plateau,
+    /// A candidate gained.
+    Progress,
+}
+
+/// See [`Event::AdviceGiven`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdviceGiven {
+    /// Configuration of the game.
+    pub config: Config,
+    /// The model whose evaluation led to it.
+    pub model: ModelId,
+    /// What was seen.
+    pub advice: Advice,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// See [`Event::CurriculumRebalanced`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurriculumRebalanced {
+    /// Weight of each config, 1 = neutral, 0.5..=2.
+    pub weights: BTreeMap<Config, f64>,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::AllocationUpdated`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllocationUpdated {
+    /// Share of self-play per config; sums to 1.
+    pub shares: BTreeMap<Config, f64>,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// See [`Event::ArtefactTrashed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtefactTrashed {
+    /// The file.
+    pub hash: BlobHash,
+    /// Why, one sentence.
+    pub reason: String,
+}

@@ -1,0 +1,145 @@
+//! Operational facts: what operators look back on for a week, and no decision rests on.
+
+use ringrift_rules::Config;
+use serde::{Deserialize, Serialize};
+
+/// A fact of the operational stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "topic")]
+pub enum Operational {
+    /// A daemon changed its state.
+    #[serde(rename = "daemon.status_changed")]
+    DaemonStatusChanged(DaemonStatusChanged),
+    /// A gate opened, closed, or is closed for another reason.
+    #[serde(rename = "gate.changed")]
+    GateChanged(GateChanged),
+    /// Something needs a person's eye, or no longer does.
+    #[serde(rename = "alarm.changed")]
+    AlarmChanged(AlarmChanged),
+    /// Dead letters were tried again.
+    #[serde(rename = "dead_letters.replayed")]
+    DeadLettersReplayed(DeadLettersReplayed),
+}
+
+impl Operational {
+    /// The topic.
+    pub fn topic(&self) -> &'static str {
+        match self {
+            Self::DaemonStatusChanged(_) => "daemon.status_changed",
+            Self::GateChanged(_) => "gate.changed",
+            Self::AlarmChanged(_) => "alarm.changed",
+            Self::DeadLettersReplayed(_) => "dead_letters.replayed",
+        }
+    }
+
+    /// The log's subject.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::DaemonStatusChanged(e) => format!("daemon.{}", e.daemon),
+            Self::GateChanged(e) => gate_subject(&e.gate, e.config),
+            Self::AlarmChanged(e) => format!("alarm.{}", e.alarm),
+            Self::DeadLettersReplayed(_) => "dead_letters".to_owned(),
+        }
+    }
+}
+
+/// See [`Operational::DaemonStatusChanged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatusChanged {
+    /// The daemon.
+    pub daemon: String,
+    /// State before, lower case.
+    pub from: String,
+    /// State after, lower case.
+    pub to: String,
+    /// `exception`, `max_restarts_exceeded`, `auto_restart` ...
+    pub reason: String,
+    /// The last error, if any.
+    pub error: Option<String>,
+}
+
+/// See [`Operational::GateChanged`]: every "no" of the pipeline is one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateChanged {
+    /// The daemon whose gate it is.
+    pub gate: String,
+    /// The config concerned; none = all.
+    pub config: Option<Config>,
+    /// Does it let work through?
+    pub open: bool,
+    /// Short, stable name of the reason; a fact is written only when it changes.
+    pub code: String,
+    /// The reason in one sentence.
+    pub reason: String,
+    /// What would open it.
+    pub needs: String,
+}
+
+/// See [`Operational::AlarmChanged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmChanged {
+    /// Stable name, e.g. `progress.hex8_2p`.
+    pub alarm: String,
+    /// Raised or cleared.
+    pub raised: bool,
+    /// One sentence.
+    pub sentence: String,
+}
+
+/// See [`Operational::DeadLettersReplayed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettersReplayed {
+    /// How many were handled at last.
+    pub recovered: u32,
+    /// How many were given up.
+    pub abandoned: u32,
+}
+
+/// Subject of a gate.
+pub fn gate_subject(gate: &str, config: Option<Config>) -> String {
+    match config {
+        Some(config) => format!("gate.{gate}.{config}"),
+        None => format!("gate.{gate}"),
+    }
+}
+
+/// What a gate answers: a pure function's result, stored when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// Go on.
+    Allow,
+    /// Not now.
+    Deny {
+        /// Short, stable name of the reason.
+        code: &'static str,
+        /// The reason in one sentence, with figures.
+        reason: String,
+        /// What would open it.
+        needs: String,
+    },
+}
+
+impl Gate {
+    /// A refusal.
+    pub fn deny(code: &'static str, reason: impl Into<String>, needs: impl Into<String>) -> Self {
+        Self::Deny { code, reason: reason.into(), needs: needs.into() }
+    }
+
+    /// May work go through?
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Allow)
+    }
+
+    /// The fact that tells it.
+    pub fn to_fact(&self, gate: &str, config: Option<Config>) -> GateChanged {
+        let (open, code, reason, needs) = match self {
+            Self::Allow => {
+                (true, "open".to_owned(), "nothing holds it back".to_owned(), String::new())
+            }
+            Self::Deny { code, reason, needs } => {
+                (false, (*code).to_owned(), reason.clone(), needs.clone())
+            }
+        };
+        GateChanged { gate: gate.to_owned(), config, open, code, reason, needs }
+    }
+}
