@@ -1,1 +1,24 @@
-//! Search and network inference: playing a game of RingRift
+//! Playing a game of `RingRift`: the network, the search, the players.
+//!
+//! A [`Network`] says of a position what it is worth to each seat and how promising each legal move is; a [`Searcher`] improves on both by
+//! looking ahead; a [`Player`] chooses moves. One [`Encoder`] translates positions and moves to numbers, for the search, for sample
+//! files and for training alike. Bytes in, bytes out: no files, no clock, no threads. Randomness comes in as a generator.
+
+mod encoder;
+mod gumbel;
+mod network;
+mod player;
+mod rollout;
+mod search;
+mod values;
+mod weights;
+
+pub use encoder::{Classes, ENCODER_ID, Encoded, Encoder, MOVE_ROWS, MoveRows};
+pub use network::{Evaluation, Network, Scratch};
+pub use player::{Choice, MOST_SIMULATIONS, ModelPlayer, ParsePlayerError, Player, PlayerSpec};
+pub use search::{Found, SearchSettings, Searcher};
+pub use values::{MAX_SEATS, Values};
+pub use weights::{
+    ACCUMULATOR, HIDDEN, Header, NetworkError, POLICY, TENSORS, TensorFile, Weights, read_tensors,
+    write_tensors,
+};

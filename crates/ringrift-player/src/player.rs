@@ -1,0 +1,252 @@
+//! Players: whoever chooses a move.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ringrift_rules::{Config, Move, State};
+
+use crate::network::Network;
+use crate::rollout;
+use crate::search::{SearchSettings, Searcher};
+use crate::values::Values;
+
+/// A chosen move and what led to it.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The legal moves.
+    pub moves: Vec<Move>,
+    /// Index of the chosen one.
+    pub chosen: usize,
+    /// One probability per legal move, if the player has an opinion about all of them.
+    pub policy: Option<Vec<f32>>,
+    /// Worth of the position per seat, if the player has an opinion.
+    pub values: Option<Values>,
+    /// Simulations really done; 0 for a forced move.
+    pub simulations: u32,
+}
+
+impl Choice {
+    /// The chosen move.
+    pub fn played(&self) -> &Move {
+        &self.moves[self.chosen]
+    }
+
+    fn without_opinion(moves: Vec<Move>, chosen: usize) -> Self {
+        Self { moves, chosen, policy: None, values: None, simulations: 0 }
+    }
+}
+
+/// Chooses moves.
+pub trait Player: Send {
+    /// Chooses a move of an unfinished game; equal positions and generators give equal choices.
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice;
+
+    /// The specification this player was made from.
+    fn name(&self) -> String;
+}
+
+/// What a player is, in one word: `random`, `rollout:SIMS` or `model:SOURCE@SIMS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlayerSpec {
+    /// Any legal move.
+    Random,
+    /// UCT with random games to the end.
+    Rollout {
+        /// Random games per decision.
+        simulations: u32,
+    },
+    /// Gumbel search with a network.
+    Model {
+        /// Where the network is: a file, or an id that the caller knows.
+        source: String,
+        /// Simulations per decision.
+        simulations: u32,
+    },
+}
+
+/// A text that names no player.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParsePlayerError {
+    /// The word before the colon is unknown.
+    #[error("unknown player {0:?}; a player is random, rollout:SIMS or model:FILE@SIMS")]
+    Unknown(String),
+    /// No number of simulations, or an impossible one.
+    #[error(
+        "player {player:?}: {number:?} is no number of simulations from 1 to {MOST_SIMULATIONS}"
+    )]
+    Simulations {
+        /// The whole text.
+        player: String,
+        /// The part that should be a number.
+        number: String,
+    },
+    /// Nothing between `model:` and `@`.
+    #[error("player {0:?} names no model; write model:FILE@SIMS")]
+    Source(String),
+}
+
+/// More simulations than this per decision are a typing error: a tree of this size needs gigabytes.
+pub const MOST_SIMULATIONS: u32 = 1_000_000;
+
+impl FromStr for PlayerSpec {
+    type Err = ParsePlayerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let simulations = |number: &str| {
+            number.parse().ok().filter(|n| (1..=MOST_SIMULATIONS).contains(n)).ok_or_else(|| {
+                ParsePlayerError::Simulations { player: text.to_owned(), number: number.to_owned() }
+            })
+        };
+        match text.split_once(':') {
+            None if text == "random" => Ok(Self::Random),
+            Some(("rollout", number)) => Ok(Self::Rollout { simulations: simulations(number)? }),
+            Some(("model", rest)) => {
+                let (source, number) = rest.rsplit_once('@').unwrap_or((rest, ""));
+                if source.is_empty() {
+                    return Err(ParsePlayerError::Source(text.to_owned()));
+                }
+                Ok(Self::Model { source: source.to_owned(), simulations: simulations(number)? })
+            }
+            _ => Err(ParsePlayerError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for PlayerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random => f.write_str("random"),
+            Self::Rollout { simulations } => write!(f, "rollout:{simulations}"),
+            Self::Model { source, simulations } => write!(f, "model:{source}@{simulations}"),
+        }
+    }
+}
+
+impl PlayerSpec {
+    /// Makes the player; `load` turns the source of a model into the bytes of its file.
+    ///
+    /// # Errors
+    /// What `load` returns, and a network that cannot be read or is of another config. There is no fallback.
+    pub fn open(
+        &self,
+        config: Config,
+        load: impl FnOnce(&str) -> anyhow::Result<Vec<u8>>,
+    ) -> anyhow::Result<Box<dyn Player>> {
+        Ok(match self {
+            Self::Random => Box::new(RandomPlayer),
+            Self::Rollout { simulations } => Box::new(RolloutPlayer { simulations: *simulations }),
+            Self::Model { source, simulations } => {
+                let network = Network::for_config(&load(source)?, config)?;
+                Box::new(ModelPlayer::new(self.to_string(), network, *simulations))
+            }
+        })
+    }
+}
+
+/// Plays any legal move.
+struct RandomPlayer;
+
+impl Player for RandomPlayer {
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice {
+        let mut moves = Vec::new();
+        state.legal_moves(&mut moves);
+        let chosen = rng.usize(..moves.len());
+        Choice::without_opinion(moves, chosen)
+    }
+
+    fn name(&self) -> String {
+        PlayerSpec::Random.to_string()
+    }
+}
+
+/// Plays what random games to the end recommend.
+struct RolloutPlayer {
+    simulations: u32,
+}
+
+impl Player for RolloutPlayer {
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice {
+        let mut moves = Vec::new();
+        state.legal_moves(&mut moves);
+        if moves.len() == 1 {
+            return Choice::without_opinion(moves, 0);
+        }
+        let (policy, values) = rollout::search(state, &moves, self.simulations, rng);
+        Choice {
+            chosen: crate::gumbel::best(policy.iter().copied()),
+            moves,
+            policy: Some(policy),
+            values: Some(values),
+            simulations: self.simulations,
+        }
+    }
+
+    fn name(&self) -> String {
+        PlayerSpec::Rollout { simulations: self.simulations }.to_string()
+    }
+}
+
+/// Plays what Gumbel search with a network finds, without root noise.
+pub struct ModelPlayer {
+    name: String,
+    searcher: Searcher,
+}
+
+impl ModelPlayer {
+    /// A player for matches; `name` is how reports call it.
+    pub fn new(name: String, network: Network, simulations: u32) -> Self {
+        let settings = SearchSettings { simulations, ..SearchSettings::default() };
+        Self { name, searcher: Searcher::new(network, settings) }
+    }
+}
+
+impl Player for ModelPlayer {
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice {
+        let mut moves = Vec::new();
+        state.legal_moves(&mut moves);
+        if moves.len() == 1 {
+            return Choice::without_opinion(moves, 0);
+        }
+        let simulations = self.searcher.settings().simulations;
+        let found = self.searcher.search(state, &moves, simulations, rng);
+        Choice {
+            moves,
+            chosen: found.chosen,
+            policy: Some(found.policy),
+            values: Some(found.values),
+            simulations: found.simulations,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_player_reads_back_from_its_name() {
+        for text in ["random", "rollout:128", "model:/data/a@b.safetensors@32"] {
+            assert_eq!(text.parse::<PlayerSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    fn check_refused(text: &str, sentence: &str) {
+        let error = text.parse::<PlayerSpec>().unwrap_err().to_string();
+        assert!(error.contains(sentence), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_player_is_refused_with_what_is_wrong_about_it() {
+        check_refused("minimax:3", "unknown player \"minimax:3\"; a player is random,");
+        check_refused("rollout", "unknown player");
+        check_refused("rollout:0", "\"0\" is no number of simulations");
+        check_refused("rollout:-5", "\"-5\" is no number");
+        check_refused("model:a", "\"\" is no number of simulations");
+        check_refused("model:a@many", "\"many\" is no number");
+        check_refused("model:@32", "names no model");
+    }
+}
