@@ -8,7 +8,7 @@ use super::Finding;
 use super::manifest::{Dependency, Kind, Manifest, packages, root};
 use super::modules;
 use super::source::{code, mentions, production};
-use super::tree::{Tree, is_rust};
+use super::tree::{Tree, extension};
 
 /// Crates that somebody with another game could use: each stands alone.
 pub const GENERIC: &[&str] = &["warden", "courier", "depot", "hosts"];
@@ -270,7 +270,7 @@ fn sources<'a>(tree: &'a Tree, package: &Manifest<'_>) -> impl Iterator<Item = (
     let script = format!("{}build.rs", package.folder);
     tree.iter()
         .filter(move |(path, _)| path.starts_with(&source) || *path == script)
-        .filter(|(path, _)| is_rust(path) && !modules::only_for_tests(tree, path))
+        .filter(|(path, _)| extension(path) == "rs" && !modules::only_for_tests(tree, path))
         .map(|(path, file)| (path, file.text.as_str()))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Finding;
 use super::source::numbered;
-use super::tree::{Tree, split};
+use super::tree::{Tree, extension, split};
 
 /// Lines of a source file. Source: STYLE, "Layout"; as the other two.
 const MAX_LINES: usize = 700;
@@ -23,7 +23,7 @@ const SOURCES: &[&str] = &["rs", "py", "sh", "sql", "js", "css", "html"];
 /// Rule `size`: lines per file.
 pub fn sizes(tree: &Tree, findings: &mut Vec<Finding>) {
     for (path, file) in tree.iter() {
-        let is_source = path.rsplit_once('.').is_some_and(|(_, end)| SOURCES.contains(&end));
+        let is_source = SOURCES.contains(&extension(path));
         let limit = match path {
             "ARCHITECTURE.md" => MAX_OVERVIEW_LINES,
             _ if is_source && !path.starts_with("testdata/") => MAX_LINES,

@@ -57,6 +57,7 @@ const RULES: &[Rule] = &[
     text::machines,
     text::hosts,
     text::conflicts,
+    text::links,
 ];
 
 /// Prints every finding that no exception covers; an error if there is one.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::source::{code, mentions, numbered};
-use super::tree::{Tree, is_rust, split};
+use super::tree::{Tree, extension, split};
 
 /// The rules quote what they forbid.
 const THE_RULES: &str = "xtask/src/tidy/";
@@ -40,7 +40,7 @@ pub fn unfinished(tree: &Tree, findings: &mut Vec<Finding>) {
 pub fn machines(tree: &Tree, findings: &mut Vec<Finding>) {
     each_line(tree, findings, "machines", |path, line| {
         let homes = ["/home/", "/root/", "/Users/", "/work/"];
-        let temporary = is_rust(path).then_some("/tmp/");
+        let temporary = (extension(path) == "rs").then_some("/tmp/");
         let found = homes.into_iter().chain(temporary).find(|home| begins_a_path(line, home))?;
         Some(format!(
             "`{found}` is a path of one machine; paths are relative or come in, tests use tempfile"
@@ -129,6 +129,37 @@ pub fn conflicts(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Rule `links`: what a document points to inside the repository is there.
+pub fn links(tree: &Tree, findings: &mut Vec<Finding>) {
+    each_line(tree, findings, "links", |path, line| {
+        if extension(path) != "md" {
+            return None;
+        }
+        let target = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let dead =
+            target.filter(|target| !target.is_empty() && !target.contains(':')).find(|target| {
+                let place = resolve(split(path).0, target);
+                tree.text(&place).is_none() && tree.below(&format!("{place}/")).next().is_none()
+            })?;
+        Some(format!("`{dead}` is not in the repository; link to what is there"))
+    });
+}
+
+/// `../b/c` seen from the folder `a` is `b/c`.
+fn resolve(folder: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 /// Test data is quoted from elsewhere and is not ours to word.
 fn each_line(
     tree: &Tree,
@@ -215,6 +246,18 @@ mod tests {
                 ".cargo/config.toml:1: another registry; crates come from crates.io [hosts]",
                 "Cargo.lock:1: `mirror.corp` is not a known public host; add it to PUBLIC_HOSTS if it is one [hosts]",
             ]
+        );
+    }
+
+    #[test]
+    fn a_document_links_to_what_is_there() {
+        let text =
+            "[a](b.md#c) [d](../crates/depot) [e](#here) [f](https://docs.rs/g)\n[h](../gone.md)\n";
+        let files =
+            [("docs/a.md", text), ("docs/b.md", ""), ("crates/depot/src/lib.rs", "// [x](y)\n")];
+        assert_eq!(
+            says(links, &files),
+            ["docs/a.md:2: `../gone.md` is not in the repository; link to what is there [links]"]
         );
     }
 

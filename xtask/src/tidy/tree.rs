@@ -58,7 +58,7 @@ impl Tree {
     /// Rust files below a folder, whose name ends with `/`.
     pub fn rust(&self, folder: &str) -> impl Iterator<Item = (&str, &str)> {
         self.below(folder)
-            .filter(|(path, _)| is_rust(path))
+            .filter(|(path, _)| extension(path) == "rs")
             .map(|(path, file)| (path, file.text.as_str()))
     }
 }
@@ -68,6 +68,7 @@ pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-pub fn is_rust(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rs")
+/// `rs` of `a/b.rs`; empty without a dot.
+pub fn extension(path: &str) -> &str {
+    split(path).1.rsplit_once('.').map_or("", |(_, extension)| extension)
 }

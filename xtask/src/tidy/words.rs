@@ -18,7 +18,6 @@ const WORDS: &[&str] = &[
     "square8",
     "square19",
     "mcts",
-    "npz",
     "perft",
     "model",
 ];
