@@ -6,7 +6,7 @@ use super::Finding;
 use super::source::numbered;
 use super::tree::{Tree, extension, split};
 
-/// Lines of a source file. Source: STYLE, "Layout"; as the other two.
+/// Lines of a source file. Source of this and the next two: house style, section 1.
 const MAX_LINES: usize = 700;
 /// Rust files directly in a folder.
 const MAX_FILES: usize = 20;

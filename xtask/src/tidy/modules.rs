@@ -5,7 +5,7 @@ use super::source::{code, mentions};
 use super::tree::{Tree, split};
 
 /// The categories of daemons, which are the folders of `ringrift-daemons`.
-/// Source: `spec/manager.md` section 20.
+/// Source: manager contract, section 20.
 const CATEGORIES: &[&str] = &[
     "distribution",
     "evaluation",
