@@ -41,7 +41,7 @@ pub use fact::{
 pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, refold};
 pub use lease::Lease;
 pub use pool::Reader;
-pub use subscriber::{Delivered, Stalled, Subscriber};
+pub use subscriber::{Delivery, Failed, Subscriber};
 
 /// The SQLite binding of the projections, so that their authors share its version.
 pub use rusqlite;

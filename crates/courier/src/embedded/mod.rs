@@ -67,9 +67,11 @@ impl Default for Options {
 /// from other processes; only the appends of this one wake [`Engine::tail`]. Not for network file
 /// systems.
 pub struct Embedded {
+    /// Before the writer: the last connection to close folds the write-ahead log into the file, and
+    /// one that only reads cannot.
+    reader: Reader,
     /// None if opened for reading only.
     writer: Option<Writer>,
-    reader: Reader,
     tails: Arc<Tails>,
     retention: Retention,
 }
