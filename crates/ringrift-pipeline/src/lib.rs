@@ -14,8 +14,9 @@ mod stage;
 
 pub use catalogue::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
-    DistributionRow, GameTotals, MatchRow, ModelRow, ModelStatus, ParametersRow, PromotionRow,
-    Record, SamplesRow, TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
+    DistributionRow, GameTotals, MatchRow, Minute, ModelRow, ModelStatus, ParametersRow,
+    PromotionRow, Record, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts, WorkRow,
+    WorkState,
 };
 pub use event::*;
 pub use fold::PipelineFold;

@@ -1,6 +1,7 @@
 //! The catalogue: what is the case, folded from what happened. Daemons read it and record events
 //! through it; nobody writes its tables.
 
+mod figures;
 mod queries;
 mod rows;
 
@@ -15,6 +16,7 @@ use std::{
 use courier::{AppendError, Batch, Courier, Fence, FoldError, Folder, NewFact, Reader, Stream};
 
 use crate::{Event, Operational, gate_subject, operational::GateChanged};
+pub use figures::{Minute, Totals};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
     MatchRow, ModelRow, ModelStatus, ParametersRow, PromotionRow, SamplesRow, TrainingRow,

@@ -44,7 +44,7 @@ fn of_config(config: Option<Config>) -> (&'static str, String) {
 }
 
 impl Catalogue {
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> courier::rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, CatalogueError> {
