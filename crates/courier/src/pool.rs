@@ -82,6 +82,14 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Closes the connections that are not in use: the last connection to a file that closes folds
+    /// the write-ahead log into it, and one that only reads cannot.
+    pub(crate) fn close_idle(&self) {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 impl Pool {
     fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

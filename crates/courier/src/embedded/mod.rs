@@ -127,10 +127,10 @@ impl Embedded {
         }))
     }
 
-    fn write<'a, T, E>(
-        &'a self,
+    fn write<T, E>(
+        &self,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, sql::Stop<E>> + Send + 'static,
-    ) -> Answer<'a, Result<T, E>>
+    ) -> Answer<'_, Result<T, E>>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -138,11 +138,11 @@ impl Embedded {
         self.write_then(work, |_| {})
     }
 
-    fn write_then<'a, T, E>(
-        &'a self,
+    fn write_then<T, E>(
+        &self,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, sql::Stop<E>> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
-    ) -> Answer<'a, Result<T, E>>
+    ) -> Answer<'_, Result<T, E>>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,

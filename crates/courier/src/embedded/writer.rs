@@ -90,6 +90,14 @@ impl Writer {
     }
 }
 
+#[cfg(test)]
+impl Writer {
+    /// Jobs in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         // The thread ends when the queue is closed and empty: what was queued is still written.

@@ -240,6 +240,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        self.reader.close_idle();
         self.stop = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -379,6 +380,3 @@ pub async fn refold<P: Projection>(
     });
     digest.await.map_err(|error| fault(error.to_string()))?.map_err(fault)
 }
-
-#[cfg(test)]
-mod tests;
