@@ -40,6 +40,8 @@ pub enum Build {
         make: Make,
         /// The section's defaults.
         defaults: fn() -> serde_json::Value,
+        /// Reads a section as the daemon will; an error names the key.
+        read: fn(serde_json::Value) -> anyhow::Result<()>,
     },
     /// Not yet: listed, configurable, refused when asked for by name.
     Planned,
@@ -68,7 +70,11 @@ impl Entry {
     {
         Self {
             spec: &D::SPEC,
-            build: Build::Built { make: make::<D>, defaults: defaults::<D::Config> },
+            build: Build::Built {
+                make: make::<D>,
+                defaults: defaults::<D::Config>,
+                read: read::<D::Config>,
+            },
         }
     }
 
@@ -98,6 +104,17 @@ impl Entry {
             map.insert("interval".into(), self.spec.period.as_secs_f64().into());
         }
         section
+    }
+
+    /// Would the daemon take this section? The common keys are not its affair.
+    pub fn check(&self, mut section: serde_json::Value) -> anyhow::Result<()> {
+        let Build::Built { read, .. } = self.build else { return Ok(()) };
+        if let Some(map) = section.as_object_mut() {
+            for (key, _) in COMMON_KEYS {
+                map.remove(*key);
+            }
+        }
+        read(section)
     }
 
     /// Makes the runnable from its section; an unknown key or a wrong type is an error with the key.
@@ -132,6 +149,11 @@ impl Entry {
 
 fn defaults<C: Serialize + Default>() -> serde_json::Value {
     serde_json::to_value(C::default()).unwrap_or_else(|_| serde_json::json!({}))
+}
+
+fn read<C: DeserializeOwned>(section: serde_json::Value) -> anyhow::Result<()> {
+    let _: C = serde_json::from_value(section)?;
+    Ok(())
 }
 
 fn make<D>(wiring: &Wiring, section: serde_json::Value) -> anyhow::Result<Runnable>
