@@ -163,6 +163,7 @@ impl Folder {
             log,
             progress: Arc::clone(&progress),
             announce,
+            told: None,
         };
         let thread = std::thread::Builder::new()
             .name(format!("fold-{}", P::NAME))
@@ -259,6 +260,8 @@ struct Work<P> {
     log: Courier,
     progress: Arc<Shared>,
     announce: watch::Sender<u64>,
+    /// The fault that was logged last, while it lasts.
+    told: Option<String>,
 }
 
 impl<P: Projection> Work<P> {
@@ -268,9 +271,17 @@ impl<P: Projection> Work<P> {
         loop {
             tail.mark_unchanged();
             let wait = match self.fold_all(&mut stopped).await {
-                Ok(()) => None,
+                Ok(()) => {
+                    self.told = None;
+                    None
+                }
                 Err(why) => {
-                    warn!(path = %self.path.display(), position = self.position, why, "fold");
+                    // Said once, not every second.
+                    if self.told.as_ref() != Some(&why) {
+                        let (path, position) = (self.path.display(), self.position);
+                        warn!(%path, position, why, "projection is held up");
+                        self.told = Some(why.clone());
+                    }
                     self.progress.update(|progress| progress.fault = Some(why));
                     Some(RETRY)
                 }

@@ -33,17 +33,18 @@ impl Bench {
         path
     }
 
-    /// Changes one byte of a file, as a bad disk does.
-    fn flip(&self, path: &Path, at: usize) {
-        use std::os::unix::fs::PermissionsExt;
-        let mut contents = fs_err::read(path).unwrap();
-        contents[at] ^= 1;
-        fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        fs_err::write(path, contents).unwrap();
-    }
-
     /// Files that are being written.
     fn incoming(&self) -> usize {
         fs_err::read_dir(self.depot.root().join("blobs/incoming")).unwrap().count()
     }
+}
+
+/// Changes one byte of a file, as a bad disk does.
+#[cfg(test)]
+fn flip(path: &Path, at: usize) {
+    use std::os::unix::fs::PermissionsExt;
+    let mut contents = fs_err::read(path).unwrap();
+    contents[at] ^= 1;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    fs_err::write(path, contents).unwrap();
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use depot::{Depot, Error, Fault, Hash, Options};
 
-use crate::Bench;
+use crate::{Bench, flip};
 
 #[test]
 fn what_is_put_comes_back() {
@@ -81,7 +81,7 @@ fn one_flipped_byte_is_found_and_the_file_named() {
     for (filling, at) in [(2, 0), (3, 65_536), (4, 199_999)] {
         let stored = bench.depot.put_bytes(&vec![filling; 200_000], "npz").unwrap();
         let path = bench.depot.path_of(&stored.hash).unwrap().unwrap();
-        bench.flip(&path, at);
+        flip(&path, at);
         let named = |fault: &Fault| {
             assert!(matches!(fault, Fault::Wrong { expected, .. } if *expected == stored.hash));
             assert!(fault.to_string().contains(path.to_str().unwrap()), "{fault}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use depot::{Emptied, Error, Fault, Hash, Receipt, Warrant};
 
-use crate::Bench;
+use crate::{Bench, flip};
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -70,7 +70,7 @@ fn without_sufficient_grounds_nothing_is_deleted() {
 fn a_damaged_file_can_be_put_away_and_is_not_restored() {
     let bench = Bench::new();
     let hash = bench.depot.put_bytes(b"fragile", "bin").unwrap().hash;
-    bench.flip(&bench.depot.path_of(&hash).unwrap().unwrap(), 3);
+    flip(&bench.depot.path_of(&hash).unwrap().unwrap(), 3);
     bench.depot.trash(&hash, &Warrant::Damaged, NOW).unwrap();
     let error = bench.depot.restore(&hash).unwrap_err();
     assert!(matches!(error, Error::Fault(Fault::Wrong { .. })), "{error}");
