@@ -38,7 +38,7 @@ pub use error::{AppendError, Error, LeaseError, OpenError};
 pub use fact::{
     Batch, Expect, Fact, Fence, MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES, NewFact, Stream,
 };
-pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, refold};
+pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, folded, refold};
 pub use lease::Lease;
 pub use pool::Reader;
 pub use subscriber::{Delivery, Failed, Subscriber};

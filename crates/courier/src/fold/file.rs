@@ -104,8 +104,29 @@ fn fit<P: Projection>(
     identity: &str,
     head: u64,
 ) -> Result<Opened, Unfit> {
-    let unfit = |reason: &str| Err(Unfit::Reason(reason.to_owned()));
     let connection = connect(path)?;
+    let position = judge(&connection, projection, identity, head)?;
+    Ok(Opened { connection, position, rebuilt: None })
+}
+
+/// The position of an existing file, read without touching it; none if it is not fit for use.
+pub(super) fn peek<P: Projection>(
+    path: &Path,
+    projection: &P,
+    identity: &str,
+    head: u64,
+) -> Option<u64> {
+    let connection = pool::connect(path).ok()?;
+    judge(&connection, projection, identity, head).ok()
+}
+
+fn judge<P: Projection>(
+    connection: &Connection,
+    projection: &P,
+    identity: &str,
+    head: u64,
+) -> Result<u64, Unfit> {
+    let unfit = |reason: &str| Err(Unfit::Reason(reason.to_owned()));
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(Unfit::Reason(format!("it is damaged: {verdict}")));
@@ -143,7 +164,7 @@ fn fit<P: Projection>(
     if position > head {
         return unfit("it is ahead of the log");
     }
-    Ok(Opened { connection, position, rebuilt: None })
+    Ok(position)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {

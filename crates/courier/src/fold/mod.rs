@@ -357,6 +357,26 @@ fn fold<P: Projection>(
     Ok(position)
 }
 
+/// Up to which position an existing file holds the log, without touching it; none if it is missing,
+/// damaged, of another projection or of another log. For those who read beside its writer.
+pub async fn folded<P: Projection>(
+    path: &Path,
+    projection: P,
+    log: &Courier,
+) -> Result<Option<u64>, FoldError> {
+    let fault = |why: String| FoldError::Open { path: path.to_path_buf(), why };
+    let identity = log.identity().await.map_err(|error| fault(error.to_string()))?;
+    // The file first, then the log: a writer between the two looks must not make it seem ahead.
+    let file = path.to_path_buf();
+    let peeked =
+        tokio::task::spawn_blocking(move || file::peek(&file, &projection, &identity, u64::MAX));
+    let Some(position) = peeked.await.map_err(|error| fault(error.to_string()))? else {
+        return Ok(None);
+    };
+    let head = log.head(Stream::Pipeline).await.map_err(|error| fault(error.to_string()))?;
+    Ok((position <= head).then_some(position))
+}
+
 /// Folds the log from its beginning into a new file, up to a position, and returns the digest: what
 /// an existing file at that position must have as well.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use courier::rusqlite::{Transaction, params};
 use courier::{
     Batch, Courier, Embedded, Fact, FoldError, Folder, NewFact, Options, Projection, Reader,
-    Stream, refold,
+    Stream, folded, refold,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -247,4 +247,23 @@ async fn queries_see_one_state_and_cannot_write() {
     folder.caught_up(position, LIMIT).await.unwrap();
     added.send(()).unwrap();
     assert_eq!(query.join_next().await.unwrap().unwrap(), (1, 1, true));
+}
+
+#[tokio::test]
+async fn one_who_reads_beside_learns_how_far_a_file_is_and_changes_nothing() {
+    let bench = Bench::new();
+    assert_eq!(folded(&bench.file(), Sums::<1>, &bench.log).await.unwrap(), None);
+    assert!(!bench.file().exists());
+    let position = bench.add("a", 1..=10).await;
+    let folder = bench.open().await;
+    folder.caught_up(position, LIMIT).await.unwrap();
+    drop(folder);
+    bench.add("a", [1]).await;
+    let found = folded(&bench.file(), Sums::<1>, &bench.log).await.unwrap();
+    assert_eq!(found, Some(position));
+    let other = folded(&bench.file(), Sums::<2>, &bench.log).await.unwrap();
+    assert_eq!(other, None, "it is of another version");
+    fs_err::write(bench.file(), "no database").unwrap();
+    assert_eq!(folded(&bench.file(), Sums::<1>, &bench.log).await.unwrap(), None);
+    assert_eq!(fs_err::read_to_string(bench.file()).unwrap(), "no database");
 }
