@@ -22,8 +22,9 @@ impl Blobs {
     }
 
     /// Where an artefact lies; none if it is not here.
-    pub fn path_of(&self, hash: &BlobHash) -> Option<PathBuf> {
-        self.0.path_of(&parse(hash).ok()?)
+    pub async fn path_of(&self, hash: &BlobHash) -> anyhow::Result<Option<PathBuf>> {
+        let hash = parse(hash)?;
+        self.with(move |depot| depot.path_of(&hash)).await?.context("look into the depot")
     }
 
     /// Runs a blocking call on the depot.

@@ -27,7 +27,7 @@ mod seconds;
 mod workshop;
 
 pub use blobs::Blobs;
-pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Wiring};
+pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;
 pub use registry::{
     Build, CATEGORIES, Category, Entry, Found, UnknownDaemon, find, in_start_order, of_profile,

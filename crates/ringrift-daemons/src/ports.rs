@@ -10,7 +10,7 @@ use std::{
 
 use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
-use warden::{DaemonId, Handle, Snapshot, Wake};
+use warden::{DaemonId, Snapshot, Wake};
 
 use crate::{Blobs, Workshop};
 
@@ -71,34 +71,44 @@ impl Pressure {
     }
 }
 
-/// The supervisor, as far as daemons may use it: look, and wake.
+/// What daemons may ask of the supervisor: a look, and a wake-up.
+pub trait Supervision: Send + Sync + 'static {
+    /// Wakes every daemon whose spec names this token.
+    fn wake(&self, token: Wake);
+    /// Wakes one daemon.
+    fn wake_daemon(&self, id: DaemonId);
+    /// The newest view.
+    fn snapshot(&self) -> Arc<Snapshot>;
+}
+
+/// The line to the supervisor, which is born after the daemons' wiring; a clone is the same line.
 #[derive(Clone, Default)]
-pub struct Bell(Arc<OnceLock<Handle>>);
+pub struct Bell(Arc<OnceLock<Box<dyn Supervision>>>);
 
 impl Bell {
     /// Connects the supervisor; once, by the binary, before it runs.
-    pub fn connect(&self, handle: Handle) {
+    pub fn connect(&self, supervision: impl Supervision) {
         // A second call would be a second supervisor; the first one stays.
-        let _ = self.0.set(handle);
+        drop(self.0.set(Box::new(supervision)));
     }
 
     /// Wakes every daemon whose spec names this token.
     pub fn wake(&self, token: Wake) {
-        if let Some(handle) = self.0.get() {
-            handle.wake(token);
+        if let Some(supervision) = self.0.get() {
+            supervision.wake(token);
         }
     }
 
     /// Wakes one daemon.
     pub fn wake_daemon(&self, id: DaemonId) {
-        if let Some(handle) = self.0.get() {
-            handle.wake_daemon(id);
+        if let Some(supervision) = self.0.get() {
+            supervision.wake_daemon(id);
         }
     }
 
     /// The supervisor's newest view; none before it runs.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.0.get().map(Handle::snapshot)
+        self.0.get().map(|supervision| supervision.snapshot())
     }
 }
 

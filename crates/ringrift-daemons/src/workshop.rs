@@ -5,8 +5,11 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -141,7 +144,8 @@ pub enum Report {
 #[derive(Debug)]
 pub struct Running {
     reports: mpsc::Receiver<Report>,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    _dropped: DropGuard,
     /// What was ordered.
     pub order: Order,
 }
@@ -149,13 +153,25 @@ pub struct Running {
 impl Running {
     /// The next report; after [`Report::End`] none follows.
     pub async fn next(&mut self) -> Report {
-        let lost = || Report::End(Err(WorkError::Failed("the workshop dropped the run".into())));
-        self.reports.recv().await.unwrap_or_else(lost)
+        self.reports.recv().await.unwrap_or_else(Self::lost)
     }
 
     /// The next report if there is one already.
     pub fn try_next(&mut self) -> Option<Report> {
-        self.reports.try_recv().ok()
+        match self.reports.try_recv() {
+            Ok(report) => Some(report),
+            Err(mpsc::error::TryRecvError::Empty) => None,
+            Err(mpsc::error::TryRecvError::Disconnected) => Some(Self::lost()),
+        }
+    }
+
+    /// Asks the worker to finish the unit in hand; its end is still reported.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    fn lost() -> Report {
+        Report::End(Err(WorkError::Failed("the workshop dropped the run".into())))
     }
 }
 
@@ -196,7 +212,9 @@ struct Shop {
     bell: Bell,
     clock: Clock,
     slots: Arc<Semaphore>,
-    live: Mutex<BTreeMap<WorkId, LiveWork>>,
+    /// By the number of the run: an item that is given back and taken again has, for a moment, two.
+    live: Mutex<BTreeMap<u64, LiveWork>>,
+    runs: AtomicU64,
     tasks: TaskTracker,
 }
 
@@ -225,6 +243,7 @@ impl Workshop {
             clock,
             slots,
             live: Mutex::new(BTreeMap::new()),
+            runs: AtomicU64::new(0),
             tasks: TaskTracker::new(),
         })))
     }
@@ -247,20 +266,26 @@ impl Workshop {
     /// Starts a run; it waits for a slot in order of arrival. It ends early when `stop` is cancelled
     /// or the [`Running`] is dropped.
     pub fn start(&self, order: Order, stop: &CancellationToken) -> Running {
-        // Bounded: a worker that talks more than its owner listens is slowed down by its pipe.
         let (send, reports) = mpsc::channel(64);
         let stop = stop.child_token();
-        let running = Running { reports, _stop: stop.clone().drop_guard(), order: order.clone() };
+        let running = Running {
+            reports,
+            stop: stop.clone(),
+            _dropped: stop.clone().drop_guard(),
+            order: order.clone(),
+        };
         let shop = Arc::clone(&self.0);
+        let number = shop.runs.fetch_add(1, Ordering::Relaxed);
+        shop.enter(number, &order);
         self.0.tasks.spawn(async move {
-            shop.enter(&order);
-            let end = shop.run(&order, &stop, &send).await;
-            shop.lock_live().remove(&order.work);
+            let end =
+                Run { shop: &shop, number, order: &order, stop: &stop, send: &send }.all().await;
+            shop.lock_live().remove(&number);
             if let Err(error) = &end {
                 warn!(work = %order.work, attempt = order.attempt, %error, "worker gave nothing");
             }
             // A closed channel: the owner is gone, and with it the interest in the end.
-            let _ = send.send(Report::End(end)).await;
+            drop(send.send(Report::End(end)).await);
             shop.bell.wake_daemon(order.owner);
         });
         running
@@ -274,12 +299,12 @@ impl Workshop {
 }
 
 impl Shop {
-    fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkId, LiveWork>> {
+    fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, LiveWork>> {
         // Only plain assignments happen under the lock; a poisoned one holds no broken state.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, order: &Order) {
+    fn enter(&self, number: u64, order: &Order) {
         let live = LiveWork {
             work: order.work.clone(),
             kind: order.job.kind(),
@@ -292,66 +317,65 @@ impl Shop {
             note: "waits for a slot".into(),
             view: None,
         };
-        self.lock_live().insert(order.work.clone(), live);
+        self.lock_live().insert(number, live);
     }
+}
 
-    async fn run(
-        &self,
-        order: &Order,
-        stop: &CancellationToken,
-        send: &mpsc::Sender<Report>,
-    ) -> Result<Finished, WorkError> {
+/// One run: a slot, a directory, a worker.
+struct Run<'a> {
+    shop: &'a Shop,
+    number: u64,
+    order: &'a Order,
+    stop: &'a CancellationToken,
+    send: &'a mpsc::Sender<Report>,
+}
+
+impl Run<'_> {
+    async fn all(&self) -> Result<Finished, WorkError> {
+        let shop = self.shop;
         let slot = tokio::select! {
-            () = stop.cancelled() => return Err(WorkError::Stopped),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot,
+            () = self.stop.cancelled() => return Err(WorkError::Stopped),
+            slot = Arc::clone(&shop.slots).acquire_owned() => slot,
         };
         let Ok(_slot) = slot else { return Err(WorkError::Stopped) };
-        if let Some((_, obstacle)) = self.pressure.obstacle() {
+        if let Some((_, obstacle)) = shop.pressure.obstacle() {
             return Err(WorkError::Obstacle(obstacle.reason));
         }
-        let dir = self.settings.work_dir.join(format!("{}-{}", order.work, order.attempt));
-        let result = self.run_in(&dir, order, stop, send).await;
+        let dir = shop.settings.work_dir.join(format!("{}-{}", self.order.work, self.number));
+        let result = self.within(&dir).await;
         // Whatever is worth keeping is in the depot by now.
         if let Err(error) = fs_err::tokio::remove_dir_all(&dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            warn!(work = %order.work, %error, "working directory stays behind");
+            warn!(work = %self.order.work, %error, "working directory stays behind");
         }
         result
     }
 
-    async fn run_in(
-        &self,
-        dir: &std::path::Path,
-        order: &Order,
-        stop: &CancellationToken,
-        send: &mpsc::Sender<Report>,
-    ) -> Result<Finished, WorkError> {
+    async fn within(&self, dir: &Path) -> Result<Finished, WorkError> {
+        let (shop, order) = (self.shop, self.order);
         let obstacle =
             |e: std::io::Error| WorkError::Obstacle(format!("prepare {}: {e}", order.work));
-        if dir.exists() {
-            fs_err::tokio::remove_dir_all(dir).await.map_err(obstacle)?;
-        }
         fs_err::tokio::create_dir_all(dir).await.map_err(obstacle)?;
-        let spec = self.spec(dir, order)?;
+        let spec = self.spec(dir).await?;
         let started = tokio::time::Instant::now();
-        let mut worker = self
+        let mut worker = shop
             .workers
             .start(spec)
             .await
             .map_err(|e| WorkError::Failed(format!("start the worker: {e:#}")))?;
-        if let Some(live) = self.lock_live().get_mut(&order.work) {
+        if let Some(live) = shop.lock_live().get_mut(&self.number) {
             live.pid = Some(worker.pid());
             live.note.clear();
         }
-        let mut talk = Talk { shop: self, order, dir, products: Vec::new(), report: None };
+        let mut talk = Talk { shop, number: self.number, dir, products: Vec::new(), report: None };
         let mut lie = None;
         let mut stopping = false;
         loop {
             let line = tokio::select! {
                 // A worker that is asked to stop finishes the unit in hand: what it hands over on
                 // its way out counts.
-                () = stop.cancelled(), if !stopping => {
+                () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     worker.terminate();
                     continue;
@@ -363,8 +387,13 @@ impl Shop {
                 continue; // read to its end, so that it is never blocked on a full pipe
             }
             match talk.hear(line).await {
+                // "So far" is old news when the owner has not listened to the one before.
+                Ok(Some(Report::Progress)) => drop(self.send.try_send(Report::Progress)),
                 // A closed channel: the owner is gone; `stop` is cancelled by its drop.
-                Ok(Some(report)) => drop(send.send(report).await),
+                Ok(Some(report)) => {
+                    drop(self.send.send(report).await);
+                    shop.bell.wake_daemon(order.owner);
+                }
                 Ok(None) => {}
                 Err(found) => {
                     worker.terminate();
@@ -401,9 +430,9 @@ impl Shop {
             Exit::KilledFor(cause) => {
                 let why = match cause {
                     Cause::Memory => {
-                        format!("it held more than {} bytes of memory", self.settings.memory)
+                        format!("it held more than {} bytes of memory", shop.settings.memory)
                     }
-                    Cause::Silence => format!("it said nothing for {:?}", self.settings.silence),
+                    Cause::Silence => format!("it said nothing for {:?}", shop.settings.silence),
                     Cause::TooLong | Cause::Stopped => "it ran too long".to_owned(),
                 };
                 Err(WorkError::Failed(format!("the worker was ended: {why}{last}")))
@@ -411,12 +440,16 @@ impl Shop {
         }
     }
 
-    fn spec(&self, dir: &std::path::Path, order: &Order) -> Result<WorkerSpec, WorkError> {
+    async fn spec(&self, dir: &Path) -> Result<WorkerSpec, WorkError> {
+        let (settings, order) = (&self.shop.settings, self.order);
         let mut inputs = BTreeMap::new();
         for hash in order.job.inputs() {
             let path = self
+                .shop
                 .blobs
                 .path_of(&hash)
+                .await
+                .map_err(|e| WorkError::Obstacle(format!("look for the input {hash}: {e:#}")))?
                 .ok_or_else(|| WorkError::Never(format!("the input {hash} is not in the store")))?;
             inputs.insert(hash, path);
         }
@@ -432,7 +465,7 @@ impl Shop {
         };
         let job = serde_json::to_string(&job)
             .map_err(|e| WorkError::Never(format!("write the job as JSON: {e}")))?;
-        let command = self.settings.plugins.get(kind).unwrap_or(&self.settings.program);
+        let command = settings.plugins.get(kind).unwrap_or(&settings.program);
         let (program, args) = command
             .split_first()
             .ok_or_else(|| WorkError::Never(format!("workers.{kind}: no program is named")))?;
@@ -445,12 +478,12 @@ impl Shop {
             dir: dir.to_path_buf(),
             job,
             limits: Limits {
-                memory: Some(self.settings.memory),
-                beat: self.settings.silence,
+                memory: Some(settings.memory),
+                beat: settings.silence,
                 run: None,
-                grace: self.settings.grace,
+                grace: settings.grace,
             },
-            log: self.settings.log_dir.join(format!("{kind}.log")),
+            log: settings.log_dir.join(format!("{kind}.log")),
             log_max_bytes: 4 << 20,
             log_keep: 3,
         })
@@ -460,8 +493,8 @@ impl Shop {
 /// What a worker says, taken at its word only as far as it can be checked.
 struct Talk<'a> {
     shop: &'a Shop,
-    order: &'a Order,
-    dir: &'a std::path::Path,
+    number: u64,
+    dir: &'a Path,
     products: Vec<Product>,
     report: Option<serde_json::Value>,
 }
@@ -481,7 +514,7 @@ impl Talk<'_> {
         match line {
             WorkerLine::Beat => Ok(Some(Report::Progress)),
             WorkerLine::Progress { done, total, note, view } => {
-                if let Some(live) = self.shop.lock_live().get_mut(&self.order.work) {
+                if let Some(live) = self.shop.lock_live().get_mut(&self.number) {
                     live.done = done;
                     live.total = total;
                     live.note = note;
@@ -526,11 +559,11 @@ impl Talk<'_> {
                 artefact.bytes
             )));
         }
-        let extension = name.split_once('.').map_or("bin", |(_, extension)| extension).to_owned();
+        let extension = name.rsplit_once('.').map_or("bin", |(_, last)| last).to_owned();
         let stored = self
             .shop
             .blobs
-            .with(move |depot| depot.put_expected(&path, &extension, &claimed))
+            .with(move |depot| depot.put_file_as(&path, &extension, &claimed))
             .await
             .map_err(|e| WorkError::Failed(format!("{e:#}")))?;
         match stored {
@@ -539,12 +572,15 @@ impl Talk<'_> {
                 hash: BlobHash(stored.hash.to_string()),
                 bytes: stored.bytes,
             }),
-            Err(depot::PutError::OtherHash { found, .. }) => Err(WorkError::Lied(format!(
-                "'{name}' has the hash {found}, not {}",
+            Err(depot::Error::NotAsPromised { actual, .. }) => Err(WorkError::Lied(format!(
+                "'{name}' has the hash {actual}, not {}",
                 artefact.hash
             ))),
-            Err(depot::PutError::Full { .. }) => {
-                Err(WorkError::Obstacle("no space is left in the data directory".into()))
+            Err(error) if error.is_full() => {
+                Err(WorkError::Obstacle(format!("no space is left for '{name}': {error}")))
+            }
+            Err(depot::Error::Extension(_)) => {
+                Err(WorkError::Lied(format!("'{name}' has no ending that the store takes")))
             }
             Err(error) => Err(WorkError::Failed(format!("store '{name}': {error}"))),
         }

@@ -29,6 +29,7 @@ CREATE INDEX batches_state ON batches (config, state, exported);
 CREATE TABLE games (
   id TEXT PRIMARY KEY, config TEXT NOT NULL, batch TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX games_batch ON games (batch);
 CREATE TABLE samples (
   hash TEXT PRIMARY KEY, config TEXT NOT NULL, rows INTEGER NOT NULL, games INTEGER NOT NULL,
   bytes INTEGER NOT NULL, encoder TEXT NOT NULL, batches TEXT NOT NULL,
@@ -220,8 +221,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             blob(tx, &e.batch, "games", e.config, e.bytes, pos)?;
         }
         Event::BatchAccepted(e) => {
-            tx.prepare_cached("UPDATE batches SET state = 'accepted', games = ?2 WHERE hash = ?1")?
-                .execute(params![e.batch.0, e.games])?;
+            tx.prepare_cached(
+                "UPDATE batches SET state = 'accepted', games = ?2, position = ?3 WHERE hash = ?1",
+            )?
+            .execute(params![e.batch.0, e.games, pos])?;
             let mut insert = tx.prepare_cached(
                 "INSERT INTO games (id, config, batch) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
             )?;
@@ -231,9 +234,11 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
         }
         Event::BatchRejected(e) => {
             tx.prepare_cached(
-                "UPDATE batches SET state = 'rejected', reason = ?2 WHERE hash = ?1",
+                "UPDATE batches SET state = 'rejected', reason = ?2, position = ?3 WHERE hash = ?1",
             )?
-            .execute(params![e.batch.0, e.reason])?;
+            .execute(params![e.batch.0, e.reason, pos])?;
+            // A game of a refused batch counts nowhere, so another batch may bring it.
+            tx.prepare_cached("DELETE FROM games WHERE batch = ?1")?.execute(params![e.batch.0])?;
         }
         Event::SamplesExported(e) => samples_exported(tx, pos, ms, e)?,
         Event::WindowCombined(e) => window_combined(tx, pos, ms, e)?,

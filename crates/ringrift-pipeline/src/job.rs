@@ -1,7 +1,8 @@
 //! Job specs: what a worker process is asked to do, and what it must hand back.
 //!
 //! The same types are stored in the log (`work.queued`) and sent to the worker on the first line of
-//! its stdin, so a job that was queued is exactly the job that ran.
+//! its stdin. Two things may be newer in the job that runs: the model that plays (the one that its
+//! node was handed last), and the checkpoint that a training goes on from.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
@@ -361,12 +362,15 @@ pub struct TrainReport {
     pub seconds: f64,
 }
 
-/// Report of [`Job::Gauntlet`]; artefact `records` (the games, replayable).
+/// Report of [`Job::Gauntlet`]; artefact `records` (the games of both matches, replayable), none
+/// when the file was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GauntletReport {
-    /// Candidate against champion.
-    pub main: MatchResult,
+    /// Candidate against champion; none when the file was refused.
+    #[serde(default)]
+    pub main: Option<MatchResult>,
     /// Candidate against `random`; none when the main match was not won.
+    #[serde(default)]
     pub guard: Option<MatchResult>,
     /// What is wrong with the candidate's file, if anything; then no game was played.
     #[serde(default)]

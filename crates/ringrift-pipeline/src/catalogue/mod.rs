@@ -82,13 +82,14 @@ impl CatalogueError {
 pub struct Record {
     event: Event,
     expect: Option<u64>,
+    key: Option<String>,
     cause: Option<String>,
 }
 
 impl Record {
     /// Records `event` only if its subject's last fact is still at `position` (0 = there is none).
     pub fn after(event: impl Into<Event>, position: u64) -> Self {
-        Self { event: event.into(), expect: Some(position), cause: None }
+        Self { event: event.into(), expect: Some(position), key: None, cause: None }
     }
 
     /// The first event of its subject.
@@ -98,7 +99,12 @@ impl Record {
 
     /// Records `event` whatever its subject's state: for statements that stand alone.
     pub fn always(event: impl Into<Event>) -> Self {
-        Self { event: event.into(), expect: None, cause: None }
+        Self { event: event.into(), expect: None, key: None, cause: None }
+    }
+
+    /// Records `event` once: the same statement under the same key is a no-op.
+    pub fn once(event: impl Into<Event>, key: impl Into<String>) -> Self {
+        Self { event: event.into(), expect: None, key: Some(key.into()), cause: None }
     }
 
     /// Names the fact that led to this one.
@@ -114,9 +120,10 @@ impl Record {
     fn into_fact(self, source: &str, now_ms: i64) -> Result<NewFact, serde_json::Error> {
         let subject = self.event.subject();
         let topic = self.event.topic();
-        let id = match self.expect {
-            Some(position) => format!("{subject}/{position}/{topic}/{source}"),
-            None => format!("{subject}/t{now_ms}/{topic}/{source}"),
+        let id = match (self.expect, &self.key) {
+            (Some(position), _) => format!("{subject}/{position}/{topic}/{source}"),
+            (None, Some(key)) => format!("{subject}/{key}/{topic}/{source}"),
+            (None, None) => format!("{subject}/t{now_ms}/{topic}/{source}"),
         };
         let body = serde_json::to_value(&self.event)?;
         let mut fact = NewFact::new(id, subject, source, body);

@@ -127,6 +127,56 @@ impl Catalogue {
         Ok(WorkId::new(kind, config, unsigned(number) + 1))
     }
 
+    /// How many of the newest finished items of a kind failed for good, and when the last did (ms).
+    pub async fn deaths_in_a_row(
+        &self,
+        kind: WorkKind,
+        config: Config,
+    ) -> Result<(u32, i64), CatalogueError> {
+        self.ask(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT state, changed_ms FROM works WHERE kind = ?1 AND config = ?2
+                 AND state IN ('done', 'dead') ORDER BY changed_ms DESC, id DESC LIMIT 32",
+            )?;
+            let mut found = statement.query(params![kind.as_str(), config.to_string()])?;
+            let (mut deaths, mut last_ms) = (0, 0);
+            while let Some(row) = found.next()? {
+                if row.get_ref(0)?.as_str()? != "dead" {
+                    break;
+                }
+                deaths += 1;
+                last_ms = last_ms.max(row.get(1)?);
+            }
+            Ok((deaths, last_ms))
+        })
+        .await
+    }
+
+    /// The configs of the newest items of a kind, of any state, newest first.
+    pub async fn recent_configs(
+        &self,
+        kind: WorkKind,
+        limit: u32,
+    ) -> Result<Vec<Config>, CatalogueError> {
+        let found: Vec<String> = self
+            .ask(move |db| {
+                db.prepare_cached(
+                    "SELECT config FROM works WHERE kind = ?1 AND state != 'cancelled'
+                     ORDER BY queued_ms DESC, position DESC LIMIT ?2",
+                )?
+                .query_map(params![kind.as_str(), limit], |row| row.get(0))?
+                .collect()
+            })
+            .await?;
+        Ok(found.iter().filter_map(|config| config.parse().ok()).collect())
+    }
+
+    /// One batch.
+    pub async fn batch(&self, hash: &BlobHash) -> Result<Option<BatchRow>, CatalogueError> {
+        let hash = hash.0.clone();
+        self.ask(move |db| row(db, "batches", "WHERE hash = ?1", params![hash])).await
+    }
+
     /// Batches in a state, oldest first.
     pub async fn batches(
         &self,
@@ -240,6 +290,42 @@ impl Catalogue {
                 "samples",
                 "WHERE config = ?1 ORDER BY position DESC LIMIT ?2",
                 params![config.to_string(), limit],
+            )
+        })
+        .await
+    }
+
+    /// Rows that no training has read: searched decisions of batches without samples, and rows of
+    /// sample files newer than every trained window.
+    pub async fn unused_rows(&self, config: Config) -> Result<u64, CatalogueError> {
+        self.ask(move |db| {
+            db.prepare_cached(
+                "SELECT
+                 (SELECT COALESCE(SUM(positions), 0) FROM batches
+                  WHERE config = ?1 AND state != 'rejected' AND exported = 0)
+                 + (SELECT COALESCE(SUM(rows), 0) FROM samples WHERE config = ?1 AND position >
+                    (SELECT COALESCE(MAX(newest_samples), 0) FROM windows
+                     WHERE config = ?1 AND trained = 1))",
+            )?
+            .query_row(params![config.to_string()], |row| Ok(unsigned(row.get(0)?)))
+        })
+        .await
+    }
+
+    /// Rows of sample files after a position, and how many files they are.
+    pub async fn rows_after(
+        &self,
+        config: Config,
+        position: u64,
+    ) -> Result<(u64, u64), CatalogueError> {
+        self.ask(move |db| {
+            db.prepare_cached(
+                "SELECT COALESCE(SUM(rows), 0), COUNT(*) FROM samples
+                 WHERE config = ?1 AND position > ?2",
+            )?
+            .query_row(
+                params![config.to_string(), i64::try_from(position).unwrap_or(i64::MAX)],
+                |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
             )
         })
         .await

@@ -110,9 +110,9 @@ pub struct BatchRow {
     pub reason: Option<String>,
     /// Have samples been made of it?
     pub exported: bool,
-    /// Position of its commit.
+    /// Position of the last fact on its subject.
     pub position: u64,
-    /// When, ms.
+    /// When it was committed, ms.
     pub created_ms: i64,
 }
 
