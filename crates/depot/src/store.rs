@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::OFlags;
 use tracing::{info, warn};
 
 use crate::error::{Error, Fault, Result};
@@ -114,34 +116,58 @@ impl Depot {
 
     /// Stores a copy of a file. The space it takes is checked first.
     pub fn put_file(&self, path: &Path, extension: &str) -> Result<Stored> {
-        let mut from = fs::File::open(path)?;
-        let _space = self.reserve(from.metadata()?.len())?;
-        let mut incoming = self.incoming_file()?;
-        let (hash, bytes) = Hash::of_reader(&mut from, |block| incoming.file.write_all(block))?;
-        self.keep(incoming, hash, bytes, extension)
+        self.put(path, extension, None)
     }
 
-    /// Stores a file under its hash if it is the one that was promised; for what strangers made.
-    pub fn put_file_as(&self, path: &Path, extension: &str, promised: &Hash) -> Result<Stored> {
+    /// The same for a file whose hash somebody else has told.
+    ///
+    /// # Errors
+    /// [`Error::NotAsPromised`] if it has another one; nothing is stored then.
+    pub fn put_file_as(&self, path: &Path, extension: &str, expected: &Hash) -> Result<Stored> {
+        self.put(path, extension, Some(expected))
+    }
+
+    fn put(&self, path: &Path, extension: &str, expected: Option<&Hash>) -> Result<Stored> {
+        check_extension(extension)?;
         let mut from = fs::File::open(path)?;
         let _space = self.reserve(from.metadata()?.len())?;
         let mut incoming = self.incoming_file()?;
         let (hash, bytes) = Hash::of_reader(&mut from, |block| incoming.file.write_all(block))?;
-        if hash != *promised {
-            let path = path.to_path_buf();
-            return Err(Error::NotAsPromised { path, expected: *promised, actual: hash });
-        }
+        check_expected(path, &hash, expected)?;
         self.keep(incoming, hash, bytes, extension)
     }
 
     /// Stores a file and takes it away from where it was: by renaming where that is possible, so
     /// without writing its contents again. Nobody may have it open for writing.
     ///
-    /// The file is at its old place or in the depot, or for a moment in both, never in neither.
+    /// The file is at its old place or in the depot, or for a moment in both, never in neither. A
+    /// link is refused: what would move is the link.
     pub fn adopt_file(&self, path: &Path, extension: &str) -> Result<Stored> {
+        self.adopt(path, extension, None)
+    }
+
+    /// The same for a file whose hash somebody else has told.
+    ///
+    /// # Errors
+    /// [`Error::NotAsPromised`] if it has another one; it stays where it is then.
+    pub fn adopt_expected(&self, path: &Path, extension: &str, expected: &Hash) -> Result<Stored> {
+        self.adopt(path, extension, Some(expected))
+    }
+
+    fn adopt(&self, path: &Path, extension: &str, expected: Option<&Hash>) -> Result<Stored> {
         check_extension(extension)?;
-        let mut file = fs::File::open(path)?;
+        // Not blocking, for the case that it is a pipe.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            let what = format!("{} is no file", path.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, what).into());
+        }
         let (hash, bytes) = Hash::of_reader(&mut file, |_| Ok(()))?;
+        check_expected(path, &hash, expected)?;
         let Some(target) = self.place_for(&hash, extension)? else {
             fs::remove_file(path)?;
             return Ok(Stored { hash, bytes, new: false });
@@ -440,6 +466,16 @@ fn check_extension(extension: &str) -> Result<()> {
     let fits = (1..=MAX_EXTENSION).contains(&extension.len())
         && extension.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if fits { Ok(()) } else { Err(Error::Extension(extension.to_owned())) }
+}
+
+fn check_expected(path: &Path, actual: &Hash, expected: Option<&Hash>) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => {
+            let (path, expected, actual) = (path.to_path_buf(), *expected, *actual);
+            Err(Error::NotAsPromised { path, expected, actual })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Flushes a finished file and gives it its name for good.

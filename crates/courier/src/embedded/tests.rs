@@ -242,13 +242,13 @@ async fn two_logs_have_two_identities() {
 
 /// What a log must be, in a few lines.
 #[derive(Default)]
-struct Model {
+struct Ideal {
     facts: Vec<(String, String)>,
     /// Holder (none = given back) and epoch.
     leases: BTreeMap<String, (Option<String>, u64)>,
 }
 
-impl Model {
+impl Ideal {
     fn last_on(&self, subject: &str) -> u64 {
         self.facts.iter().rposition(|fact| fact.1 == subject).map_or(0, |index| index as u64 + 1)
     }
@@ -319,12 +319,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
-    fn every_history_of_appends_is_that_of_the_model(ops in ops()) {
+    fn every_history_of_appends_is_that_of_an_ideal_log(ops in ops()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let mut log = open(&dir);
-            let mut model = Model::default();
+            let mut ideal = Ideal::default();
             let mut held: Option<Lease> = None;
             for op in ops {
                 match op {
@@ -336,7 +336,7 @@ proptest! {
                             if let Some(off) = expect {
                                 // Right in one of three cases.
                                 let wrong = u64::from(off);
-                                new = new.after(model.last_on(&subject).saturating_sub(wrong));
+                                new = new.after(ideal.last_on(&subject).saturating_sub(wrong));
                             }
                             if !batch.facts.iter().any(|fact| fact.id == new.id) {
                                 batch.facts.push(new);
@@ -353,12 +353,12 @@ proptest! {
                             AppendError::Conflict { .. } => "conflict",
                             other => panic!("{other}"),
                         });
-                        prop_assert_eq!(real, model.append(&batch));
+                        prop_assert_eq!(real, ideal.append(&batch));
                     }
                     Op::Acquire(holder) => {
                         let holder = holder.to_string();
                         let real = log.acquire("l", &holder, Duration::from_secs(9), NOW).await;
-                        let lease = model.leases.entry("l".to_owned()).or_insert((None, 0));
+                        let lease = ideal.leases.entry("l".to_owned()).or_insert((None, 0));
                         if lease.0.as_ref().is_some_and(|by| *by != holder) {
                             let refused = matches!(real, Err(LeaseError::Held { .. }));
                             prop_assert!(refused, "{:?}", real);
@@ -372,7 +372,7 @@ proptest! {
                     Op::Release => {
                         if let Some(lease) = held.take() {
                             log.release(&lease).await.unwrap();
-                            if let Some(entry) = model.leases.get_mut("l") {
+                            if let Some(entry) = ideal.leases.get_mut("l") {
                                 entry.0 = None;
                             }
                         }
@@ -385,7 +385,7 @@ proptest! {
             }
             let real = log.read(Stream::Pipeline, 0, 1000).await.unwrap();
             let real: Vec<_> = real.into_iter().map(|fact| (fact.id, fact.subject)).collect();
-            prop_assert_eq!(real, model.facts);
+            prop_assert_eq!(real, ideal.facts);
             Ok(())
         })?;
     }

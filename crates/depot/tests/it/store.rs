@@ -67,11 +67,46 @@ fn a_promise_that_is_not_kept_stores_nothing() {
     let bench = Bench::new();
     let path = bench.file("a", b"truth");
     let promised = Hash::of(b"lie");
-    let error = bench.depot.put_file_as(&path, "bin", &promised).unwrap_err();
+    let error = bench.depot.adopt_expected(&path, "bin", &promised).unwrap_err();
     assert!(matches!(error, Error::NotAsPromised { .. }), "{error}");
     assert!(error.to_string().contains(&promised.to_string()), "{error}");
+    assert_eq!((bench.depot.list().unwrap().len(), path.exists()), (0, true));
+    assert!(bench.depot.put_file_as(&path, "bin", &promised).is_err());
     assert_eq!((bench.depot.list().unwrap().len(), bench.incoming()), (0, 0));
-    bench.depot.put_file_as(&path, "bin", &Hash::of(b"truth")).unwrap();
+    assert!(bench.depot.put_file_as(&path, "bin", &Hash::of(b"truth")).unwrap().new);
+    assert!(!bench.depot.adopt_expected(&path, "bin", &Hash::of(b"truth")).unwrap().new);
+    assert_eq!((bench.depot.list().unwrap().len(), path.exists()), (1, false));
+}
+
+#[test]
+fn links_and_pipes_are_not_adopted() {
+    let bench = Bench::new();
+    let secret = bench.file("secret", b"not yours");
+    let link = bench.dir.path().join("link");
+    std::os::unix::fs::symlink(&secret, &link).unwrap();
+    let pipe = bench.dir.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for path in [&link, &pipe, &bench.dir.path().to_path_buf()] {
+        let error = bench.depot.adopt_file(path, "bin").unwrap_err();
+        assert!(matches!(error, Error::Io(_)), "{}: {error}", path.display());
+        assert!(path.exists());
+    }
+    assert_eq!(bench.depot.list().unwrap(), vec![]);
+}
+
+#[test]
+fn a_file_of_another_file_system_is_adopted_by_copying() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("there is no second file system here");
+        return;
+    };
+    let path = elsewhere.path().join("work");
+    fs_err::write(&path, b"from far").unwrap();
+    let bench = Bench::new();
+    let stored = bench.depot.adopt_file(&path, "bin").unwrap();
+    assert!(stored.new && !path.exists());
+    assert_eq!(bench.depot.read_verified(&stored.hash, 10).unwrap(), b"from far");
 }
 
 #[test]
