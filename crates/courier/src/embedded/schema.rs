@@ -151,8 +151,14 @@ fn check(path: &Path, connection: &Connection) -> Result<bool, OpenError> {
             .map_err(|error| sort(path, error))
     };
     let (application, format) = (number("application_id")?, number("user_version")?);
-    if application == 0 && format == 0 && number("page_count")? == 0 {
-        return Ok(true);
+    if application == 0 && format == 0 {
+        // Empty, or made by a process that died before it got to the tables.
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(|error| sort(path, error))?;
+        if tables == 0 {
+            return Ok(true);
+        }
     }
     if application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_path_buf(), found: application });

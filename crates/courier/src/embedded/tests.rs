@@ -234,6 +234,18 @@ async fn a_reader_beside_the_writer_sees_what_is_committed_and_writes_nothing() 
 }
 
 #[tokio::test]
+async fn a_file_that_was_only_begun_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let begun = rusqlite::Connection::open(&path).unwrap();
+    begun.pragma_update(None, "journal_mode", "wal").unwrap();
+    drop(begun);
+    assert!(fs_err::metadata(&path).unwrap().len() > 0);
+    let log = Embedded::open(&path, Options::default()).unwrap();
+    log.append(Stream::Pipeline, fact("1", "s").into(), NOW).await.unwrap();
+}
+
+#[tokio::test]
 async fn two_logs_have_two_identities() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [one, two] = dirs.each_ref().map(open);
