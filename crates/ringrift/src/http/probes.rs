@@ -1,0 +1,177 @@
+//! `/health`, `/ready` and `/status`: pure functions of the supervisor's snapshot.
+//!
+//! Bodies and words: manager contract, section 16.
+
+use ringrift_daemons::{RETIRED, in_start_order};
+use serde_json::{Map, Value, json};
+use warden::{DaemonView, Snapshot, State};
+
+/// Share of running daemons, among those that should run, from which the whole is healthy, and from
+/// which it is degraded. Source: manager contract, section 16.
+const HEALTHY_SHARE: f64 = 0.9;
+const DEGRADED_SHARE: f64 = 0.5;
+
+fn seconds(now_ms: i64) -> Value {
+    json!(std::time::Duration::from_millis(now_ms.try_into().unwrap_or(0)).as_secs_f64())
+}
+
+fn names<'a>(views: impl IntoIterator<Item = &'a DaemonView>) -> Vec<&'static str> {
+    views.into_iter().map(|view| view.id.0).collect()
+}
+
+fn is_failed(view: &DaemonView) -> bool {
+    view.asked && matches!(view.state, State::Failed | State::ImportFailed)
+}
+
+/// Is every critical daemon that was asked for alive?
+pub(super) fn health(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) {
+    let Some(snapshot) = snapshot else {
+        // The process answers and nothing has failed; whether it is of use is what `/ready` says.
+        return (
+            true,
+            json!({
+                "alive": true, "timestamp": seconds(now_ms), "uptime_seconds": 0.0, "failed": [],
+            }),
+        );
+    };
+    let dead = snapshot.dead_criticals();
+    let failed: Vec<Value> = dead
+        .iter()
+        .map(|view| json!({ "name": view.id, "state": view.state, "reason": reason(view) }))
+        .collect();
+    let body = json!({
+        "alive": dead.is_empty(),
+        "timestamp": seconds(now_ms),
+        "uptime_seconds": snapshot.uptime.as_secs_f64(),
+        "failed": failed,
+    });
+    (dead.is_empty(), body)
+}
+
+/// Is everything that was asked for running?
+pub(super) fn ready(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) {
+    let Some(snapshot) = snapshot else {
+        return (
+            false,
+            json!({
+                "ready": false, "reason": "DaemonManager not started", "running": [], "failed": [],
+                "timestamp": seconds(now_ms),
+            }),
+        );
+    };
+    let running = names(snapshot.daemons.iter().filter(|view| view.state == State::Running));
+    let failed = names(snapshot.daemons.iter().filter(|view| is_failed(view)));
+    let missing = names(snapshot.not_running());
+    let reason = if snapshot.stopping {
+        Some("shutting down".to_owned())
+    } else if running.is_empty() {
+        Some("No daemons running".to_owned())
+    } else if missing.is_empty() {
+        None
+    } else {
+        Some(format!("not running: {}", missing.join(", ")))
+    };
+    let mut body = json!({
+        "ready": reason.is_none(),
+        "running_count": running.len(),
+        "failed_count": failed.len(),
+        "running": running,
+        "failed": failed,
+        "timestamp": seconds(now_ms),
+    });
+    let good = reason.is_none();
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    (good, body)
+}
+
+/// Share of running daemons among those that should run, 0..=1; 0 when none should.
+pub(super) fn score(snapshot: &Snapshot) -> f64 {
+    let asked = snapshot.daemons.iter().filter(|view| view.asked).count();
+    let running = asked - snapshot.not_running().len();
+    if asked == 0 { 0.0 } else { ratio(running, asked) }
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    number(part) / number(whole)
+}
+
+/// Everything about all types, in start order, those that are not built or retired as stopped.
+pub(super) fn status(snapshot: Option<&Snapshot>, now_ms: i64) -> Value {
+    let (_, liveness) = health(snapshot, now_ms);
+    let (_, readiness) = ready(snapshot, now_ms);
+    let nothing = Snapshot::default();
+    let snapshot = snapshot.unwrap_or(&nothing);
+    let mut daemons = Map::new();
+    for (_, entry) in in_start_order() {
+        let name = entry.spec.id.0;
+        let body = snapshot.get(entry.spec.id).map_or_else(stopped, daemon);
+        daemons.insert(name.to_owned(), body);
+    }
+    for retired in RETIRED {
+        daemons.insert(retired.name.to_owned(), stopped());
+    }
+    let score = score(snapshot);
+    let word = if score >= HEALTHY_SHARE {
+        "healthy"
+    } else if score >= DEGRADED_SHARE {
+        "degraded"
+    } else {
+        "unhealthy"
+    };
+    let count = |state: State| snapshot.daemons.iter().filter(|view| view.state == state).count();
+    json!({
+        "status": word,
+        "score": score,
+        "running": count(State::Running),
+        "failed": snapshot.daemons.iter().filter(|view| is_failed(view)).count(),
+        "total": snapshot.daemons.iter().filter(|view| view.asked).count(),
+        "daemons": daemons,
+        "liveness": liveness,
+        "readiness": readiness,
+        "uptime_seconds": snapshot.uptime.as_secs_f64(),
+        "timestamp": seconds(now_ms),
+    })
+}
+
+fn stopped() -> Value {
+    json!({
+        "state": State::Stopped, "health": "unknown", "message": null, "asked": false,
+        "auto_restart": false, "restarts": 0, "restart_count": 0, "last_error": null,
+        "uptime_seconds": 0.0,
+    })
+}
+
+/// One daemon, for `/status` and the page.
+pub(super) fn daemon(view: &DaemonView) -> Value {
+    json!({
+        "state": view.state,
+        "health": view.health.word(),
+        "message": reason(view),
+        "asked": view.asked,
+        "critical": view.critical,
+        "auto_restart": view.asked && !is_failed(view),
+        "restarts": view.restarts,
+        "restart_count": view.restarts,
+        "last_error": view.last_error,
+        "uptime_seconds": view.uptime.as_secs_f64(),
+        "cycles": view.cycles,
+        "last_cycle_seconds": view.last_cycle.map(|length| length.as_secs_f64()),
+        "in_cycle_seconds": view.in_cycle.map(|length| length.as_secs_f64()),
+        "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
+        "details": view.details,
+    })
+}
+
+/// What explains a state or a health that is not the best: the cause, the health's sentence, else
+/// the last error of one that does not run.
+fn reason(view: &DaemonView) -> Option<String> {
+    let health = view.health.message().map(str::to_owned);
+    let error = || match view.state {
+        State::Running | State::Stopped => None,
+        _ => view.last_error.clone(),
+    };
+    view.cause.clone().or(health).or_else(error)
+}

@@ -1,0 +1,62 @@
+//! What the manager's outer side (HTTP, control socket, commands) reads of its inner side.
+
+use std::sync::Arc;
+
+use ringrift_daemons::{Bell, LiveWork, Loop, Pressure, Workshop};
+use ringrift_pipeline::Catalogue;
+use warden::{Clock, Snapshot};
+
+use crate::http::Sources;
+
+/// Handles to everything that is shown; a clone shows the same manager.
+#[derive(Clone)]
+pub struct State {
+    /// Facts and what is the case.
+    pub catalogue: Catalogue,
+    /// The supervisor.
+    pub bell: Bell,
+    /// Worker processes.
+    pub workshop: Workshop,
+    /// The brake.
+    pub pressure: Pressure,
+    /// What the loop is about.
+    pub the_loop: Arc<Loop>,
+    /// When the manager started, ms since the Unix epoch.
+    pub started_ms: i64,
+    /// Time on the wall.
+    pub clock: Clock,
+}
+
+impl Sources for State {
+    fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.bell.snapshot()
+    }
+
+    fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    fn live(&self) -> Vec<LiveWork> {
+        self.workshop.live()
+    }
+
+    fn slots(&self) -> usize {
+        self.workshop.slots()
+    }
+
+    fn the_loop(&self) -> &Loop {
+        &self.the_loop
+    }
+
+    fn started_ms(&self) -> i64 {
+        self.started_ms
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+}
