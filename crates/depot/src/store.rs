@@ -109,6 +109,17 @@ impl Depot {
         Ok(depot)
     }
 
+    /// The depot below `root` as it is: nothing is made and nothing removed. For those who only read,
+    /// beside its owner or on a medium that cannot be written.
+    pub fn open_existing(root: &Path) -> Self {
+        Self(Arc::new(Inner {
+            root: root.to_path_buf(),
+            keep_free: 0,
+            promised: AtomicU64::new(0),
+            counter: AtomicU64::new(0),
+        }))
+    }
+
     /// The folder it lies in.
     pub fn root(&self) -> &Path {
         &self.0.root
