@@ -19,19 +19,23 @@ pub mod resource;
 pub mod sync;
 
 mod blobs;
+mod claims;
+mod cycle;
 mod ports;
 mod profiles;
 mod registry;
 mod retired;
+mod runs;
 mod seconds;
 mod workshop;
 
 pub use blobs::Blobs;
+pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;
 pub use registry::{
-    Build, CATEGORIES, Category, Entry, Found, UnknownDaemon, find, in_start_order, of_profile,
-    registry, validate,
+    Build, CATEGORIES, COMMON_KEYS, Category, Entry, Found, UnknownDaemon, find, in_start_order,
+    of_profile, registry, validate,
 };
 pub use retired::{RETIRED, Retired};
 pub use workshop::{

@@ -34,7 +34,8 @@ use crate::{Bell, Blobs, Pressure, blobs::parse};
 /// How workers are run.
 #[derive(Debug, Clone)]
 pub struct WorkshopSettings {
-    /// Workers at a time; one per core, each with one thread.
+    /// Long-running workers at a time; one per core, each with one thread. Short derivations (check,
+    /// export, combine) have one slot of their own beside these.
     pub slots: usize,
     /// The built-in worker program and its first arguments.
     pub program: Vec<String>,
@@ -87,6 +88,8 @@ pub struct Finished {
     pub report: serde_json::Value,
     /// Wall seconds.
     pub seconds: f64,
+    /// It was asked to stop on the way, so it may have done less than its job.
+    pub early: bool,
 }
 
 impl Finished {
@@ -212,6 +215,8 @@ struct Shop {
     bell: Bell,
     clock: Clock,
     slots: Arc<Semaphore>,
+    /// The one slot of short derivations: they would wait behind games most of their life.
+    aside: Arc<Semaphore>,
     /// By the number of the run: an item that is given back and taken again has, for a moment, two.
     live: Mutex<BTreeMap<u64, LiveWork>>,
     runs: AtomicU64,
@@ -242,6 +247,7 @@ impl Workshop {
             bell,
             clock,
             slots,
+            aside: Arc::new(Semaphore::new(1)),
             live: Mutex::new(BTreeMap::new()),
             runs: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -253,9 +259,10 @@ impl Workshop {
         self.0.settings.slots
     }
 
-    /// Slots that nobody uses now.
+    /// Slots that nobody uses or waits for now.
     pub fn free(&self) -> usize {
-        self.0.slots.available_permits()
+        let taken = self.0.lock_live().values().filter(|live| !is_short(live.kind)).count();
+        self.0.settings.slots.saturating_sub(taken)
     }
 
     /// What runs or waits for a slot now.
@@ -321,6 +328,11 @@ impl Shop {
     }
 }
 
+/// Derivations of seconds, against games and trainings of minutes.
+fn is_short(kind: &str) -> bool {
+    matches!(kind, "seed" | "check" | "export" | "combine")
+}
+
 /// One run: a slot, a directory, a worker.
 struct Run<'a> {
     shop: &'a Shop,
@@ -333,9 +345,10 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(&self) -> Result<Finished, WorkError> {
         let shop = self.shop;
+        let slots = if is_short(self.order.job.kind()) { &shop.aside } else { &shop.slots };
         let slot = tokio::select! {
             () = self.stop.cancelled() => return Err(WorkError::Stopped),
-            slot = Arc::clone(&shop.slots).acquire_owned() => slot,
+            slot = Arc::clone(slots).acquire_owned() => slot,
         };
         let Ok(_slot) = slot else { return Err(WorkError::Stopped) };
         if let Some((_, obstacle)) = shop.pressure.obstacle() {
@@ -414,7 +427,7 @@ impl Run<'_> {
                 let report = report
                     .ok_or_else(|| WorkError::Lied("it ended well without a report".into()))?;
                 info!(work = %order.work, attempt = order.attempt, seconds, "worker done");
-                Ok(Finished { products, report, seconds })
+                Ok(Finished { products, report, seconds, early: stopping })
             }
             Exit::TryAgain => {
                 Err(WorkError::Obstacle(format!("the worker asks to try again{last}")))

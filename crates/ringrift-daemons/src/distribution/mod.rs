@@ -1,5 +1,7 @@
 //! Category `distribution`.
 
+pub(crate) mod model_distribution;
+
 use crate::Entry;
 
-pub(crate) const DAEMONS: &[Entry] = &[];
+pub(crate) const DAEMONS: &[Entry] = &[Entry::of::<model_distribution::ModelDistribution>()];

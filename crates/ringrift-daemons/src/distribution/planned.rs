@@ -1,0 +1,24 @@
+//! Types of category `distribution` that are not built yet.
+
+use std::time::Duration;
+
+use warden::{DaemonId, Priority, Spec};
+
+use crate::{cycle::EVENT_ROUTER};
+
+pub(super) const MODEL_SYNC: Spec = Spec {
+    id: DaemonId("MODEL_SYNC"),
+    about: "fetches models that this node lacks",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    ..Spec::DEFAULT
+};
+
+pub(super) const DATA_SERVER: Spec = Spec {
+    id: DaemonId("DATA_SERVER"),
+    about: "serves artefacts to other nodes",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_secs(30),
+    ..Spec::DEFAULT
+};

@@ -1,0 +1,135 @@
+//! `GAUNTLET_FEEDBACK`: reads what the gauntlets of a config say together.
+//!
+//! Reads   judged models and their gauntlets.
+//! Writes  `advice.given`, at most one per model.
+//! Never   changes a parameter: it advises who does.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use ringrift_pipeline::{
+    Advice, AdviceGiven, Catalogue, Config as GameConfig, ModelPromoted, ModelRejected, ModelRow,
+    ModelStatus, Record,
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
+
+use crate::{
+    COORDINATOR_FULL, Loop, STANDALONE,
+    cycle::{EVENT_ROUTER, settled},
+    on,
+};
+
+/// `[daemons.gauntlet_feedback]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Elo below the champion that is a regression. Source: GAUNTLET_FEEDBACK, "fell by > 50".
+    pub regression: f64,
+    /// Rejected candidates in a row that are a plateau.
+    pub plateau: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { regression: 50.0, plateau: 3 }
+    }
+}
+
+/// What was advised since the daemon started.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Pieces of advice.
+    pub given: u64,
+    /// The last one.
+    pub last: Option<String>,
+}
+
+/// The daemon.
+pub struct GauntletFeedback {
+    config: Config,
+    catalogue: Catalogue,
+    the_loop: Arc<Loop>,
+    status: Status,
+}
+
+impl Daemon for GauntletFeedback {
+    const SPEC: Spec = Spec {
+        id: DaemonId("GAUNTLET_FEEDBACK"),
+        about: "advises after gauntlets",
+        priority: Priority::Medium,
+        needs: &[EVENT_ROUTER],
+        profiles: &[COORDINATOR_FULL, STANDALONE],
+        period: Duration::from_secs(15),
+        wakes_on: &[on::<ModelPromoted>(), on::<ModelRejected>()],
+        ..Spec::DEFAULT
+    };
+    type Config = Config;
+    type Ports = (Catalogue, Arc<Loop>);
+    type Status = Status;
+
+    fn new(config: Config, (catalogue, the_loop): Self::Ports) -> Self {
+        Self { config, catalogue, the_loop, status: Status::default() }
+    }
+
+    async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        settled(self.pass(cx).await)
+    }
+}
+
+impl GauntletFeedback {
+    async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        for config in self.the_loop.configs.clone() {
+            cx.beat()?;
+            self.advise(config, cx).await?;
+        }
+        Ok(Outcome::Done(self.status.clone()))
+    }
+
+    async fn advise(&mut self, config: GameConfig, cx: &Cx) -> anyhow::Result<()> {
+        let mut judged = self.catalogue.models(Some(config)).await?;
+        judged.retain(|model| model.evaluation.is_some() && model.status != ModelStatus::Candidate);
+        judged.reverse();
+        let given = self.catalogue.advice(config, LOOK_BACK).await?;
+        let known: BTreeSet<_> = given.iter().map(|advice| &advice.model).collect();
+        // Older models than the look-back had their chance when they were new.
+        let first = judged.len().saturating_sub(LOOK_BACK as usize);
+        for end in first + 1..=judged.len() {
+            let model = &judged[end - 1];
+            if known.contains(&model.id) {
+                continue;
+            }
+            let Some((advice, reason)) = read(&judged[..end], &self.config) else { continue };
+            info!(model = %model.id, ?advice, reason, "advice given");
+            self.status.given += 1;
+            self.status.last = Some(reason.clone());
+            let given = AdviceGiven { config, model: model.id.clone(), advice, reason };
+            let record = Record::once(given, model.id.as_str());
+            self.catalogue.record(vec![record], cx.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Judged models that are looked at.
+const LOOK_BACK: u32 = 20;
+
+/// The whole policy: what the last of these judged models, oldest first, says.
+fn read(judged: &[ModelRow], config: &Config) -> Option<(Advice, String)> {
+    let model = judged.last()?;
+    if model.status != ModelStatus::Rejected {
+        return Some((Advice::Progress, format!("{} was promoted", model.id)));
+    }
+    let main = model.evaluation.as_ref()?.main.as_ref()?;
+    if main.elo < -config.regression && main.elo_high < 0.0 {
+        return Some((
+            Advice::Regression,
+            format!("{} is {:.0} Elo weaker than {}", model.id, -main.elo, main.b),
+        ));
+    }
+    let row = judged.iter().rev().take_while(|m| m.status == ModelStatus::Rejected).count();
+    // At the third, sixth, ninth in a row: each time there is new reason to change something.
+    (row > 0 && row.is_multiple_of(config.plateau.max(1))).then(|| {
+        (Advice::Plateau, format!("{row} candidates in a row were not stronger, {} last", model.id))
+    })
+}

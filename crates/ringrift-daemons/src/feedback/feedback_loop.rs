@@ -1,0 +1,190 @@
+//! `FEEDBACK_LOOP`: sets the parameters of self-play and training.
+//!
+//! Reads   advice that came after the parameters in force.
+//! Writes  `parameters.set`.
+//! Never   looks at games or matches itself: others advise it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ringrift_pipeline::{
+    Advice, AdviceGiven, AdviceRow, Catalogue, Config as GameConfig, Parameters, ParametersSet,
+    Record,
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
+
+use crate::{
+    COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Loop, SELFPLAY_FULL, STANDALONE, TRAINING_FULL,
+    cycle::{EVENT_ROUTER, settled},
+    on,
+};
+
+/// `[daemons.feedback_loop]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most simulations of a full self-play search.
+    pub max_simulations: u32,
+    /// Highest temperature of self-play. Source: FEEDBACK_LOOP, exploration up to 2.
+    pub max_temperature: f32,
+    /// Lowest factor on the learning rate. Source: the same, "learning rate x 0.2".
+    pub min_learning_rate_scale: f32,
+    /// Highest factor on the rows of the window.
+    pub max_window_scale: f32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_simulations: 128,
+            max_temperature: 1.5,
+            min_learning_rate_scale: 0.2,
+            max_window_scale: 3.0,
+        }
+    }
+}
+
+/// What the last cycle saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Parameters in force, by config.
+    pub parameters: BTreeMap<String, Parameters>,
+    /// Changes since the daemon started.
+    pub changes: u64,
+}
+
+/// The daemon.
+pub struct FeedbackLoop {
+    config: Config,
+    catalogue: Catalogue,
+    the_loop: Arc<Loop>,
+    changes: u64,
+}
+
+impl Daemon for FeedbackLoop {
+    const SPEC: Spec = Spec {
+        id: DaemonId("FEEDBACK_LOOP"),
+        about: "sets the parameters of self-play and training",
+        priority: Priority::Critical,
+        needs: &[EVENT_ROUTER],
+        profiles: &[
+            COORDINATOR,
+            COORDINATOR_FULL,
+            TRAINING_FULL,
+            EPHEMERAL,
+            SELFPLAY_FULL,
+            STANDALONE,
+        ],
+        period: Duration::from_secs(15),
+        wakes_on: &[on::<AdviceGiven>()],
+        critical: true,
+        health_interval: Some(Duration::from_mins(1)),
+        ..Spec::DEFAULT
+    };
+    type Config = Config;
+    type Ports = (Catalogue, Arc<Loop>);
+    type Status = Status;
+
+    fn new(config: Config, (catalogue, the_loop): Self::Ports) -> Self {
+        Self { config, catalogue, the_loop, changes: 0 }
+    }
+
+    async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        settled(self.pass(cx).await)
+    }
+}
+
+impl FeedbackLoop {
+    async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        let mut parameters = BTreeMap::new();
+        for config in self.the_loop.configs.clone() {
+            cx.beat()?;
+            parameters.insert(config.to_string(), self.set(config, cx).await?);
+        }
+        Ok(Outcome::Done(Status { parameters, changes: self.changes }))
+    }
+
+    async fn set(&mut self, config: GameConfig, cx: &Cx) -> anyhow::Result<Parameters> {
+        let row = self.catalogue.parameters(config).await?;
+        let position = row.as_ref().map_or(0, |row| row.position);
+        let before = row.map_or_else(Parameters::default, |row| row.parameters);
+        let mut advice = self.catalogue.advice(config, MOST_ADVICE).await?;
+        advice.retain(|advice| advice.position > position);
+        advice.reverse();
+        let Some((after, reason)) = apply(&before, &advice, &self.config) else {
+            return Ok(before);
+        };
+        info!(%config, reason, "parameters set");
+        let set = ParametersSet { config, parameters: after.clone(), reason };
+        self.catalogue.record(vec![Record::after(set, position)], cx.now()).await?;
+        self.changes += 1;
+        Ok(after)
+    }
+}
+
+/// Advice that is looked at in one cycle.
+const MOST_ADVICE: u32 = 50;
+
+/// The parameters after this advice, oldest first, and why; none if it changes nothing.
+fn apply(
+    before: &Parameters,
+    advice: &[AdviceRow],
+    config: &Config,
+) -> Option<(Parameters, String)> {
+    let mut after = before.clone();
+    let mut reasons = Vec::new();
+    for one in advice {
+        let next = follow(&after, one.advice, config);
+        if next != after {
+            reasons.push(format!("{}: {}", one.reason, change(&after, &next)));
+            after = next;
+        }
+    }
+    (after != *before).then(|| (after, reasons.join("; ")))
+}
+
+/// The whole policy: what one piece of advice changes.
+fn follow(now: &Parameters, advice: Advice, config: &Config) -> Parameters {
+    let mut next = now.clone();
+    match advice {
+        // Better targets, more variety, more memory.
+        Advice::Plateau => {
+            let most = config.max_simulations.max(now.simulations);
+            next.simulations = now.simulations.saturating_mul(3).div_ceil(2).min(most);
+            next.temperature =
+                (now.temperature + 0.1).min(config.max_temperature.max(now.temperature));
+            next.window_scale =
+                (now.window_scale * 1.25).min(config.max_window_scale.max(now.window_scale));
+        }
+        // The steps were too large.
+        Advice::Regression => {
+            let least = config.min_learning_rate_scale.min(now.learning_rate_scale);
+            next.learning_rate_scale = (now.learning_rate_scale * 0.5).max(least);
+        }
+        // Back to the usual, slowly; searches that became deeper stay so.
+        Advice::Progress => {
+            next.learning_rate_scale =
+                (now.learning_rate_scale * 1.25).min(1.0f32.max(now.learning_rate_scale));
+            next.temperature = (now.temperature - 0.1).max(1.0f32.min(now.temperature));
+        }
+    }
+    next
+}
+
+/// The difference in words.
+fn change(before: &Parameters, after: &Parameters) -> String {
+    let mut parts = Vec::new();
+    if before.simulations != after.simulations {
+        parts.push(format!("simulations {} to {}", before.simulations, after.simulations));
+    }
+    let mut float = |name: &str, before: f32, after: f32| {
+        if before.to_bits() != after.to_bits() {
+            parts.push(format!("{name} {before:.2} to {after:.2}"));
+        }
+    };
+    float("temperature", before.temperature, after.temperature);
+    float("learning rate x", before.learning_rate_scale, after.learning_rate_scale);
+    float("window x", before.window_scale, after.window_scale);
+    parts.join(", ")
+}

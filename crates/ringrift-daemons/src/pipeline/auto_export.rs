@@ -1,0 +1,205 @@
+//! `AUTO_EXPORT`: makes sample files of accepted games.
+//!
+//! Reads   accepted batches of which there are no samples.
+//! Writes  `samples.exported`; `games.rejected` for a batch that cannot be exported.
+//! Never   reads a batch that was not replayed before.
+
+use std::{sync::Arc, time::Duration};
+
+use ringrift_pipeline::{
+    BatchAccepted, BatchRejected, Catalogue, Config as GameConfig, ExportJob, Job, Record,
+    SamplesExported, SamplesReport, WorkId,
+};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
+
+use crate::{
+    COORDINATOR_FULL, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
+    Workshop,
+    cycle::{EVENT_ROUTER, brake, denied, settled, tell},
+    on,
+    runs::{Ended, Runs},
+};
+
+/// `[daemons.auto_export]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most batches of one sample file.
+    pub max_batches_per_file: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_batches_per_file: 16 }
+    }
+}
+
+/// What was exported since the daemon started.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Exports at work.
+    pub exporting: usize,
+    /// Sample files made.
+    pub files: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Batches refused.
+    pub rejected: u64,
+}
+
+/// The daemon.
+pub struct AutoExport {
+    config: Config,
+    catalogue: Catalogue,
+    workshop: Workshop,
+    the_loop: Arc<Loop>,
+    pressure: Pressure,
+    runs: Runs<GameConfig>,
+    /// A set of batches was refused: go one by one until the bad one is found.
+    one_by_one: bool,
+    status: Status,
+}
+
+impl Daemon for AutoExport {
+    const SPEC: Spec = Spec {
+        id: DaemonId("AUTO_EXPORT"),
+        about: "makes sample files of accepted games",
+        priority: Priority::Medium,
+        needs: &[EVENT_ROUTER],
+        profiles: &[COORDINATOR_FULL, TRAINING_FULL, STANDALONE],
+        period: Duration::from_secs(10),
+        wakes_on: &[on::<BatchAccepted>()],
+        ..Spec::DEFAULT
+    };
+    type Config = Config;
+    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure);
+    type Status = Status;
+
+    fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
+        Self {
+            config,
+            catalogue,
+            workshop,
+            the_loop,
+            pressure,
+            runs: Runs::default(),
+            one_by_one: false,
+            status: Status::default(),
+        }
+    }
+
+    async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        settled(self.pass(cx).await)
+    }
+
+    fn health(&self, _: &Status) -> Health {
+        self.runs.health()
+    }
+}
+
+impl AutoExport {
+    async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        for ended in self.runs.ended() {
+            self.take(ended, cx).await?;
+        }
+        let gate = brake(&self.pressure);
+        tell(&self.catalogue, &gate, Self::ID, None, cx.now()).await?;
+        if gate.is_open() {
+            for config in self.the_loop.configs.clone() {
+                cx.beat()?;
+                self.export(config, cx).await?;
+            }
+        }
+        self.status.exporting = self.runs.at_work();
+        Ok(denied(&gate, self.status.clone()))
+    }
+
+    async fn export(&mut self, config: GameConfig, cx: &Cx) -> anyhow::Result<()> {
+        if !self.runs.may_start(config) {
+            return Ok(());
+        }
+        let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_file };
+        let batches = self.catalogue.unexported(config, limit).await?;
+        let Some(first) = batches.first() else { return Ok(()) };
+        let order = Order {
+            work: WorkId(format!("export-{config}-{}", first.position)),
+            attempt: 1,
+            config,
+            job: Job::Export(ExportJob {
+                batches: batches.iter().map(|batch| batch.hash.clone()).collect(),
+            }),
+            owner: Self::ID,
+        };
+        self.runs.start(config, order, &self.workshop, cx);
+        Ok(())
+    }
+
+    async fn take(&mut self, ended: Ended<GameConfig>, cx: &Cx) -> anyhow::Result<()> {
+        let Job::Export(job) = &ended.order.job else { return Ok(()) };
+        let facts = ended.end.and_then(|finished| facts_of(ended.key, job, &finished));
+        match facts {
+            Ok(exported) => {
+                let (rows, batches) = (exported.rows, exported.batches.len());
+                self.catalogue.record(vec![Record::first(exported)], cx.now()).await?;
+                info!(config = %ended.key, rows, batches, "samples exported");
+                self.runs.succeeded(ended.key);
+                self.one_by_one = false;
+                self.status.files += 1;
+                self.status.rows += rows;
+            }
+            Err(WorkError::Never(why)) if job.batches.len() == 1 => {
+                self.reject(ended.key, job, why, cx).await?;
+                self.runs.succeeded(ended.key);
+            }
+            Err(error) => {
+                self.one_by_one |= matches!(error, WorkError::Never(_));
+                self.runs.failed(ended.key, &error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn reject(
+        &mut self,
+        config: GameConfig,
+        job: &ExportJob,
+        why: String,
+        cx: &Cx,
+    ) -> anyhow::Result<()> {
+        let Some(batch) = self.catalogue.batch(&job.batches[0]).await? else { return Ok(()) };
+        let reason = format!("no samples can be made of it: {why}");
+        warn!(batch = %batch.hash, %config, reason, "batch rejected");
+        let rejected = BatchRejected { batch: batch.hash, config, reason };
+        self.catalogue.record(vec![Record::after(rejected, batch.position)], cx.now()).await?;
+        self.status.rejected += 1;
+        Ok(())
+    }
+}
+
+fn facts_of(
+    config: GameConfig,
+    job: &ExportJob,
+    finished: &Finished,
+) -> Result<SamplesExported, WorkError> {
+    let report: SamplesReport = finished.report_as()?;
+    let product = finished.product("samples")?;
+    if report.rows == 0 || report.games == 0 {
+        return Err(WorkError::Lied(format!(
+            "{} rows of {} games in an export of {} batches",
+            report.rows,
+            report.games,
+            job.batches.len()
+        )));
+    }
+    Ok(SamplesExported {
+        samples: product.hash.clone(),
+        bytes: product.bytes,
+        config,
+        batches: job.batches.clone(),
+        rows: report.rows,
+        games: report.games,
+        encoder: report.encoder,
+    })
+}

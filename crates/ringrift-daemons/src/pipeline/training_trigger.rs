@@ -1,0 +1,397 @@
+//! `TRAINING_TRIGGER`: makes model 0, asks for trainings when they are due, and runs them.
+//!
+//! Reads   champions, candidates, the newest window, training items.
+//! Writes  `model.created` and `champion.installed` for generation 0; training items and how they
+//!         end: `training.completed` with `model.created`.
+//! Never   judges a candidate, and never trains one while another waits for its verdict.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ringrift_pipeline::{
+    Catalogue, ChampionInstalled, CheckpointSaved, Config as GameConfig, Gate, Job, ModelCreated,
+    ModelId, ModelPromoted, ModelRejected, Record, SeedJob, SeedReport, TrainJob, TrainReport,
+    TrainingCompleted, WindowCombined, WindowRow, WorkId, WorkKind, WorkQueued, WorkRow, WorkState,
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
+
+use crate::{
+    Blobs, COORDINATOR_FULL, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
+    Workshop,
+    claims::{ClaimCounts, Claims},
+    cycle::{EVENT_ROUTER, brake, first_closed, rest_after_deaths, seed, settled, tell},
+    on,
+    pipeline::auto_export::AutoExport,
+    runs::{Ended, Runs},
+};
+
+/// `[daemons.training_trigger]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Rows that the last training has not seen, for a new one.
+    pub min_new_rows: u64,
+    /// Optimiser steps of one training.
+    pub steps: u32,
+    /// Samples per step.
+    pub batch: u32,
+    /// Highest learning rate of the schedule, before the config's own factor.
+    pub learning_rate: f32,
+    /// Steps between two checkpoints.
+    pub checkpoint_steps: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            min_new_rows: 8_000,
+            steps: 600,
+            batch: 256,
+            learning_rate: 0.002,
+            checkpoint_steps: 200,
+        }
+    }
+}
+
+/// What the last cycle saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    #[serde(flatten)]
+    items: ClaimCounts,
+    /// Configs that need no training now, and why.
+    pub waiting: BTreeMap<String, String>,
+}
+
+/// Code of the gate while a training lacks rows: the one that self-play can open.
+pub(crate) const NEEDS_ROWS: &str = "rows";
+
+/// The daemon.
+pub struct TrainingTrigger {
+    config: Config,
+    catalogue: Catalogue,
+    blobs: Blobs,
+    workshop: Workshop,
+    the_loop: Arc<Loop>,
+    pressure: Pressure,
+    claims: Claims,
+    seeds: Runs<GameConfig>,
+}
+
+impl Daemon for TrainingTrigger {
+    const SPEC: Spec = Spec {
+        id: DaemonId("TRAINING_TRIGGER"),
+        about: "asks for trainings when they are due and runs them",
+        priority: Priority::High,
+        needs: &[EVENT_ROUTER, AutoExport::ID],
+        profiles: &[COORDINATOR_FULL, TRAINING_FULL, STANDALONE],
+        period: Duration::from_secs(10),
+        wakes_on: &[
+            on::<WindowCombined>(),
+            on::<WorkQueued>(),
+            on::<ModelPromoted>(),
+            on::<ModelRejected>(),
+        ],
+        health_interval: Some(Duration::from_mins(2)),
+        ..Spec::DEFAULT
+    };
+    type Config = Config;
+    type Ports = (Catalogue, Blobs, Workshop, Arc<Loop>, Pressure);
+    type Status = Status;
+
+    fn new(config: Config, (catalogue, blobs, workshop, the_loop, pressure): Self::Ports) -> Self {
+        let claims = Claims::new(
+            WorkKind::Train,
+            Self::ID,
+            the_loop.node.clone(),
+            catalogue.clone(),
+            workshop.clone(),
+        );
+        let seeds = Runs::default();
+        Self { config, catalogue, blobs, workshop, the_loop, pressure, claims, seeds }
+    }
+
+    async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        settled(self.pass(cx).await)
+    }
+
+    async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        self.claims.wind_down().await;
+        self.settle(cx).await
+    }
+
+    fn health(&self, _: &Status) -> Health {
+        match self.claims.health() {
+            Health::Healthy => self.seeds.health(),
+            ill => ill,
+        }
+    }
+}
+
+impl TrainingTrigger {
+    async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        for ended in self.seeds.ended() {
+            self.install(ended, cx).await?;
+        }
+        self.settle(cx).await?;
+        let open = self.catalogue.open_works().await?;
+        self.claims.release_lost(&open, cx.now()).await?;
+        let mut waiting = BTreeMap::new();
+        for config in self.the_loop.configs.clone() {
+            cx.beat()?;
+            if let Gate::Deny { reason, .. } = self.ask(config, cx).await? {
+                waiting.insert(config.to_string(), reason);
+            }
+        }
+        let brake = brake(&self.pressure);
+        if let Gate::Deny { reason, .. } = &brake {
+            let status = Status { items: self.claims.counts(), waiting };
+            return Ok(Outcome::blocked(reason.clone()).with_status(status));
+        }
+        if self.claims.resting().is_none() {
+            for item in self.catalogue.open_works().await? {
+                if item.kind == WorkKind::Train && item.state == WorkState::Queued {
+                    cx.beat()?;
+                    self.train(&item, cx).await?;
+                }
+            }
+        }
+        Ok(Outcome::Done(Status { items: self.claims.counts(), waiting }))
+    }
+
+    /// Queues what is due for a config; the answer is stored for people.
+    async fn ask(&mut self, config: GameConfig, cx: &Cx) -> anyhow::Result<Gate> {
+        let Some(champion) = self.catalogue.champion(config).await? else {
+            self.seed(config, cx);
+            let gate =
+                Gate::deny("no_model", "there is no model yet", "model 0, which is made now");
+            tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
+            return Ok(gate);
+        };
+        let window = self.catalogue.windows(config, 1).await?.pop();
+        let trained = self.trained_up_to(config).await?;
+        let (unread, _) = self.catalogue.rows_after(config, trained).await?;
+        let later = match &window {
+            Some(window) => self.catalogue.rows_after(config, window.newest_samples).await?.0,
+            None => unread,
+        };
+        let trainings = self.catalogue.work_counts(WorkKind::Train, Some(config)).await?;
+        let candidates = self.catalogue.candidates(config).await?;
+        let (deaths, last_ms) = self.catalogue.deaths_in_a_row(WorkKind::Train, config).await?;
+        let due = Due {
+            training: trainings.queued + trainings.claimed > 0,
+            candidate: candidates.first().map(|model| model.id.clone()),
+            new_rows: unread.saturating_sub(later),
+            unread,
+            window: window.clone().filter(|window| !window.trained),
+        };
+        let gate = first_closed([
+            brake(&self.pressure),
+            is_due(&due, self.config.min_new_rows),
+            rest_after_deaths(WorkKind::Train, deaths, last_ms, cx.now()),
+        ]);
+        tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
+        if let (Gate::Allow, Some(window)) = (&gate, due.window) {
+            let generation =
+                self.catalogue.models(Some(config)).await?.first().map_or(0, |m| m.generation) + 1;
+            let scale = self.catalogue.parameters_or_default(config).await?.learning_rate_scale;
+            let work = self.catalogue.next_work(WorkKind::Train, config).await?;
+            let job = TrainJob {
+                candidate: ModelId::new(config, generation),
+                generation,
+                parent: champion.model.reference(),
+                window: window.hash,
+                steps: self.config.steps,
+                batch: self.config.batch,
+                learning_rate: self.config.learning_rate * scale,
+                checkpoint_steps: self.config.checkpoint_steps,
+                checkpoint: None,
+                seed: seed(self.the_loop.seed, work.as_str()),
+            };
+            let reason = format!(
+                "{} of the window's {} rows are new (at least {})",
+                due.new_rows, window.rows, self.config.min_new_rows
+            );
+            let queued = WorkQueued { work, config, job: Job::Train(job), reason };
+            self.catalogue.record(vec![Record::first(queued)], cx.now()).await?;
+        }
+        Ok(gate)
+    }
+
+    /// Position of the newest sample file that a training has read.
+    async fn trained_up_to(&self, config: GameConfig) -> anyhow::Result<u64> {
+        let Some(last) = self.catalogue.trainings(config, 1).await?.pop() else { return Ok(0) };
+        let windows = self.catalogue.windows(config, LATEST_WINDOWS).await?;
+        let read = windows.iter().find(|window| window.hash == last.window);
+        Ok(read.map_or(last.position, |window| window.newest_samples))
+    }
+
+    /// Makes the random weights of generation 0, if nobody is at it.
+    fn seed(&mut self, config: GameConfig, cx: &Cx) {
+        if self.seeds.may_start(config) {
+            let order = Order {
+                work: WorkId(format!("seed-{config}")),
+                attempt: 1,
+                config,
+                job: Job::Seed(SeedJob {
+                    seed: seed(self.the_loop.seed, &format!("model 0 of {config}")),
+                }),
+                owner: Self::ID,
+            };
+            self.seeds.start(config, order, &self.workshop, cx);
+        }
+    }
+
+    async fn install(&mut self, ended: Ended<GameConfig>, cx: &Cx) -> anyhow::Result<()> {
+        let config = ended.key;
+        let weights = ended.end.and_then(|finished| {
+            let SeedReport {} = finished.report_as()?;
+            finished.product("weights").cloned()
+        });
+        let weights = match weights {
+            Ok(weights) => weights,
+            Err(error) => {
+                self.seeds.failed(config, &error);
+                return Ok(());
+            }
+        };
+        let model = ModelId::new(config, 0);
+        let created = ModelCreated {
+            model: model.clone(),
+            config,
+            generation: 0,
+            parent: None,
+            weights: weights.hash,
+            bytes: weights.bytes,
+        };
+        let installed = ChampionInstalled { model, config };
+        let records = vec![Record::first(created), Record::first(installed)];
+        self.catalogue.record(records, cx.now()).await?;
+        info!(%config, "model 0 installed");
+        self.seeds.succeeded(config);
+        Ok(())
+    }
+
+    async fn train(&mut self, item: &WorkRow, cx: &Cx) -> anyhow::Result<()> {
+        let Job::Train(job) = &item.job else { return Ok(()) };
+        let mut checkpoint = self.catalogue.checkpoint(&item.id).await?.map(|(hash, _)| hash);
+        if let Some(hash) = &checkpoint
+            && self.blobs.verify(hash).await?.is_err()
+        {
+            // It can be made again: the training starts from its parent.
+            info!(work = %item.id, checkpoint = %hash, "checkpoint is lost");
+            checkpoint = None;
+        }
+        let job = TrainJob { checkpoint, ..job.clone() };
+        self.claims.take(item, Job::Train(job), cx).await?;
+        Ok(())
+    }
+
+    async fn settle(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        self.claims.poll();
+        for (order, product) in self.claims.early("checkpoint") {
+            let position = self.catalogue.checkpoint(&order.work).await?.map_or(0, |(_, at)| at);
+            let saved = CheckpointSaved {
+                work: order.work,
+                config: order.config,
+                checkpoint: product.hash,
+                bytes: product.bytes,
+            };
+            self.catalogue.record(vec![Record::after(saved, position)], cx.now()).await?;
+        }
+        while let Some(done) = self.claims.next_done() {
+            let facts = match &done.end {
+                Ok(finished) => match facts_of(&done.order, finished) {
+                    Ok((_, created)) if self.catalogue.model(&created.model).await?.is_some() => {
+                        Err(WorkError::Never(format!("{} exists already", created.model)))
+                    }
+                    Ok((trained, created)) => Ok(vec![
+                        Record::once(trained, done.order.work.as_str()),
+                        Record::first(created),
+                    ]),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error.clone()),
+            };
+            self.claims.settle(done, facts, cx.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Windows among which the one that was trained last is looked for.
+const LATEST_WINDOWS: u32 = 64;
+
+/// What the gate looks at.
+#[derive(Debug, Clone)]
+struct Due {
+    training: bool,
+    candidate: Option<ModelId>,
+    /// Rows of the newest window that no training has read.
+    new_rows: u64,
+    /// All rows that no training has read, in a window or not.
+    unread: u64,
+    /// The newest window, if it is untrained.
+    window: Option<WindowRow>,
+}
+
+/// The whole policy: is a training due?
+fn is_due(due: &Due, least: u64) -> Gate {
+    if due.training {
+        return Gate::deny("in_work", "a training is in work", "its end");
+    }
+    if let Some(candidate) = &due.candidate {
+        return Gate::deny(
+            "candidate",
+            format!("{candidate} waits for its verdict"),
+            "its gauntlet and the verdict",
+        );
+    }
+    if due.window.is_some() && due.new_rows >= least {
+        return Gate::Allow;
+    }
+    Gate::deny(
+        NEEDS_ROWS,
+        format!("{} rows are new since the last training, {least} are needed", due.unread),
+        "more games, exported and combined",
+    )
+}
+
+fn facts_of(
+    order: &Order,
+    finished: &Finished,
+) -> Result<(TrainingCompleted, ModelCreated), WorkError> {
+    let Job::Train(job) = &order.job else {
+        return Err(WorkError::Never("it is no training".into()));
+    };
+    let report: TrainReport = finished.report_as()?;
+    let weights = finished.product("weights")?;
+    if report.steps != job.steps {
+        return Err(WorkError::Lied(format!(
+            "{} steps, where {} were asked for",
+            report.steps, job.steps
+        )));
+    }
+    if !(report.policy_loss.is_finite() && report.value_loss.is_finite()) {
+        return Err(WorkError::Lied(format!(
+            "losses {} and {} are no figures",
+            report.policy_loss, report.value_loss
+        )));
+    }
+    let trained = TrainingCompleted {
+        work: order.work.clone(),
+        config: order.config,
+        model: job.candidate.clone(),
+        window: job.window.clone(),
+        report,
+    };
+    let created = ModelCreated {
+        model: job.candidate.clone(),
+        config: order.config,
+        generation: job.generation,
+        parent: Some(job.parent.id.clone()),
+        weights: weights.hash.clone(),
+        bytes: weights.bytes,
+    };
+    Ok((trained, created))
+}

@@ -1,0 +1,15 @@
+//! Types of category `provider` that are not built yet.
+
+use warden::{DaemonId, Priority, Spec};
+
+use crate::{cycle::EVENT_ROUTER};
+
+const CLUSTER_MONITOR: DaemonId = DaemonId("CLUSTER_MONITOR");
+
+pub(super) const MULTI_PROVIDER: Spec = Spec {
+    id: DaemonId("MULTI_PROVIDER"),
+    about: "lists the nodes of all providers",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    ..Spec::DEFAULT
+};

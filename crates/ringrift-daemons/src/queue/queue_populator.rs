@@ -1,0 +1,264 @@
+//! `QUEUE_POPULATOR`: keeps a few self-play items queued for each config that needs games.
+//!
+//! Reads   shares of self-play, parameters, champions, rows that no training has read yet.
+//! Writes  `work.queued` for self-play.
+//! Never   queues trainings or gauntlets: their items belong to who knows when they are due.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ringrift_pipeline::{
+    AllocationUpdated, Catalogue, Config as GameConfig, Gate, Job, ModelDistributed, ModelRef,
+    ParametersSet, Record, SelfplayJob, TrainingCompleted, WorkClaimed, WorkCompleted, WorkKind,
+    WorkQueued, WorkState,
+};
+use serde::{Deserialize, Serialize};
+use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
+
+use crate::{
+    COORDINATOR_FULL, Loop, Pressure, STANDALONE, Workshop,
+    cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
+    on,
+    pipeline::{
+        selfplay_coordinator::SelfplayCoordinator,
+        training_trigger::{NEEDS_ROWS, TrainingTrigger},
+    },
+};
+
+/// `[daemons.queue_populator]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Items that wait, per worker slot: enough that no core is ever idle, few enough that a new
+    /// champion plays at once.
+    pub waiting_per_slot: usize,
+    /// Games of one item. Small, so that every core is soon free for what is due.
+    pub games_per_item: u32,
+    /// Share of decisions searched in full, 0..=1; only these give policy targets.
+    pub full_share: f32,
+    /// Simulations of the other decisions, as a share of a full search.
+    pub fast_share: f32,
+    /// Decisions of a game whose move is drawn by temperature.
+    pub temperature_moves: u32,
+    /// Rows that no training has read, above which a config's self-play rests while no training
+    /// waits for rows. Older rows would only leave the window unseen.
+    pub max_unused_rows: u64,
+    /// Most items that one cycle queues.
+    pub max_queued_per_cycle: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            waiting_per_slot: 1,
+            games_per_item: 32,
+            full_share: 0.5,
+            fast_share: 0.25,
+            temperature_moves: 12,
+            max_unused_rows: 40_000,
+            max_queued_per_cycle: 32,
+        }
+    }
+}
+
+/// What the last cycle saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Self-play items that wait now.
+    pub waiting: usize,
+    /// How many should wait.
+    pub wanted: usize,
+    /// Items queued since the daemon started.
+    pub queued: u64,
+    /// Configs that rest, and why.
+    pub resting: BTreeMap<String, String>,
+}
+
+/// The daemon.
+pub struct QueuePopulator {
+    config: Config,
+    catalogue: Catalogue,
+    workshop: Workshop,
+    the_loop: Arc<Loop>,
+    pressure: Pressure,
+    queued: u64,
+}
+
+impl Daemon for QueuePopulator {
+    const SPEC: Spec = Spec {
+        id: DaemonId("QUEUE_POPULATOR"),
+        about: "keeps self-play items queued",
+        priority: Priority::Critical,
+        needs: &[EVENT_ROUTER, SelfplayCoordinator::ID],
+        profiles: &[COORDINATOR_FULL, STANDALONE],
+        period: Duration::from_secs(10),
+        wakes_on: &[
+            on::<WorkClaimed>(),
+            on::<WorkCompleted>(),
+            on::<AllocationUpdated>(),
+            on::<ModelDistributed>(),
+            on::<ParametersSet>(),
+            on::<TrainingCompleted>(),
+        ],
+        critical: true,
+        health_interval: Some(Duration::from_mins(2)),
+        ..Spec::DEFAULT
+    };
+    type Config = Config;
+    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure);
+    type Status = Status;
+
+    fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
+        Self { config, catalogue, workshop, the_loop, pressure, queued: 0 }
+    }
+
+    async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        settled(self.pass(cx).await)
+    }
+}
+
+impl QueuePopulator {
+    async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        let open = self.catalogue.open_works().await?;
+        let mut waiting = open
+            .iter()
+            .filter(|item| item.kind == WorkKind::Selfplay && item.state == WorkState::Queued)
+            .count();
+        let mut status = Status {
+            waiting,
+            wanted: self.workshop.slots() * self.config.waiting_per_slot,
+            queued: self.queued,
+            resting: BTreeMap::new(),
+        };
+        let brake = brake(&self.pressure);
+        tell(&self.catalogue, &brake, Self::ID, None, cx.now()).await?;
+        if !brake.is_open() {
+            return Ok(denied(&brake, status));
+        }
+        let shares: BTreeMap<GameConfig, f64> =
+            self.catalogue.allocation().await?.iter().map(|row| (row.config, row.share)).collect();
+        let mut eligible = BTreeMap::new();
+        for config in self.the_loop.configs.clone() {
+            cx.beat()?;
+            let Some(model) = self.player(config).await? else { continue };
+            let gate = self.gate(config, cx.now()).await?;
+            tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
+            match gate {
+                Gate::Allow => {
+                    let share = shares.get(&config).copied().unwrap_or(1.0);
+                    eligible.insert(config, (share, model));
+                }
+                Gate::Deny { reason, .. } => {
+                    status.resting.insert(config.to_string(), reason);
+                }
+            }
+        }
+        let weights: BTreeMap<GameConfig, f64> =
+            eligible.iter().map(|(config, (share, _))| (*config, *share)).collect();
+        let mut recent = self.catalogue.recent_configs(WorkKind::Selfplay, REMEMBERED).await?;
+        for _ in 0..self.config.max_queued_per_cycle {
+            if waiting >= status.wanted {
+                break;
+            }
+            let Some(config) = most_behind(&weights, &recent) else { break };
+            cx.beat()?;
+            self.queue(config, &eligible[&config].1, weights[&config], cx).await?;
+            recent.insert(0, config);
+            waiting += 1;
+            self.queued += 1;
+        }
+        status.waiting = waiting;
+        status.queued = self.queued;
+        Ok(Outcome::Done(status))
+    }
+
+    /// The model that plays; none before one was handed out.
+    async fn player(&self, config: GameConfig) -> anyhow::Result<Option<ModelRef>> {
+        let handed = self.catalogue.distribution(config, &self.the_loop.node).await?;
+        Ok(handed.map(|row| row.model))
+    }
+
+    async fn gate(&self, config: GameConfig, now_ms: i64) -> anyhow::Result<Gate> {
+        let (deaths, last_ms) = self.catalogue.deaths_in_a_row(WorkKind::Selfplay, config).await?;
+        let unused = self.catalogue.unused_rows(config).await?;
+        let training = self.catalogue.gate(TrainingTrigger::ID.0, Some(config)).await?;
+        let starved = training.is_some_and(|(gate, _)| !gate.open && gate.code == NEEDS_ROWS);
+        Ok(first_closed([
+            rest_after_deaths(WorkKind::Selfplay, deaths, last_ms, now_ms),
+            enough_rows(unused, starved, self.config.max_unused_rows),
+        ]))
+    }
+
+    async fn queue(
+        &self,
+        config: GameConfig,
+        model: &ModelRef,
+        share: f64,
+        cx: &Cx,
+    ) -> anyhow::Result<()> {
+        let parameters = self.catalogue.parameters_or_default(config).await?;
+        let work = self.catalogue.next_work(WorkKind::Selfplay, config).await?;
+        let job = SelfplayJob {
+            model: model.clone(),
+            games: self.config.games_per_item,
+            simulations: parameters.simulations,
+            fast_simulations: fast(parameters.simulations, self.config.fast_share),
+            full_share: self.config.full_share,
+            opening_moves: parameters.opening_moves,
+            temperature_moves: self.config.temperature_moves,
+            temperature: parameters.temperature,
+            seed: seed(self.the_loop.seed, work.as_str()),
+        };
+        let reason = format!("its share of self-play is {:.0} %", share * 100.0);
+        let queued = WorkQueued { work, config, job: Job::Selfplay(job), reason };
+        self.catalogue.record(vec![Record::first(queued)], cx.now()).await?;
+        Ok(())
+    }
+}
+
+/// Items that the split by shares looks back on.
+const REMEMBERED: u32 = 20;
+
+/// Back-pressure: no more games while the rows that wait cannot be used.
+fn enough_rows(unused: u64, starved: bool, most: u64) -> Gate {
+    if starved || unused < most {
+        return Gate::Allow;
+    }
+    Gate::deny(
+        "ahead",
+        format!("{unused} rows wait for a training, {most} are enough"),
+        "a training that reads them",
+    )
+}
+
+/// The config whose share of the recent items is furthest below its share of the whole; none if
+/// there is no candidate.
+fn most_behind(shares: &BTreeMap<GameConfig, f64>, recent: &[GameConfig]) -> Option<GameConfig> {
+    let sum: f64 = shares.values().sum();
+    let counted = recent.iter().filter(|config| shares.contains_key(config)).count();
+    let length = f64::from(u32::try_from(counted).unwrap_or(u32::MAX)).max(1.0);
+    shares
+        .iter()
+        .map(|(config, share)| {
+            let had = recent.iter().filter(|other| *other == config).count();
+            let had = f64::from(u32::try_from(had).unwrap_or(u32::MAX)) / length;
+            (*config, share / sum.max(f64::MIN_POSITIVE) - had)
+        })
+        // The first of equals, so that the choice does not depend on chance.
+        .fold(None, |best: Option<(GameConfig, f64)>, one| match best {
+            Some(best) if best.1 >= one.1 => Some(best),
+            _ => Some(one),
+        })
+        .map(|(config, _)| config)
+}
+
+/// Simulations of a fast search.
+fn fast(full: u32, share: f32) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "simulations are small and positive"
+    )]
+    let fast = (full as f32 * share).round() as u32;
+    fast.clamp(1, full.max(1))
+}

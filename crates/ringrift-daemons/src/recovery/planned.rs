@@ -1,0 +1,83 @@
+//! Types of category `recovery` that are not built yet.
+
+use std::time::Duration;
+
+use warden::{DaemonId, Priority, Spec};
+
+use crate::{COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL, cycle::EVENT_ROUTER};
+
+const AVAILABILITY_NODE_MONITOR: DaemonId = DaemonId("AVAILABILITY_NODE_MONITOR");
+const CLUSTER_MONITOR: DaemonId = DaemonId("CLUSTER_MONITOR");
+const TAILSCALE_HEALTH: DaemonId = DaemonId("TAILSCALE_HEALTH");
+
+pub(super) const RECOVERY_ORCHESTRATOR: Spec = Spec {
+    id: DaemonId("RECOVERY_ORCHESTRATOR"),
+    about: "climbs the ladder of repairs of a node",
+    priority: Priority::High,
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    ..Spec::DEFAULT
+};
+
+pub(super) const CACHE_COORDINATION: Spec = Spec {
+    id: DaemonId("CACHE_COORDINATION"),
+    about: "invalidates caches of replaced models",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    ..Spec::DEFAULT
+};
+
+pub(super) const MAINTENANCE: Spec = Spec {
+    id: DaemonId("MAINTENANCE"),
+    about: "rotates logs and compacts databases",
+    priority: Priority::Low,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_mins(10),
+    ..Spec::DEFAULT
+};
+
+pub(super) const ORPHAN_DETECTION: Spec = Spec {
+    id: DaemonId("ORPHAN_DETECTION"),
+    about: "finds game files that no fact names",
+    priority: Priority::Low,
+    needs: &[EVENT_ROUTER],
+    profiles: &[COORDINATOR_FULL, TRAINING_FULL, EPHEMERAL],
+    period: Duration::from_mins(5),
+    ..Spec::DEFAULT
+};
+
+pub(super) const DATA_CLEANUP: Spec = Spec {
+    id: DaemonId("DATA_CLEANUP"),
+    about: "quarantines bad game batches",
+    priority: Priority::Low,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_hours(1),
+    ..Spec::DEFAULT
+};
+
+pub(super) const INTEGRITY_CHECK: Spec = Spec {
+    id: DaemonId("INTEGRITY_CHECK"),
+    about: "replays what the store holds",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_hours(1),
+    health_interval: Some(Duration::from_hours(1)),
+    ..Spec::DEFAULT
+};
+
+pub(super) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
+    id: DaemonId("AVAILABILITY_RECOVERY_ENGINE"),
+    about: "recovers nodes that stay away",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER, AVAILABILITY_NODE_MONITOR],
+    ..Spec::DEFAULT
+};
+
+pub(super) const CONNECTIVITY_RECOVERY: Spec = Spec {
+    id: DaemonId("CONNECTIVITY_RECOVERY"),
+    about: "brings the network of a node back",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER, TAILSCALE_HEALTH],
+    health_interval: Some(Duration::from_mins(1)),
+    max_restarts: Some(10),
+    ..Spec::DEFAULT
+};

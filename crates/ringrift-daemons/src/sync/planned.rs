@@ -1,0 +1,103 @@
+//! Types of category `sync` that are not built yet.
+
+use std::time::Duration;
+
+use warden::{DaemonId, Priority, Spec};
+
+use crate::{COORDINATOR_FULL, cycle::EVENT_ROUTER};
+
+const AUTO_SYNC: DaemonId = DaemonId("AUTO_SYNC");
+const DATA_PIPELINE: DaemonId = DaemonId("DATA_PIPELINE");
+const FEEDBACK_LOOP: DaemonId = DaemonId("FEEDBACK_LOOP");
+
+pub(super) const HIGH_QUALITY_SYNC: Spec = Spec {
+    id: DaemonId("HIGH_QUALITY_SYNC"),
+    about: "fetches the best-rated games for a training",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_mins(5),
+    ..Spec::DEFAULT
+};
+
+pub(super) const ELO_SYNC: Spec = Spec {
+    id: DaemonId("ELO_SYNC"),
+    about: "merges the match records of all nodes",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    profiles: &[COORDINATOR_FULL],
+    period: Duration::from_mins(5),
+    ..Spec::DEFAULT
+};
+
+pub(super) const TRAINING_DATA_SYNC: Spec = Spec {
+    id: DaemonId("TRAINING_DATA_SYNC"),
+    about: "fetches a training window before it is needed",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    ..Spec::DEFAULT
+};
+
+pub(super) const OWC_IMPORT: Spec = Spec {
+    id: DaemonId("OWC_IMPORT"),
+    about: "imports games from an archive drive",
+    priority: Priority::Low,
+    needs: &[EVENT_ROUTER, DATA_PIPELINE],
+    period: Duration::from_hours(1),
+    health_interval: Some(Duration::from_mins(30)),
+    ..Spec::DEFAULT
+};
+
+pub(super) const GOSSIP_SYNC: Spec = Spec {
+    id: DaemonId("GOSSIP_SYNC"),
+    about: "exchanges game batches with random neighbours",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    ..Spec::DEFAULT
+};
+
+pub(super) const S3_NODE_SYNC: Spec = Spec {
+    id: DaemonId("S3_NODE_SYNC"),
+    about: "copies a node's artefacts to an object store",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_hours(1),
+    ..Spec::DEFAULT
+};
+
+pub(super) const S3_CONSOLIDATION: Spec = Spec {
+    id: DaemonId("S3_CONSOLIDATION"),
+    about: "merges the nodes' copies inside the object store",
+    priority: Priority::Low,
+    needs: &[EVENT_ROUTER, S3_NODE_SYNC.id],
+    period: Duration::from_hours(1),
+    ..Spec::DEFAULT
+};
+
+pub(super) const SYNC_PUSH: Spec = Spec {
+    id: DaemonId("SYNC_PUSH"),
+    about: "hands artefacts over before a disk is full",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER],
+    period: Duration::from_mins(5),
+    health_interval: Some(Duration::from_mins(1)),
+    ..Spec::DEFAULT
+};
+
+pub(super) const UNIFIED_DATA_PLANE: Spec = Spec {
+    id: DaemonId("UNIFIED_DATA_PLANE"),
+    about: "plans every copy of every artefact in one place",
+    priority: Priority::High,
+    needs: &[EVENT_ROUTER, DATA_PIPELINE, FEEDBACK_LOOP],
+    period: Duration::from_mins(5),
+    health_interval: Some(Duration::from_mins(1)),
+    ..Spec::DEFAULT
+};
+
+pub(super) const STALE_FALLBACK: Spec = Spec {
+    id: DaemonId("STALE_FALLBACK"),
+    about: "decides whether to train on stale data",
+    priority: Priority::Medium,
+    needs: &[EVENT_ROUTER, AUTO_SYNC],
+    health_interval: Some(Duration::from_mins(5)),
+    ..Spec::DEFAULT
+};
