@@ -1,6 +1,6 @@
 //! A running game's position, small enough for a progress line: a worker makes it, the page draws it.
 
-use ringrift_rules::{Board, Cell, Config, Coordinate, Move, State};
+use ringrift_rules::{Board, Cell, Config, Coordinate, Move, Seat, State};
 use serde::{Deserialize, Serialize};
 
 /// A position, and the move that led to it.
@@ -84,7 +84,7 @@ impl BoardView {
                 Cell::Empty => return None,
                 Cell::Marker(seat) => On::Marker(seat.number()),
                 Cell::Collapsed(seat) => On::Collapsed(seat.number()),
-                Cell::Stack(stack) => On::Stack(stack.rings().map(|seat| seat.number()).collect()),
+                Cell::Stack(stack) => On::Stack(stack.rings().map(Seat::number).collect()),
             };
             Some(CellView { at: place(geometry.coordinate(cell)), on })
         });

@@ -8,10 +8,14 @@
 mod api;
 mod facts;
 mod feed;
+#[cfg(test)]
+mod fixture;
 mod guard;
 mod metrics;
 mod overview;
 mod page;
+#[cfg(test)]
+mod preview;
 mod probes;
 mod ratings;
 mod routes;
