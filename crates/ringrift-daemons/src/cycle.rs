@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn pauses_after_deaths_double_and_end() {
-        let open = |deaths, ago| {
+        let open = |deaths: u32, ago: i64| {
             rest_after_deaths(WorkKind::Train, deaths, 1_000_000, 1_000_000 + ago).is_open()
         };
         assert!(open(0, 0));

@@ -27,6 +27,10 @@ mod registry;
 mod retired;
 mod runs;
 mod seconds;
+#[cfg(test)]
+mod testbed;
+#[cfg(test)]
+mod tests;
 mod workshop;
 
 pub use blobs::Blobs;

@@ -281,19 +281,19 @@ impl Workshop {
             _dropped: stop.clone().drop_guard(),
             order: order.clone(),
         };
-        let shop = Arc::clone(&self.0);
-        let number = shop.runs.fetch_add(1, Ordering::Relaxed);
-        shop.enter(number, &order);
+        let inner = Arc::clone(&self.0);
+        let number = inner.runs.fetch_add(1, Ordering::Relaxed);
+        inner.enter(number, &order);
         self.0.tasks.spawn(async move {
             let end =
-                Run { shop: &shop, number, order: &order, stop: &stop, send: &send }.all().await;
-            shop.lock_live().remove(&number);
+                Run { shop: &inner, number, order: &order, stop: &stop, send: &send }.all().await;
+            inner.lock_live().remove(&number);
             if let Err(error) = &end {
                 warn!(work = %order.work, attempt = order.attempt, %error, "worker gave nothing");
             }
             // A closed channel: the owner is gone, and with it the interest in the end.
             drop(send.send(Report::End(end)).await);
-            shop.bell.wake_daemon(order.owner);
+            inner.bell.wake_daemon(order.owner);
         });
         running
     }
@@ -382,7 +382,7 @@ impl Run<'_> {
             live.note.clear();
         }
         let mut talk = Talk { shop, number: self.number, dir, products: Vec::new(), report: None };
-        let mut lie = None;
+        let mut fault = None;
         let mut stopping = false;
         loop {
             let line = tokio::select! {
@@ -396,7 +396,7 @@ impl Run<'_> {
                 line = worker.next_line() => line,
             };
             let Some(line) = line else { break };
-            if lie.is_some() {
+            if fault.is_some() {
                 continue; // read to its end, so that it is never blocked on a full pipe
             }
             match talk.hear(line).await {
@@ -410,14 +410,14 @@ impl Run<'_> {
                 Ok(None) => {}
                 Err(found) => {
                     worker.terminate();
-                    lie = Some(found);
+                    fault = Some(found);
                 }
             }
         }
         let Talk { products, report, .. } = talk;
         let end = worker.finished().await;
-        if let Some(lie) = lie {
-            return Err(lie);
+        if let Some(fault) = fault {
+            return Err(fault);
         }
         let seconds = started.elapsed().as_secs_f64();
         let last = last_words(&end);

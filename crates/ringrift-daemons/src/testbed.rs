@@ -1,0 +1,285 @@
+//! What tests of daemons stand on: a real log, a real depot, real worker processes, a clock that is
+//! set by hand.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use courier::{Embedded, Fence, Folder, Options};
+use ringrift_pipeline::{
+    BlobHash, Catalogue, ChampionInstalled, Config, Event, GamesCommitted, ModelCreated,
+    ModelDistributed, ModelId, NodeId, PipelineFold, Record, WorkId,
+};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
+
+use crate::{Bell, Blobs, Loop, Pressure, Supervision, Workshop, WorkshopSettings};
+
+/// Longest wait for a worker process.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The config that tests play.
+pub(crate) fn hex() -> Config {
+    "hex8_2p".parse().unwrap()
+}
+
+/// Another one.
+pub(crate) fn square() -> Config {
+    "square8_2p".parse().unwrap()
+}
+
+pub(crate) struct Bed {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) blobs: Blobs,
+    pub(crate) pressure: Pressure,
+    pub(crate) bell: Bell,
+    pub(crate) the_loop: Arc<Loop>,
+    pub(crate) now: Arc<AtomicI64>,
+    woken: Arc<Notify>,
+    // Last, so that it goes last.
+    dir: TempDir,
+}
+
+/// A supervisor that only notes that somebody was woken.
+struct Ears(Arc<Notify>);
+
+impl Supervision for Ears {
+    fn wake(&self, _: Wake) {
+        self.0.notify_one();
+    }
+
+    fn wake_daemon(&self, _: DaemonId) {
+        self.0.notify_one();
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::default()
+    }
+}
+
+impl Bed {
+    pub(crate) async fn new() -> Self {
+        Self::with(vec![hex()]).await
+    }
+
+    pub(crate) async fn with(configs: Vec<Config>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Embedded::open(&dir.path().join("facts.sqlite"), Options::default()).unwrap();
+        let folder = Folder::open(&dir.path().join("catalogue.sqlite"), PipelineFold, log.clone())
+            .await
+            .unwrap();
+        let depot = depot::Depot::open(dir.path(), depot::Options::default()).unwrap();
+        let bell = Bell::default();
+        let woken = Arc::new(Notify::new());
+        bell.connect(Ears(Arc::clone(&woken)));
+        Self {
+            catalogue: Catalogue::new(log, folder),
+            blobs: Blobs::new(depot),
+            pressure: Pressure::default(),
+            bell,
+            the_loop: Arc::new(Loop {
+                configs,
+                node: NodeId("here".into()),
+                seed: 7,
+                data: dir.path().to_path_buf(),
+                standalone: true,
+            }),
+            now: Arc::new(AtomicI64::new(1_700_000_000_000)),
+            woken,
+            dir,
+        }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        let now = Arc::clone(&self.now);
+        Clock::new(move || now.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn pass_time(&self, time: Duration) {
+        self.now.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn cx<D: Daemon>(&self) -> (Cx, Probe) {
+        Cx::detached(D::ID, self.clock())
+    }
+
+    /// A workshop of two slots whose workers behave like this; see `examples/worker.rs`.
+    pub(crate) fn workshop(&self, mode: &str) -> Workshop {
+        self.workshop_with(mode, |_| {})
+    }
+
+    pub(crate) fn workshop_with(
+        &self,
+        mode: &str,
+        change: impl FnOnce(&mut WorkshopSettings),
+    ) -> Workshop {
+        let program = vec![worker_program(), mode.to_owned()];
+        let mut settings = WorkshopSettings {
+            slots: 2,
+            program,
+            plugins: Default::default(),
+            work_dir: self.dir.path().join("work"),
+            log_dir: self.dir.path().join("logs"),
+            memory: 1 << 30,
+            silence: Duration::from_secs(10),
+            grace: Duration::from_millis(500),
+        };
+        change(&mut settings);
+        let workers = Workers::new(&self.dir.path().join("run")).unwrap();
+        Workshop::open(
+            settings,
+            workers,
+            self.blobs.clone(),
+            self.pressure.clone(),
+            self.bell.clone(),
+            self.clock(),
+        )
+        .unwrap()
+    }
+
+    /// The catalogue of a new life of the manager: claims of older epochs are void.
+    pub(crate) async fn next_epoch(&self) -> Catalogue {
+        let now = self.now.load(Ordering::Relaxed);
+        let lease = self
+            .catalogue
+            .log()
+            .acquire("manager", "here", Duration::from_hours(1), now)
+            .await
+            .unwrap();
+        self.catalogue.fenced(Fence { lease: lease.name, epoch: lease.epoch })
+    }
+
+    /// Records events without any expectation.
+    pub(crate) async fn record(&self, events: Vec<Event>) {
+        for event in events {
+            let now = self.now.fetch_add(1, Ordering::Relaxed);
+            self.catalogue.record(vec![Record::always(event)], now).await.unwrap();
+        }
+    }
+
+    pub(crate) fn put(&self, text: &str) -> BlobHash {
+        let stored = self.blobs.depot().put_bytes(text.as_bytes(), "bin").unwrap();
+        BlobHash(stored.hash.to_string())
+    }
+
+    /// A champion of generation 0, handed to this node.
+    pub(crate) async fn champion(&self, config: Config) -> ModelId {
+        let model = ModelId::new(config, 0);
+        let weights = self.put(&format!("weights of {model}"));
+        self.record(vec![
+            ModelCreated {
+                model: model.clone(),
+                config,
+                generation: 0,
+                parent: None,
+                weights: weights.clone(),
+                bytes: 1,
+            }
+            .into(),
+            ChampionInstalled { model: model.clone(), config }.into(),
+            ModelDistributed {
+                model: model.clone(),
+                config,
+                weights,
+                node: self.the_loop.node.clone(),
+            }
+            .into(),
+        ])
+        .await;
+        model
+    }
+
+    /// A committed batch with games of these names.
+    pub(crate) async fn batch(&self, config: Config, games: &[&str]) -> BlobHash {
+        let batch = self.put(&games.join("\n"));
+        let count = u32::try_from(games.len()).unwrap();
+        self.record(vec![
+            GamesCommitted {
+                batch: batch.clone(),
+                bytes: 1,
+                config,
+                work: WorkId(format!("work-{batch}")),
+                model: ModelId::new(config, 0),
+                games: count,
+                positions: u64::from(count) * 30,
+                seat_wins: vec![count, 0],
+                seconds: 1.0,
+            }
+            .into(),
+        ])
+        .await;
+        batch
+    }
+
+    /// How many pipeline facts there are.
+    pub(crate) async fn facts(&self) -> u64 {
+        self.catalogue.log().head(courier::Stream::Pipeline).await.unwrap()
+    }
+
+    /// Topics of all pipeline facts, in order.
+    pub(crate) async fn topics(&self) -> Vec<String> {
+        let facts = self.catalogue.log().read(courier::Stream::Pipeline, 0, 100_000).await.unwrap();
+        facts.iter().map(|fact| fact.body["topic"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until a worker hands something over or ends, at most as long as a short period.
+    pub(crate) async fn woken(&self) {
+        // An elapsed period is as good a reason for a cycle as a wake-up.
+        drop(tokio::time::timeout(Duration::from_millis(50), self.woken.notified()).await);
+    }
+
+    /// Cycles a daemon, waiting for its workers in between, until it says so.
+    pub(crate) async fn cycle_until<D, F>(
+        &self,
+        daemon: &mut D,
+        cx: &Cx,
+        mut enough: impl FnMut(Outcome<D::Status>) -> F,
+    ) where
+        D: Daemon,
+        F: Future<Output = bool>,
+    {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let outcome = daemon.cycle(cx).await.unwrap();
+            if enough(outcome).await {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < until, "{} does not get there", D::ID);
+            self.woken().await;
+        }
+    }
+}
+
+/// The status of a cycle that was done.
+pub(crate) fn done<S>(outcome: anyhow::Result<Outcome<S>>) -> S {
+    match outcome.unwrap() {
+        Outcome::Done(status) => status,
+        Outcome::Blocked { reason, .. } => panic!("blocked: {reason}"),
+    }
+}
+
+/// The reason of a cycle that was blocked.
+pub(crate) fn blocked<S>(outcome: anyhow::Result<Outcome<S>>) -> String {
+    match outcome.unwrap() {
+        Outcome::Done(_) => panic!("not blocked"),
+        Outcome::Blocked { reason, .. } => reason,
+    }
+}
+
+fn worker_program() -> String {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/worker");
+    assert!(program.exists(), "{}: build it with `cargo build --examples`", program.display());
+    program.to_str().unwrap().to_owned()
+}

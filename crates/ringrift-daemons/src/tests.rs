@@ -1,0 +1,189 @@
+//! All daemons of the loop together, on real files and real processes.
+
+use ringrift_pipeline::{Catalogue, Config, Record, WorkReleased};
+use warden::{Cx, Daemon, Probe};
+
+use crate::{
+    Workshop,
+    distribution::model_distribution::ModelDistribution,
+    evaluation::{
+        auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
+    },
+    feedback::{curriculum_integration::CurriculumIntegration, feedback_loop::FeedbackLoop},
+    pipeline::{
+        auto_export::AutoExport, data_consolidation::DataConsolidation,
+        data_pipeline::DataPipeline, npz_combination::NpzCombination,
+        selfplay_coordinator::SelfplayCoordinator, training_trigger::TrainingTrigger,
+    },
+    queue::queue_populator::{self, QueuePopulator},
+    resource::idle_resource::IdleResource,
+    testbed::{Bed, hex, square},
+};
+
+/// One life of all daemons of the loop.
+struct Life {
+    selfplay_coordinator: SelfplayCoordinator,
+    queue_populator: QueuePopulator,
+    idle_resource: IdleResource,
+    data_consolidation: DataConsolidation,
+    auto_export: AutoExport,
+    npz_combination: NpzCombination,
+    training_trigger: TrainingTrigger,
+    evaluation: Evaluation,
+    auto_promotion: AutoPromotion,
+    model_distribution: ModelDistribution,
+    gauntlet_feedback: GauntletFeedback,
+    feedback_loop: FeedbackLoop,
+    curriculum_integration: CurriculumIntegration,
+    data_pipeline: DataPipeline,
+    cx: Cx,
+    probe: Probe,
+}
+
+impl Life {
+    fn new(bed: &Bed, catalogue: &Catalogue, shop: &Workshop) -> Self {
+        let (the_loop, blobs, pressure) = (&bed.the_loop, &bed.blobs, &bed.pressure);
+        let two = || (catalogue.clone(), the_loop.clone());
+        let three = || (catalogue.clone(), blobs.clone(), the_loop.clone());
+        let four = || (catalogue.clone(), shop.clone(), the_loop.clone(), pressure.clone());
+        let five =
+            (catalogue.clone(), blobs.clone(), shop.clone(), the_loop.clone(), pressure.clone());
+        let (cx, probe) = bed.cx::<QueuePopulator>();
+        Self {
+            selfplay_coordinator: SelfplayCoordinator::new(Default::default(), two()),
+            queue_populator: QueuePopulator::new(
+                queue_populator::Config { games_per_item: 100, ..Default::default() },
+                four(),
+            ),
+            idle_resource: IdleResource::new(Default::default(), four()),
+            data_consolidation: DataConsolidation::new(Default::default(), four()),
+            auto_export: AutoExport::new(Default::default(), four()),
+            npz_combination: NpzCombination::new(Default::default(), four()),
+            training_trigger: TrainingTrigger::new(Default::default(), five),
+            evaluation: Evaluation::new(Default::default(), four()),
+            auto_promotion: AutoPromotion::new(Default::default(), three()),
+            model_distribution: ModelDistribution::new(Default::default(), three()),
+            gauntlet_feedback: GauntletFeedback::new(Default::default(), two()),
+            feedback_loop: FeedbackLoop::new(Default::default(), two()),
+            curriculum_integration: CurriculumIntegration::new(Default::default(), two()),
+            data_pipeline: DataPipeline::new(Default::default(), two()),
+            cx,
+            probe,
+        }
+    }
+
+    /// One cycle of each.
+    async fn turn(&mut self) -> anyhow::Result<()> {
+        let cx = &self.cx;
+        self.selfplay_coordinator.cycle(cx).await?;
+        self.queue_populator.cycle(cx).await?;
+        self.idle_resource.cycle(cx).await?;
+        self.data_consolidation.cycle(cx).await?;
+        self.auto_export.cycle(cx).await?;
+        self.npz_combination.cycle(cx).await?;
+        self.training_trigger.cycle(cx).await?;
+        self.evaluation.cycle(cx).await?;
+        self.auto_promotion.cycle(cx).await?;
+        self.model_distribution.cycle(cx).await?;
+        self.gauntlet_feedback.cycle(cx).await?;
+        self.feedback_loop.cycle(cx).await?;
+        self.curriculum_integration.cycle(cx).await?;
+        self.data_pipeline.cycle(cx).await?;
+        Ok(())
+    }
+}
+
+async fn promotions(catalogue: &Catalogue, config: Config) -> usize {
+    catalogue.promotions(Some(config)).await.unwrap().len()
+}
+
+/// What must be true of every log, whatever happened on the way.
+async fn sound(bed: &Bed) {
+    let mut completed = std::collections::BTreeSet::new();
+    let facts = bed.catalogue.log().read(courier::Stream::Pipeline, 0, 100_000).await.unwrap();
+    for fact in &facts {
+        let text = |key: &str| fact.body[key].as_str().unwrap_or_default().to_owned();
+        let once = match text("topic").as_str() {
+            topic @ ("work.completed" | "training.completed") => {
+                format!("{topic} {}", text("work"))
+            }
+            topic @ ("games.committed" | "games.accepted") => format!("{topic} {}", text("batch")),
+            topic @ "model.created" => format!("{topic} {}", text("model")),
+            _ => continue,
+        };
+        assert!(completed.insert(once.clone()), "twice: {once}");
+    }
+    for blob in bed.catalogue.blobs(None).await.unwrap() {
+        bed.blobs.verify(&blob.hash).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_closes_for_two_configs_at_once() {
+    let bed = Bed::with(vec![hex(), square()]).await;
+    let shop = bed.workshop("honest");
+    let mut life = Life::new(&bed, &bed.catalogue, &shop);
+    while promotions(&bed.catalogue, hex()).await < 2
+        || promotions(&bed.catalogue, square()).await < 2
+    {
+        life.turn().await.unwrap();
+        bed.woken().await;
+    }
+    sound(&bed).await;
+    for config in [hex(), square()] {
+        let promoted = bed.catalogue.promotions(Some(config)).await.unwrap();
+        let chain: Vec<(String, String)> =
+            promoted.iter().map(|p| (p.over.0.clone(), p.model.0.clone())).collect();
+        let model = |generation: u32| format!("{config}-m{generation:04}");
+        assert_eq!(chain[..2], [(model(0), model(1)), (model(1), model(2))]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_that_is_torn_down_anywhere_goes_on() {
+    let bed = Bed::new().await;
+    let shop = bed.workshop("honest");
+    // Each life ends at another beat, some in mid-cycle; the next one has a later epoch.
+    let mut beats = 7;
+    while promotions(&bed.catalogue, hex()).await < 1 {
+        let catalogue = bed.next_epoch().await;
+        let mut life = Life::new(&bed, &catalogue, &shop);
+        life.probe.stop_at_beat(beats);
+        while !life.cx.stopping() {
+            if let Err(error) = life.turn().await {
+                assert!(life.cx.stopping(), "{error:#}");
+            }
+            if promotions(&bed.catalogue, hex()).await >= 1 {
+                break;
+            }
+            bed.woken().await;
+        }
+        beats += 13;
+    }
+    sound(&bed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_of_an_item_that_somebody_else_moved_is_void() {
+    let bed = Bed::new().await;
+    bed.champion(hex()).await;
+    let shop = bed.workshop("honest");
+    let mut life = Life::new(&bed, &bed.catalogue, &shop);
+    life.queue_populator.cycle(&life.cx).await.unwrap();
+    life.idle_resource.cycle(&life.cx).await.unwrap();
+    let claimed = bed.catalogue.open_works().await.unwrap().remove(0);
+    let released = WorkReleased { work: claimed.id.clone(), reason: "by hand".into() };
+    let record = Record::after(released, claimed.position);
+    bed.catalogue.for_source("somebody").record(vec![record], 1).await.unwrap();
+    while life.idle_resource.cycle(&life.cx).await.is_ok() {
+        let item = bed.catalogue.work(&claimed.id).await.unwrap().unwrap();
+        if item.state == ringrift_pipeline::WorkState::Done {
+            break;
+        }
+        bed.woken().await;
+    }
+    sound(&bed).await;
+    let committed = bed.catalogue.recent_batches(Some(hex()), 100).await.unwrap();
+    let of_this = committed.iter().filter(|batch| batch.work == claimed.id).count();
+    assert_eq!(of_this, 1, "played twice, counted once");
+}
