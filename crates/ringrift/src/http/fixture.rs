@@ -21,6 +21,7 @@ use ringrift_pipeline::{
 };
 use ringrift_rules::{Options, SplitMix64, State as Game};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warden::{DaemonId, DaemonView, Health, Priority, Snapshot, State};
 
@@ -130,27 +131,22 @@ impl World {
         *self.snapshot.lock().unwrap() = Some(Arc::new(snapshot));
     }
 
-    /// Serves it on a free port, opened; ends when the guard is dropped.
+    /// Serves it on a free port, until the guard is dropped.
     pub(super) fn serve(self: &Arc<Self>, port: u16) -> Served {
         let http = Http::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
         let stop = CancellationToken::new();
         let sources = Arc::clone(self) as Arc<dyn Sources>;
-        let task = tokio::task::spawn(Arc::clone(&http).serve(sources, stop.clone()));
-        Served { http, stop, task }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&http).serve(sources, stop.clone()));
+        Served { http, stop, tasks }
     }
 }
 
-/// A server at work.
+/// A server at work; it ends when this is dropped.
 pub(super) struct Served {
     pub(super) http: Arc<Http>,
     pub(super) stop: CancellationToken,
-    pub(super) task: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    pub(super) tasks: JoinSet<std::io::Result<()>>,
 }
 
 /// A daemon that runs well.
@@ -184,6 +180,10 @@ pub(super) fn critical(name: &'static str) -> DaemonView {
 /// A hash that no file has.
 pub(super) fn hash(seed: u64) -> BlobHash {
     BlobHash(format!("{seed:064x}"))
+}
+
+fn weights(generation: u32) -> BlobHash {
+    hash(0xE000_0000 + u64::from(generation))
 }
 
 /// A match with as many pairs won twice, won once and lost twice as asked for.
@@ -245,10 +245,6 @@ impl<'a> Story<'a> {
         ModelId::new(self.config, generation)
     }
 
-    fn weights(&self, generation: u32) -> BlobHash {
-        hash(0xE000_0000 + u64::from(generation))
-    }
-
     /// Lets seconds pass.
     pub(super) fn pass(&self, seconds: i64) {
         self.world.at(self.world.now_ms() + 1000 * seconds);
@@ -257,7 +253,7 @@ impl<'a> Story<'a> {
     /// Generation 0.
     pub(super) async fn begin(&self) {
         let (model, config) = (self.model(0), self.config);
-        let weights = self.weights(0);
+        let weights = weights(0);
         let made = ModelCreated {
             model: model.clone(),
             config,
@@ -274,7 +270,7 @@ impl<'a> Story<'a> {
         let event = ModelDistributed {
             model: self.model(self.champion),
             config: self.config,
-            weights: self.weights(self.champion),
+            weights: weights(self.champion),
             node: self.world.the_loop.node.clone(),
         };
         self.world.record([event.into()]).await;
@@ -285,7 +281,7 @@ impl<'a> Story<'a> {
         let number = self.next();
         let work = WorkId::new(WorkKind::Selfplay, self.config, number & 0xFFFF);
         let model = self.model(self.champion);
-        let weights = self.weights(self.champion);
+        let weights = weights(self.champion);
         let (batch, config) = (hash(number), self.config);
         let positions = u64::from(games) * (34 + number % 9);
         let job = Job::Selfplay(SelfplayJob {
@@ -376,7 +372,7 @@ impl<'a> Story<'a> {
                     config,
                     generation: self.generation,
                     parent: Some(self.model(self.champion)),
-                    weights: self.weights(self.generation),
+                    weights: weights(self.generation),
                     bytes: 180_000,
                 }
                 .into(),

@@ -1,6 +1,11 @@
 //! Over a real socket: every path, every refusal, the stream.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ringrift_daemons::{HttpPort as _, Obstacle};
 use serde_json::Value;
@@ -61,7 +66,7 @@ async fn get(served: &Served, path: &str) -> Answer {
     ask(served.http.address(), "GET", path).await
 }
 
-async fn opened(world: &Arc<World>) -> Served {
+fn opened(world: &Arc<World>) -> Served {
     let served = world.serve(0);
     served.http.open().unwrap();
     served
@@ -88,7 +93,7 @@ async fn lived_in() -> Arc<World> {
 #[tokio::test]
 async fn every_path_answers() {
     let world = lived_in().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     for path in ["/", "/page.css", "/page.js", "/draw.js", "/icon.svg"] {
         let answer = get(&served, path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -122,7 +127,7 @@ async fn every_path_answers() {
 #[tokio::test]
 async fn the_apis_show_what_was_recorded() {
     let world = lived_in().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let the_loop = get(&served, "/api/loop").await.json();
     let hex = &the_loop["configs"][0];
     assert_eq!(hex["config"], "hex8_2p");
@@ -175,7 +180,7 @@ async fn nothing_is_answered_before_open_and_after_close() {
 #[tokio::test]
 async fn a_request_that_does_not_belong_here_is_refused_with_a_sentence() {
     let world = World::empty().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let address = served.http.address();
     let check = async |request: String, status: u16, part: &str| {
         let answer = raw(address, request.as_bytes()).await;
@@ -221,7 +226,7 @@ async fn a_request_that_does_not_belong_here_is_refused_with_a_sentence() {
 #[tokio::test]
 async fn health_is_about_critical_daemons_and_ready_about_all() {
     let world = World::empty().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let check = async |daemons: Vec<DaemonView>, health: u16, ready: u16| {
         world.show(daemons);
         let (alive, fit) = (get(&served, "/health").await, get(&served, "/ready").await);
@@ -260,13 +265,13 @@ async fn health_is_about_critical_daemons_and_ready_about_all() {
 
 /// Reads an exposition as Prometheus does: help and type before the series, once per name; names,
 /// labels and values of the right form; no series twice.
-fn parsed(text: &str) -> Vec<(String, f64)> {
+fn parsed(text: &str) -> BTreeMap<String, String> {
     let is_name = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
-    let (mut series, mut typed, mut helped) = (Vec::new(), String::new(), String::new());
-    let (mut seen, mut metrics) = (BTreeSet::new(), BTreeSet::new());
+    let (mut series, mut typed, mut helped) = (BTreeMap::new(), String::new(), String::new());
+    let mut metrics = BTreeSet::new();
     assert!(text.ends_with('\n'));
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -289,8 +294,9 @@ fn parsed(text: &str) -> Vec<(String, f64)> {
                 let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap();
                 assert!(!value.contains(['"', '\n']), "{line}");
             }
-            assert!(seen.insert(key.to_owned()), "twice: {line}");
-            series.push((key.to_owned(), value.parse().unwrap()));
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let before = series.insert(key.to_owned(), value.to_owned());
+            assert_eq!(before, None, "twice: {line}");
         }
     }
     series
@@ -301,25 +307,25 @@ async fn every_line_of_the_metrics_is_well_formed_and_the_figures_are_right() {
     let world = lived_in().await;
     let full = Obstacle { reason: "full".into(), needs: "space".into() };
     world.pressure.set(DaemonId("DISK_SPACE_MANAGER"), Some(full));
-    let served = opened(&world).await;
+    let served = opened(&world);
     let answer = get(&served, "/metrics").await;
     assert_eq!(answer.status, 200);
     assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
     let series = parsed(&answer.body);
-    let value = |key: &str| {
-        let found = series.iter().find(|(name, _)| name == key);
-        found.unwrap_or_else(|| panic!("{key} is missing in\n{}", answer.body)).1
+    let value = |key: &str| -> &str {
+        series.get(key).unwrap_or_else(|| panic!("{key} is missing in\n{}", answer.body))
     };
-    assert_eq!(value("daemon_count{state=\"running\"}"), 2.0);
-    assert_eq!(value("daemon_count{state=\"stopped\"}"), 1.0);
-    assert_eq!(value("daemon_health_score"), 1.0);
-    assert_eq!(value("ringrift_promotions_total{config=\"hex8_2p\"}"), 2.0);
-    assert_eq!(value("ringrift_models_total{config=\"square8_2p\"}"), 4.0);
-    assert_eq!(value("ringrift_obstacles"), 1.0);
-    assert_eq!(value("ringrift_workers"), 1.0);
-    let accepted = value("ringrift_games_accepted_total{config=\"hex8_2p\"}")
-        + value("ringrift_games_accepted_total{config=\"square8_2p\"}");
-    assert_eq!(value("selfplay_games_allocated_total"), accepted);
+    assert_eq!(value("daemon_count{state=\"running\"}"), "2");
+    assert_eq!(value("daemon_count{state=\"stopped\"}"), "1");
+    assert_eq!(value("daemon_health_score"), "1");
+    assert_eq!(value("ringrift_promotions_total{config=\"hex8_2p\"}"), "2");
+    assert_eq!(value("ringrift_models_total{config=\"square8_2p\"}"), "4");
+    assert_eq!(value("ringrift_obstacles"), "1");
+    assert_eq!(value("ringrift_workers"), "1");
+    let count = |key: &str| value(key).parse::<u64>().unwrap();
+    let accepted = count("ringrift_games_accepted_total{config=\"hex8_2p\"}")
+        + count("ringrift_games_accepted_total{config=\"square8_2p\"}");
+    assert_eq!(count("selfplay_games_allocated_total"), accepted);
     value("daemon_uptime_seconds");
     value("ringrift_loop_lag_seconds");
     value("ringrift_daemon_last_cycle_seconds{daemon=\"EVENT_ROUTER\"}");
@@ -364,7 +370,7 @@ impl Events {
     async fn next(&mut self) -> Option<(String, Value)> {
         let event = self.until("\n\n").await?;
         let field = |name: &str| {
-            event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or("")
+            event.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim)
         };
         let data = field("data:");
         let data = serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {event}"));
@@ -375,7 +381,7 @@ impl Events {
 #[tokio::test]
 async fn the_stream_gives_all_once_and_then_what_changed() {
     let world = lived_in().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let mut events = Events::open(&served).await;
     let (name, all) = events.next().await.unwrap();
     assert_eq!(name, "full");
@@ -409,7 +415,7 @@ async fn text_from_outside_arrives_as_text() {
     let mut work = playing("hex8_2p", 20, 1);
     work.note = "</script><img src=x onerror=alert(1)>\r\ndata: {}".into();
     world.live.lock().unwrap().push(work);
-    let served = opened(&world).await;
+    let served = opened(&world);
     let (_, all) = Events::open(&served).await.next().await.unwrap();
     let note = &all["live"]["works"][0]["note"];
     assert_eq!(note, "</script><img src=x onerror=alert(1)>\r\ndata: {}", "one event, unchanged");
@@ -447,7 +453,7 @@ fn the_page_makes_no_markup_of_data() {
 #[tokio::test]
 async fn there_are_only_so_many_streams() {
     let world = World::empty().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let mut pages = Vec::new();
     for _ in 0..32 {
         pages.push(Events::open(&served).await);
@@ -461,7 +467,7 @@ async fn there_are_only_so_many_streams() {
 #[tokio::test]
 async fn idle_connections_do_not_keep_probes_out_for_ever() {
     let world = World::empty().await;
-    let served = opened(&world).await;
+    let served = opened(&world);
     let mut idle = Vec::new();
     for _ in 0..96 {
         let mut stream = TcpStream::connect(served.http.address()).await.unwrap();
@@ -496,12 +502,13 @@ async fn an_address_is_taken_once_and_only_on_this_machine() {
 #[tokio::test]
 async fn a_stopped_server_ends_its_streams_and_says_why_it_does_not_open() {
     let world = World::empty().await;
-    let mut served = opened(&world).await;
+    let mut served = opened(&world);
     let mut events = Events::open(&served).await;
     events.next().await.unwrap();
     served.stop.cancel();
     assert_eq!(events.next().await, None);
-    tokio::time::timeout(LIMIT, &mut served.task).await.unwrap().unwrap().unwrap();
+    let ended = tokio::time::timeout(LIMIT, served.tasks.join_next()).await.unwrap();
+    ended.unwrap().unwrap().unwrap();
     assert_eq!(served.http.fault().as_deref(), Some("the HTTP server has ended"));
     assert!(served.http.open().is_err());
 }
