@@ -56,6 +56,8 @@ struct Shared {
     versions: watch::Sender<Arc<Sections>>,
     /// A page came: it does not wait for the next second.
     came: Notify,
+    /// The catalogue was not read yet and somebody waits for it.
+    wanted: Notify,
     places: Arc<Semaphore>,
     open: watch::Receiver<bool>,
     /// How late the runtime's timer was last, microseconds.
@@ -71,6 +73,7 @@ impl Feed {
         let shared = Arc::new(Shared {
             versions: watch::Sender::new(Arc::default()),
             came: Notify::new(),
+            wanted: Notify::new(),
             places: Arc::new(Semaphore::new(MAX_STREAMS)),
             open,
             lag: AtomicU64::new(0),
@@ -154,10 +157,22 @@ fn difference(before: &Sections, now: &Sections) -> Map<String, Value> {
         .collect()
 }
 
+/// Two loops, because a catalogue that hangs (a full disk) must not keep the page from saying so.
 async fn go(shared: Arc<Shared>, sources: Arc<dyn Sources>) {
+    let stored = watch::Sender::new(Arc::new(Sections::new()));
+    tokio::join!(
+        publish(&shared, &*sources, stored.subscribe()),
+        read(&shared, &*sources, &stored)
+    );
+}
+
+async fn publish(
+    shared: &Shared,
+    sources: &dyn Sources,
+    mut stored: watch::Receiver<Arc<Sections>>,
+) {
     let mut ticks = tokio::time::interval(PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut read = FromCatalogue::default();
     loop {
         tokio::select! {
             due = ticks.tick() => {
@@ -170,16 +185,38 @@ async fn go(shared: Arc<Shared>, sources: Arc<dyn Sources>) {
         if shared.versions.receiver_count() == 0 {
             continue;
         }
-        let mut sections = in_memory(&*sources);
-        match read.refresh(&*sources).await {
-            Ok(()) => sections.extend(read.sections.clone()),
-            Err(error) => {
-                sections.extend(read.sections.clone());
-                let sentence = format!("the catalogue does not answer: {error}");
-                sections.insert("trouble".into(), sentence.into());
-            }
+        if stored.borrow().is_empty() {
+            shared.wanted.notify_one();
+            // The first page of all gets everything at once, unless that takes too long.
+            let _ = tokio::time::timeout(PACE, stored.changed()).await;
         }
+        let mut sections = in_memory(sources);
+        sections.extend((**stored.borrow_and_update()).clone());
         shared.versions.send_replace(Arc::new(sections));
+    }
+}
+
+async fn read(shared: &Shared, sources: &dyn Sources, stored: &watch::Sender<Arc<Sections>>) {
+    let mut catalogue = FromCatalogue::default();
+    loop {
+        // Either a page is there and waits, or the next look is due.
+        let _ = tokio::time::timeout(PACE, shared.wanted.notified()).await;
+        if shared.versions.receiver_count() == 0 {
+            continue;
+        }
+        let read = catalogue.refresh(sources).await;
+        let mut sections = catalogue.sections.clone();
+        if let Err(error) = read {
+            let sentence = format!("the catalogue does not answer: {error}");
+            sections.insert("trouble".into(), sentence.into());
+        }
+        stored.send_if_modified(|before| {
+            let changed = **before != sections;
+            if changed {
+                *before = Arc::new(sections);
+            }
+            changed
+        });
     }
 }
 

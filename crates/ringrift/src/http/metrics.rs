@@ -4,7 +4,7 @@
 //! the scrape, so a registry of counters beside them would only be a second copy that can be wrong.
 //! Names without the prefix `ringrift_` are those of the manager contract, section 16.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use ringrift_daemons::HttpPort as _;
 use ringrift_pipeline::{CatalogueError, Totals, WorkKind};
@@ -15,6 +15,9 @@ use super::{Http, Sources, feed::Feed, probes};
 
 /// An hour back, in which `..._last_hour` and `..._per_hour` count.
 const HOUR_MS: i64 = 3_600_000;
+
+/// Longest wait for the catalogue. Source: Prometheus gives up a scrape after 10 s.
+const CATALOGUE_WITHIN: Duration = Duration::from_secs(4);
 
 /// All states, for a series per state whether or not a daemon is in it.
 const STATES: [State; 8] = [
@@ -103,12 +106,9 @@ fn size(count: usize) -> f64 {
     float(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// The whole text.
-pub(super) async fn render(
-    sources: &dyn Sources,
-    http: &Http,
-    feed: &Feed,
-) -> Result<String, CatalogueError> {
+/// The whole text. What the catalogue cannot tell in time is left out: a full disk must not blind
+/// the operator to the rest.
+pub(super) async fn render(sources: &dyn Sources, http: &Http, feed: &Feed) -> String {
     let mut text = Exposition::default();
     let snapshot = sources.snapshot();
     let nothing = Snapshot::default();
@@ -116,8 +116,15 @@ pub(super) async fn render(
     daemons(&mut text, snapshot);
     told_by_daemons(&mut text, snapshot);
     process(&mut text, sources, http, feed);
-    pipeline(&mut text, sources).await?;
-    Ok(text.0)
+    let mut counted = Exposition::default();
+    let read = tokio::time::timeout(CATALOGUE_WITHIN, pipeline(&mut counted, sources)).await;
+    let answers = matches!(read, Ok(Ok(())));
+    let up = f64::from(u8::from(answers));
+    text.one("ringrift_catalogue_up", Kind::Gauge, "1 if the catalogue answers in time.", up);
+    if answers {
+        text.0 += &counted.0;
+    }
+    text.0
 }
 
 fn daemons(text: &mut Exposition, snapshot: &Snapshot) {

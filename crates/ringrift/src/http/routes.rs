@@ -83,9 +83,9 @@ async fn status(State(app): State<App>) -> Json<Value> {
     Json(probes::status(app.sources.snapshot().as_deref(), app.sources.now_ms()))
 }
 
-async fn scrape(State(app): State<App>) -> Result<Response, Refusal> {
-    let text = metrics::render(&*app.sources, &app.http, &app.feed).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+async fn scrape(State(app): State<App>) -> Response {
+    let text = metrics::render(&*app.sources, &app.http, &app.feed).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Parameters of the lists.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use courier::rusqlite::Connection;
 use ringrift_daemons::{HttpPort as _, Obstacle};
 use serde_json::Value;
 use tokio::{
@@ -16,7 +17,7 @@ use tokio::{
 use warden::{DaemonId, DaemonView, Health, State};
 
 use super::{
-    BindError, Http,
+    BindError, Http, Sources as _,
     fixture::{Served, Story, World, critical, daemon, note_crash, playing},
 };
 
@@ -326,6 +327,7 @@ async fn every_line_of_the_metrics_is_well_formed_and_the_figures_are_right() {
     let accepted = count("ringrift_games_accepted_total{config=\"hex8_2p\"}")
         + count("ringrift_games_accepted_total{config=\"square8_2p\"}");
     assert_eq!(count("selfplay_games_allocated_total"), accepted);
+    assert_eq!(value("ringrift_catalogue_up"), "1");
     value("daemon_uptime_seconds");
     value("ringrift_loop_lag_seconds");
     value("ringrift_daemon_last_cycle_seconds{daemon=\"EVENT_ROUTER\"}");
@@ -406,6 +408,38 @@ async fn the_stream_gives_all_once_and_then_what_changed() {
 
     served.http.close();
     assert_eq!(events.next().await, None, "a closed server ends its streams");
+}
+
+#[tokio::test]
+async fn a_catalogue_that_hangs_keeps_neither_the_page_nor_the_probes_from_answering() {
+    let world = lived_in().await;
+    let served = opened(&world);
+    let mut events = Events::open(&served).await;
+    events.next().await.unwrap();
+    // Somebody holds the file: the fold cannot follow, and whoever wants to read waits for it.
+    let held = Connection::open(world.the_loop().data.join("catalogue.sqlite")).unwrap();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut story = Story::of(&world, "hex8_2p", 3);
+    let watched = async {
+        let full = Obstacle { reason: "0 bytes are free".into(), needs: "2 GiB".into() };
+        world.pressure.set(DaemonId("DISK_SPACE_MANAGER"), Some(full));
+        loop {
+            let (_, delta) = events.next().await.unwrap();
+            if delta["manager"]["obstacles"][0]["reason"] == "0 bytes are free" {
+                break;
+            }
+        }
+        assert_eq!(get(&served, "/health").await.status, 200);
+        assert_eq!(get(&served, "/ready").await.status, 200);
+        let metrics = parsed(&get(&served, "/metrics").await.body);
+        assert_eq!(metrics["ringrift_catalogue_up"], "0");
+        assert_eq!(metrics["ringrift_obstacles"], "1");
+        assert!(!metrics.contains_key("ringrift_promotions_total{config=\"hex8_2p\"}"));
+    };
+    tokio::select! {
+        () = story.play(4) => panic!("the fold was held up by nothing"),
+        () = watched => {}
+    }
 }
 
 #[tokio::test]

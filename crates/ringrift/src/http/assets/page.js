@@ -110,7 +110,10 @@ function drawLoop(config, card) {
     some(totals.windows, "window"), some(totals.trainings, "model"), some(totals.matches, "match").replace("matchs", "matches"),
     some(totals.promotions, "promotion"), loop.waiting.distributed && loop.champion ? `m${String(loop.champion.generation).padStart(4, "0")}` : "",
   ];
-  card.ring.replaceChildren(ring(loop, works().filter((work) => work.config === config), counts));
+  const drawing = ring(loop, works().filter((work) => work.config === config), counts);
+  // A new drawing goes on where the old one was in its motion.
+  drawing.style.setProperty("--beat", `-${Math.round(performance.now() % 22000)}ms`);
+  card.ring.replaceChildren(drawing);
   const step = STEPS.find((step) => step.stage === loop.stage);
   const stands = step ? `now: ${step.label.toLowerCase()}` : "about to begin: model 0 gets random weights";
   const share = loop.share === null ? "" : ` · ${Math.round(loop.share * 100)} % of self-play`;
