@@ -260,3 +260,80 @@ fn invert(mut matrix: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     }
     inverse
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fixture::{hash, result};
+
+    fn played(a: &str, b: &str, pairs: [u32; 3]) -> MatchRow {
+        MatchRow {
+            id: format!("{a}-{b}"),
+            config: "hex8_2p".parse().unwrap(),
+            result: result(a, b, pairs, 0.0),
+            records: None,
+            position: 1,
+            created_ms: 0,
+        }
+    }
+
+    fn model(generation: u32) -> ModelRow {
+        let config: Config = "hex8_2p".parse().unwrap();
+        ModelRow {
+            id: ModelId::new(config, generation),
+            config,
+            generation,
+            parent: None,
+            weights: hash(1),
+            bytes: 1,
+            status: ModelStatus::Former,
+            verdict: None,
+            evaluation: None,
+            position: 1,
+            created_ms: 0,
+        }
+    }
+
+    const ZERO: &str = "model:hex8_2p-m0000@32";
+    const ONE: &str = "model:hex8_2p-m0001@32";
+    const TWO: &str = "model:hex8_2p-m0002@32";
+
+    #[test]
+    fn three_of_four_games_are_191_elo() {
+        let curve = curve(&[played(ONE, ZERO, [250, 500, 1250])], &[model(0), model(1)]);
+        assert_eq!(curve.anchor.as_deref(), Some("hex8_2p-m0000"));
+        let [zero, one] = &curve.models[..] else { panic!("{curve:?}") };
+        assert!(zero.elo.abs() < 1e-9 && zero.elo_high.abs() < 1e-9, "the anchor is certain");
+        assert!((one.elo - 190.8).abs() < 0.5, "{one:?}");
+        // 1.96 * 173.7 / sqrt(4001 * 0.75 * 0.25)
+        assert!((one.elo_high - one.elo - 12.43).abs() < 0.05, "{one:?}");
+    }
+
+    #[test]
+    fn differences_add_up_along_a_chain_and_random_is_the_anchor_if_it_played() {
+        let matches = [
+            played(ONE, ZERO, [250, 500, 1250]),
+            played(TWO, ONE, [250, 500, 1250]),
+            played(ZERO, "random", [250, 500, 1250]),
+        ];
+        let curve = curve(&matches, &[model(2), model(1), model(0)]);
+        assert_eq!(curve.anchor.as_deref(), Some("random"));
+        for (point, times) in curve.models.iter().zip([1.0, 2.0, 3.0]) {
+            assert!((point.elo - times * 190.8).abs() < 1.5, "{point:?}");
+        }
+        let widths: Vec<f64> =
+            curve.models.iter().map(|point| point.elo_high - point.elo_low).collect();
+        assert!(widths.is_sorted(), "further from the anchor is less certain: {widths:?}");
+        assert_eq!(curve.others.len(), 1);
+    }
+
+    #[test]
+    fn a_clean_sweep_and_a_stranger_stay_finite() {
+        let matches = [played(ONE, ZERO, [0, 0, 20]), played("rollout:32", "rollout:8", [0, 5, 5])];
+        let curve = curve(&matches, &[model(0), model(1)]);
+        let one = &curve.models[1];
+        assert!(one.elo > 400.0 && one.elo.is_finite() && one.elo_low < one.elo, "{one:?}");
+        assert!(curve.others.iter().all(|other| other.elo.is_finite()), "{curve:?}");
+        assert_eq!(super::curve(&[], &[model(0)]), Curve::default());
+    }
+}
