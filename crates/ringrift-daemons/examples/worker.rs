@@ -17,7 +17,15 @@ use serde_json::json;
 /// Rows that every game gives.
 const ROWS_PER_GAME: u64 = 30;
 
-fn main() -> anyhow::Result<()> {
+fn main() {
+    if let Err(error) = work() {
+        // The last line is what the manager quotes.
+        complain(&format!("{error:#}"));
+        std::process::exit(1);
+    }
+}
+
+fn work() -> anyhow::Result<()> {
     let mode = std::env::args().nth(1).context("say how to behave, e.g. 'honest'")?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("read the job")?;
@@ -191,10 +199,10 @@ impl Worker {
         };
         match self.mode.as_str() {
             "wrong-hash" => {
-                artefact.hash = BlobHash(depot::Hash::of(b"something else").to_string())
+                artefact.hash = BlobHash(depot::Hash::of(b"something else").to_string());
             }
             "wrong-size" => artefact.bytes += 1,
-            "path-trick" => artefact.file = "../../../facts.sqlite".to_owned(),
+            "path-trick" => "../../../facts.sqlite".clone_into(&mut artefact.file),
             "no-hash" => artefact.hash = BlobHash("../../etc".to_owned()),
             _ => {}
         }

@@ -2,8 +2,8 @@
 //! set by hand.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -13,8 +13,9 @@ use std::{
 
 use courier::{Embedded, Fence, Folder, Options};
 use ringrift_pipeline::{
-    BlobHash, Catalogue, ChampionInstalled, Config, Event, GamesCommitted, ModelCreated,
-    ModelDistributed, ModelId, NodeId, PipelineFold, Record, WorkId,
+    BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
+    MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, PipelineFold, Record,
+    SamplesExported, TestDecision, WindowCombined, WorkId,
 };
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -97,10 +98,6 @@ impl Bed {
         }
     }
 
-    pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().to_path_buf()
-    }
-
     pub(crate) fn clock(&self) -> Clock {
         let now = Arc::clone(&self.now);
         Clock::new(move || now.fetch_add(1, Ordering::Relaxed))
@@ -128,7 +125,7 @@ impl Bed {
         let mut settings = WorkshopSettings {
             slots: 2,
             program,
-            plugins: Default::default(),
+            plugins: BTreeMap::new(),
             work_dir: self.dir.path().join("work"),
             log_dir: self.dir.path().join("logs"),
             memory: 1 << 30,
@@ -261,6 +258,16 @@ impl Bed {
     }
 }
 
+/// A stop in the middle of a cycle ends it there, and leaves no fact half made.
+pub(crate) async fn stops_in_mid_cycle<D: Daemon>(bed: &Bed, mut daemon: D) {
+    let (cx, probe) = bed.cx::<D>();
+    probe.stop_at_beat(1);
+    let before = bed.facts().await;
+    let Err(error) = daemon.cycle(&cx).await else { panic!("{} does not notice", D::ID) };
+    assert!(error.is::<warden::Stopping>(), "{error:#}");
+    assert_eq!(bed.facts().await, before);
+}
+
 /// The status of a cycle that was done.
 pub(crate) fn done<S>(outcome: anyhow::Result<Outcome<S>>) -> S {
     match outcome.unwrap() {
@@ -282,4 +289,110 @@ fn worker_program() -> String {
     let program = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/worker");
     assert!(program.exists(), "{}: build it with `cargo build --examples`", program.display());
     program.to_str().unwrap().to_owned()
+}
+
+/// A match of this many pairs, won or lost clearly.
+pub(crate) fn match_result(a: &str, b: &str, score: f64, elo: f64) -> MatchResult {
+    let decision = if elo > 0.0 { TestDecision::Stronger } else { TestDecision::NotStronger };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+    let wins = (score * 100.0).round() as u32;
+    // Every pair is even or swept, so that they add up for any even number of wins.
+    MatchResult {
+        a: a.into(),
+        b: b.into(),
+        games: 100,
+        wins,
+        losses: 100 - wins,
+        pairs: [50 - wins / 2, 0, wins / 2],
+        score,
+        elo,
+        elo_low: elo - 30.0,
+        elo_high: elo + 30.0,
+        llr: 3.0 * elo.signum(),
+        decision: Some(decision),
+        distinct_games: 100,
+        seconds: 1.0,
+    }
+}
+
+/// A candidate of this generation with a gauntlet against `against`.
+pub(crate) async fn evaluated(
+    bed: &Bed,
+    config: Config,
+    generation: u32,
+    against: u32,
+    elo: f64,
+) -> ModelId {
+    let model = candidate(bed, config, generation).await;
+    let main = match_result(model.as_str(), "the champion", if elo > 0.0 { 0.7 } else { 0.3 }, elo);
+    let guard = (elo > 0.0).then(|| match_result(model.as_str(), "random", 0.9, 380.0));
+    bed.record(vec![
+        EvaluationCompleted {
+            model: model.clone(),
+            config,
+            against: ModelId::new(config, against),
+            main: Some(main),
+            guard,
+            fault: None,
+        }
+        .into(),
+    ])
+    .await;
+    model
+}
+
+/// A candidate of this generation.
+pub(crate) async fn candidate(bed: &Bed, config: Config, generation: u32) -> ModelId {
+    let model = ModelId::new(config, generation);
+    let weights = bed.put(&format!("weights of {model}"));
+    bed.record(vec![
+        ModelCreated {
+            model: model.clone(),
+            config,
+            generation,
+            parent: Some(ModelId::new(config, 0)),
+            weights,
+            bytes: 1,
+        }
+        .into(),
+    ])
+    .await;
+    model
+}
+
+/// A sample file with so many rows.
+pub(crate) async fn samples(bed: &Bed, config: Config, name: &str, rows: u64) -> BlobHash {
+    let samples = bed.put(&format!("samples {name}"));
+    bed.record(vec![
+        SamplesExported {
+            samples: samples.clone(),
+            bytes: 1,
+            config,
+            batches: Vec::new(),
+            rows,
+            games: rows / 30,
+            encoder: "test-1".into(),
+        }
+        .into(),
+    ])
+    .await;
+    samples
+}
+
+/// A window of these sample files.
+pub(crate) async fn window(bed: &Bed, config: Config, samples: &[BlobHash], rows: u64) -> BlobHash {
+    let window = bed.put(&format!("window of {samples:?}"));
+    bed.record(vec![
+        WindowCombined {
+            window: window.clone(),
+            bytes: 1,
+            config,
+            samples: samples.to_vec(),
+            rows,
+            games: rows / 30,
+        }
+        .into(),
+    ])
+    .await;
+    window
 }

@@ -50,23 +50,26 @@ impl Life {
             (catalogue.clone(), blobs.clone(), shop.clone(), the_loop.clone(), pressure.clone());
         let (cx, probe) = bed.cx::<QueuePopulator>();
         Self {
-            selfplay_coordinator: SelfplayCoordinator::new(Default::default(), two()),
+            selfplay_coordinator: daemon(two()),
             queue_populator: QueuePopulator::new(
-                queue_populator::Config { games_per_item: 100, ..Default::default() },
+                queue_populator::Config {
+                    games_per_item: 100,
+                    ..queue_populator::Config::default()
+                },
                 four(),
             ),
-            idle_resource: IdleResource::new(Default::default(), four()),
-            data_consolidation: DataConsolidation::new(Default::default(), four()),
-            auto_export: AutoExport::new(Default::default(), four()),
-            npz_combination: NpzCombination::new(Default::default(), four()),
-            training_trigger: TrainingTrigger::new(Default::default(), five),
-            evaluation: Evaluation::new(Default::default(), four()),
-            auto_promotion: AutoPromotion::new(Default::default(), three()),
-            model_distribution: ModelDistribution::new(Default::default(), three()),
-            gauntlet_feedback: GauntletFeedback::new(Default::default(), two()),
-            feedback_loop: FeedbackLoop::new(Default::default(), two()),
-            curriculum_integration: CurriculumIntegration::new(Default::default(), two()),
-            data_pipeline: DataPipeline::new(Default::default(), two()),
+            idle_resource: daemon(four()),
+            data_consolidation: daemon(four()),
+            auto_export: daemon(four()),
+            npz_combination: daemon(four()),
+            training_trigger: daemon(five),
+            evaluation: daemon(four()),
+            auto_promotion: daemon(three()),
+            model_distribution: daemon(three()),
+            gauntlet_feedback: daemon(two()),
+            feedback_loop: daemon(two()),
+            curriculum_integration: daemon(two()),
+            data_pipeline: daemon(two()),
             cx,
             probe,
         }
@@ -91,6 +94,10 @@ impl Life {
         self.data_pipeline.cycle(cx).await?;
         Ok(())
     }
+}
+
+fn daemon<D: Daemon<Config: Default>>(ports: D::Ports) -> D {
+    D::new(D::Config::default(), ports)
 }
 
 async fn promotions(catalogue: &Catalogue, config: Config) -> usize {

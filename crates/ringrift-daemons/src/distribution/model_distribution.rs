@@ -122,3 +122,70 @@ impl ModelDistribution {
         Ok(Ok(Some(champion.id.0)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringrift_pipeline::{BlobHash, ModelCreated, ModelId};
+
+    use super::*;
+    use crate::testbed::{Bed, done, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed) -> ModelDistribution {
+        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());
+        ModelDistribution::new(Config {}, ports)
+    }
+
+    async fn install(bed: &Bed, weights: BlobHash) {
+        let model = ModelId::new(hex(), 0);
+        bed.record(vec![
+            ModelCreated {
+                model: model.clone(),
+                config: hex(),
+                generation: 0,
+                parent: None,
+                weights,
+                bytes: 1,
+            }
+            .into(),
+            ChampionInstalled { model, config: hex() }.into(),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<ModelDistribution>();
+        assert_eq!(done(daemon.cycle(&cx).await).handed_out, 0, "there is no champion");
+        install(&bed, bed.put("weights")).await;
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!(status.handed_out, 1);
+        assert_eq!(status.models["hex8_2p"], "hex8_2p-m0000");
+        assert_eq!(done(daemon.cycle(&cx).await).handed_out, 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_champion_is_degraded_and_not_handed_out() {
+        let bed = Bed::new().await;
+        let weights = bed.put("weights");
+        install(&bed, weights.clone()).await;
+        let path = bed.blobs.path_of(&weights).await.unwrap().unwrap();
+        fs_err::remove_file(&path).unwrap();
+        fs_err::write(&path, "wEights").unwrap();
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<ModelDistribution>();
+        let status = done(daemon.cycle(&cx).await);
+        let Health::Degraded(sentence) = daemon.health(&status) else { panic!("healthy") };
+        assert!(sentence.contains("is damaged"), "{sentence}");
+        let handed = bed.catalogue.distribution(hex(), &bed.the_loop.node).await.unwrap();
+        assert!(handed.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        install(&bed, bed.put("weights")).await;
+        stops_in_mid_cycle(&bed, daemon(&bed)).await;
+    }
+}

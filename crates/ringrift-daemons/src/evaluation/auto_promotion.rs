@@ -221,3 +221,120 @@ fn judge(evaluation: &EvaluationCompleted, champion: &Champion, config: &Config)
     }
     Verdict::Promote(figures, Box::new(main.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, done, evaluated, hex, match_result, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed) -> AutoPromotion {
+        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());
+        AutoPromotion::new(Config::default(), ports)
+    }
+
+    fn promising() -> EvaluationCompleted {
+        EvaluationCompleted {
+            model: ModelId::new(hex(), 1),
+            config: hex(),
+            against: ModelId::new(hex(), 0),
+            main: Some(match_result("a", "b", 0.7, 150.0)),
+            guard: Some(match_result("a", "random", 0.9, 380.0)),
+            fault: None,
+        }
+    }
+
+    async fn champion(bed: &Bed) -> Champion {
+        bed.champion(hex()).await;
+        bed.catalogue.champion(hex()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_verdict_follows_test_guard_and_file() {
+        let bed = Bed::new().await;
+        let fresh = champion(&bed).await;
+        let mut proven = fresh.clone();
+        proven.model.evaluation = Some(promising());
+        let check = |champion: &Champion,
+                     change: fn(&mut EvaluationCompleted, &mut MatchResult),
+                     expected: &str| {
+            let mut evaluation = promising();
+            let mut main = evaluation.main.take().unwrap();
+            change(&mut evaluation, &mut main);
+            if evaluation.fault.is_none() {
+                evaluation.main = Some(main);
+            }
+            let found = match judge(&evaluation, champion, &Config::default()) {
+                Verdict::Promote(reason, _) => format!("promote: {reason}"),
+                Verdict::Reject(reason) => format!("reject: {reason}"),
+                Verdict::Void => "void".to_owned(),
+            };
+            assert!(found.starts_with(expected), "{found}");
+        };
+        check(&fresh, |_, _| {}, "promote: 70.0 % of 100 games against hex8_2p-m0000, Elo +150");
+        check(&fresh, |e, _| e.fault = Some("other board".into()), "reject: its file was refused");
+        check(&fresh, |e, _| e.against = ModelId::new(hex(), 9), "void");
+        let lost = |_: &mut EvaluationCompleted, main: &mut MatchResult| {
+            main.decision = Some(TestDecision::NotStronger);
+        };
+        check(&fresh, lost, "reject: not stronger");
+        check(&fresh, |_, main| main.decision = Some(TestDecision::Undecided), "reject: undecided");
+        check(&fresh, |_, main| main.decision = None, "reject: undecided");
+        check(&fresh, |_, main| main.distinct_games = 89, "reject: only 89 of 100 games");
+        check(&fresh, |_, main| main.distinct_games = 90, "promote");
+        check(&fresh, |e, _| e.guard = None, "reject: there is no match against random");
+        // Weak against random, but not clearly weaker than random weights are.
+        let weak = |e: &mut EvaluationCompleted, _: &mut MatchResult| {
+            e.guard = Some(match_result("a", "random", 0.46, -28.0));
+        };
+        check(&fresh, weak, "promote");
+        check(&proven, weak, "reject: stronger than the champion, but 46.0 % against random");
+        let good = |e: &mut EvaluationCompleted, _: &mut MatchResult| {
+            e.guard = Some(match_result("a", "random", 0.8, 241.0));
+        };
+        check(&proven, good, "promote");
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        champion(&bed).await;
+        evaluated(&bed, hex(), 1, 0, 150.0).await;
+        evaluated(&bed, hex(), 2, 0, -150.0).await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<AutoPromotion>();
+        // The second met a champion that is none any more: it is not judged by that.
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.promoted, status.rejected, status.void), (1, 0, 1));
+        let facts = bed.facts().await;
+        done(daemon.cycle(&cx).await);
+        assert_eq!(bed.facts().await, facts);
+        let now = bed.catalogue.champion(hex()).await.unwrap().unwrap();
+        assert_eq!(now.model.id, ModelId::new(hex(), 1));
+        evaluated(&bed, hex(), 3, 1, -150.0).await;
+        assert_eq!(done(daemon.cycle(&cx).await).rejected, 1);
+    }
+
+    #[tokio::test]
+    async fn a_candidate_whose_file_is_gone_is_not_promoted() {
+        let bed = Bed::new().await;
+        champion(&bed).await;
+        let model = evaluated(&bed, hex(), 1, 0, 150.0).await;
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        let path = bed.blobs.path_of(&row.weights).await.unwrap().unwrap();
+        fs_err::remove_file(path).unwrap();
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<AutoPromotion>();
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.promoted, status.rejected), (0, 1));
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        assert!(row.verdict.unwrap().starts_with("its file is not sound"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        champion(&bed).await;
+        evaluated(&bed, hex(), 1, 0, 150.0).await;
+        stops_in_mid_cycle(&bed, daemon(&bed)).await;
+    }
+}

@@ -275,3 +275,162 @@ fn impossible(report: &GauntletReport, job: &GauntletJob) -> Option<String> {
     let guard = report.guard.as_ref()?;
     guard.fault().map(|fault| format!("the match against random: {fault}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, blocked, candidate, evaluated, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed, mode: &str) -> Evaluation {
+        let shop = bed.workshop(mode);
+        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        Evaluation::new(Config::default(), ports)
+    }
+
+    /// Runs a gauntlet of such a worker to its end, and gives what the item says then.
+    async fn run(bed: &Bed, mode: &str) -> ringrift_pipeline::WorkRow {
+        let mut daemon = daemon(bed, mode);
+        let (cx, _probe) = bed.cx::<Evaluation>();
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            let counts = bed.catalogue.work_counts(WorkKind::Gauntlet, None).await.unwrap();
+            counts.done + counts.dead > 0
+        })
+        .await;
+        bed.catalogue.works(None, 1).await.unwrap().remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_gauntlet_is_one_append_with_its_end() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let model = candidate(&bed, hex(), 1).await;
+        let item = run(&bed, "honest").await;
+        assert_eq!(item.state, WorkState::Done);
+        let topics = bed.topics().await;
+        let end = &topics[topics.len() - 4..];
+        let expected = ["work.completed", "match.played", "match.played", "evaluation.completed"];
+        assert_eq!(end, expected);
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        assert_eq!(row.evaluation.unwrap().main.unwrap().wins, 90);
+        let matches = bed.catalogue.matches(None, 10).await.unwrap();
+        assert!(matches.iter().all(|row| row.records.is_some()), "{matches:?}");
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        candidate(&bed, hex(), 1).await;
+        run(&bed, "weak").await;
+        let facts = bed.facts().await;
+        let (cx, _probe) = bed.cx::<Evaluation>();
+        daemon(&bed, "weak").cycle(&cx).await.unwrap();
+        assert_eq!(bed.facts().await, facts);
+    }
+
+    #[tokio::test]
+    async fn a_candidate_meets_the_new_champion_when_its_gauntlet_is_void() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        evaluated(&bed, hex(), 2, 9, 100.0).await;
+        let item = run(&bed, "honest").await;
+        assert_eq!(
+            item.reason,
+            "hex8_2p-m0002 met hex8_2p-m0009, and the champion is now hex8_2p-m0000"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refused_file_is_an_evaluation_without_a_match() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let model = candidate(&bed, hex(), 1).await;
+        run(&bed, "refuses-file").await;
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        let evaluation = row.evaluation.unwrap();
+        assert_eq!(evaluation.fault.unwrap(), "it was made for another board");
+        assert!(evaluation.main.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_impossible_score_counts_nowhere_and_degrades() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let model = candidate(&bed, hex(), 1).await;
+        let item = run(&bed, "impossible-score").await;
+        assert_eq!(item.state, WorkState::Dead);
+        assert_eq!(
+            item.error.unwrap(),
+            "the worker lied: the match against the champion: score 1.5 is impossible: \
+             allowed is 0.900000"
+        );
+        assert!(bed.catalogue.model(&model).await.unwrap().unwrap().evaluation.is_none());
+        assert!(bed.catalogue.matches(None, 10).await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn reports_that_cannot_be_so_are_named() {
+        let bed = crate::testbed::match_result;
+        let reference = |generation: u32| ringrift_pipeline::ModelRef {
+            id: ringrift_pipeline::ModelId::new(hex(), generation),
+            weights: ringrift_pipeline::BlobHash("0".repeat(64)),
+        };
+        let job = GauntletJob {
+            candidate: reference(1),
+            champion: reference(0),
+            simulations: 32,
+            elo0: 0.0,
+            elo1: 50.0,
+            alpha: 0.05,
+            beta: 0.05,
+            max_pairs: 50,
+            guard_pairs: 25,
+            seed: 1,
+        };
+        let check = |change: fn(&mut GauntletReport), expected: Option<&str>| {
+            let mut report = GauntletReport {
+                main: Some(bed("model:hex8_2p-m0001@32", "model:hex8_2p-m0000@32", 0.7, 150.0)),
+                guard: Some(bed("model:hex8_2p-m0001@32", "random", 0.9, 380.0)),
+                fault: None,
+            };
+            change(&mut report);
+            let found = impossible(&report, &job);
+            match (found, expected) {
+                (None, None) => {}
+                (Some(found), Some(expected)) => assert!(found.contains(expected), "{found}"),
+                other => panic!("{other:?}"),
+            }
+        };
+        check(|_| {}, None);
+        check(|r| r.guard = None, None);
+        check(|r| r.main = None, Some("neither a match nor a fault"));
+        check(|r| r.fault = Some("x".into()), Some("a refused file, and yet a match"));
+        check(|r| r.main.as_mut().unwrap().wins = 99, Some("do not make 100 games"));
+        check(|r| r.main.as_mut().unwrap().a = "random".into(), Some("the first player is"));
+        check(|r| r.main.as_mut().unwrap().b = "random".into(), Some("the second player is"));
+        check(|r| r.main.as_mut().unwrap().llr = 1.0, Some("with a ratio of 1"));
+        check(|r| r.main.as_mut().unwrap().decision = None, Some("the decision None"));
+        check(|r| r.guard.as_mut().unwrap().games = 0, Some("against random: a match without"));
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_claims_nothing() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        candidate(&bed, hex(), 1).await;
+        let obstacle = crate::Obstacle { reason: "full".into(), needs: "room".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        let (cx, _probe) = bed.cx::<Evaluation>();
+        assert_eq!(blocked(daemon(&bed, "honest").cycle(&cx).await), "full; needs room");
+        assert!(bed.catalogue.open_works().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        candidate(&bed, hex(), 1).await;
+        let daemon = daemon(&bed, "honest");
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Elo below the champion that is a regression. Source: GAUNTLET_FEEDBACK, "fell by > 50".
+    /// Elo below the champion that is a regression. Source: `GAUNTLET_FEEDBACK`, "fell by > 50".
     pub regression: f64,
     /// Rejected candidates in a row that are a plateau.
     pub plateau: usize,
@@ -132,4 +132,80 @@ fn read(judged: &[ModelRow], config: &Config) -> Option<(Advice, String)> {
     (row > 0 && row.is_multiple_of(config.plateau.max(1))).then(|| {
         (Advice::Plateau, format!("{row} candidates in a row were not stronger, {} last", model.id))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, done, evaluated, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed) -> GauntletFeedback {
+        GauntletFeedback::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+    }
+
+    async fn judged(bed: &Bed, generation: u32, elo: f64) {
+        let model = evaluated(bed, hex(), generation, 0, elo).await;
+        let fact = if elo > 0.0 {
+            ModelPromoted {
+                model,
+                config: hex(),
+                over: ringrift_pipeline::ModelId::new(hex(), 0),
+                elo,
+                elo_low: 0.0,
+                elo_high: 0.0,
+                games: 100,
+            }
+            .into()
+        } else {
+            ModelRejected { model, config: hex(), reason: "not stronger".into() }.into()
+        };
+        bed.record(vec![fact]).await;
+    }
+
+    #[tokio::test]
+    async fn verdicts_become_advice_once_each() {
+        let bed = Bed::new().await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<GauntletFeedback>();
+        let check = |elos: &'static [f64], expected: &'static [Advice]| (elos, expected);
+        let table = [
+            check(&[-10.0], &[]),
+            check(&[-10.0], &[]),
+            check(&[-10.0], &[Advice::Plateau]),
+            check(&[-10.0, -10.0], &[]),
+            check(&[-200.0], &[Advice::Regression]),
+            check(&[150.0], &[Advice::Progress]),
+            check(&[-10.0, -10.0], &[]),
+            check(&[-10.0], &[Advice::Plateau]),
+        ];
+        let (mut generation, mut so_far) = (0, 0);
+        for (elos, expected) in table {
+            for elo in elos {
+                generation += 1;
+                judged(&bed, generation, *elo).await;
+            }
+            so_far += expected.len() as u64;
+            assert_eq!(done(daemon.cycle(&cx).await).given, so_far, "after m{generation}");
+            assert_eq!(done(daemon.cycle(&cx).await).given, so_far, "a second cycle");
+            if let Some(expected) = expected.last() {
+                let newest = bed.catalogue.advice(hex(), 1).await.unwrap().remove(0);
+                assert_eq!(newest.advice, *expected, "{newest:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_candidate_without_verdict_gives_no_advice() {
+        let bed = Bed::new().await;
+        evaluated(&bed, hex(), 1, 0, -200.0).await;
+        let (cx, _probe) = bed.cx::<GauntletFeedback>();
+        assert_eq!(done(daemon(&bed).cycle(&cx).await).given, 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        judged(&bed, 1, 100.0).await;
+        stops_in_mid_cycle(&bed, daemon(&bed)).await;
+    }
 }

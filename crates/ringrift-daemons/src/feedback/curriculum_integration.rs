@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Least change of a weight that is worth a fact. Source: CURRICULUM_INTEGRATION, "> 0.1".
+    /// Least change of a weight that is worth a fact. Source: `CURRICULUM_INTEGRATION`, "> 0.1".
     pub margin: f64,
     /// Gauntlets that are averaged.
     pub gauntlets: usize,
@@ -119,7 +119,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 
 /// The whole policy: weight by the mean Elo gain of the last gauntlets.
 ///
-/// Source: CURRICULUM_INTEGRATION: beyond 30 Elo a gain adds its 200th part, a loss takes its 400th.
+/// Source: `CURRICULUM_INTEGRATION`: beyond 30 Elo a gain adds its 200th part, a loss takes its 400th.
 fn weight(gain: Option<f64>) -> f64 {
     let weight = match gain {
         Some(gain) if gain > 30.0 => 1.0 + gain / 200.0,
@@ -138,4 +138,46 @@ fn reason(gains: &BTreeMap<GameConfig, Option<f64>>) -> String {
         })
         .collect();
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, done, evaluated, hex, square, stops_in_mid_cycle};
+
+    #[test]
+    fn gains_and_losses_beyond_thirty_elo_change_the_weight() {
+        let check = |gain: Option<f64>, expected: f64| {
+            assert!((weight(gain) - expected).abs() < 1e-9, "{gain:?}: {}", weight(gain));
+        };
+        check(None, 1.0);
+        check(Some(30.0), 1.0);
+        check(Some(-30.0), 1.0);
+        check(Some(100.0), 1.5);
+        check(Some(1000.0), 2.0);
+        check(Some(-100.0), 0.75);
+        check(Some(-1000.0), 0.5);
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::with(vec![hex(), square()]).await;
+        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let mut daemon = CurriculumIntegration::new(Config::default(), ports);
+        let (cx, _probe) = bed.cx::<CurriculumIntegration>();
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 0, "everybody weighs 1");
+        evaluated(&bed, hex(), 1, 0, 100.0).await;
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 1);
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 1);
+        let weights = bed.catalogue.curriculum().await.unwrap();
+        let weights: Vec<_> = weights.iter().map(|(config, one, _)| (*config, *one)).collect();
+        assert_eq!(weights, [(hex(), 1.5), (square(), 1.0)]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        stops_in_mid_cycle(&bed, CurriculumIntegration::new(Config::default(), ports)).await;
+    }
 }

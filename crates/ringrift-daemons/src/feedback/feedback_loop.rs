@@ -26,7 +26,7 @@ use crate::{
 pub struct Config {
     /// Most simulations of a full self-play search.
     pub max_simulations: u32,
-    /// Highest temperature of self-play. Source: FEEDBACK_LOOP, exploration up to 2.
+    /// Highest temperature of self-play. Source: `FEEDBACK_LOOP`, exploration up to 2.
     pub max_temperature: f32,
     /// Lowest factor on the learning rate. Source: the same, "learning rate x 0.2".
     pub min_learning_rate_scale: f32,
@@ -187,4 +187,87 @@ fn change(before: &Parameters, after: &Parameters) -> String {
     float("learning rate x", before.learning_rate_scale, after.learning_rate_scale);
     float("window x", before.window_scale, after.window_scale);
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use ringrift_pipeline::ModelId;
+
+    use super::*;
+    use crate::testbed::{Bed, done, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed) -> FeedbackLoop {
+        FeedbackLoop::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+    }
+
+    async fn advise(bed: &Bed, generation: u32, advice: Advice) {
+        let model = ModelId::new(hex(), generation);
+        let reason = format!("{advice:?} of {model}");
+        bed.record(vec![AdviceGiven { config: hex(), model, advice, reason }.into()]).await;
+    }
+
+    fn check(advice: &[Advice], expected: (u32, f32, f32, f32)) {
+        let mut now = Parameters::default();
+        for one in advice {
+            now = follow(&now, *one, &Config::default());
+        }
+        let found = (now.simulations, now.temperature, now.learning_rate_scale, now.window_scale);
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
+        assert!(
+            found.0 == expected.0
+                && close(found.1, expected.1)
+                && close(found.2, expected.2)
+                && close(found.3, expected.3),
+            "{advice:?}: {found:?}"
+        );
+    }
+
+    #[test]
+    fn advice_moves_parameters_within_their_bounds() {
+        use Advice::{Plateau, Progress, Regression};
+        check(&[], (32, 1.0, 1.0, 1.0));
+        check(&[Progress], (32, 1.0, 1.0, 1.0));
+        check(&[Plateau], (48, 1.1, 1.0, 1.25));
+        check(&[Plateau; 20], (128, 1.5, 1.0, 3.0));
+        check(&[Regression], (32, 1.0, 0.5, 1.0));
+        check(&[Regression; 20], (32, 1.0, 0.2, 1.0));
+        check(&[Regression, Progress], (32, 1.0, 0.625, 1.0));
+        check(&[Plateau, Progress], (48, 1.0, 1.0, 1.25));
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<FeedbackLoop>();
+        assert_eq!(done(daemon.cycle(&cx).await).changes, 0);
+        advise(&bed, 1, Advice::Progress).await;
+        assert_eq!(done(daemon.cycle(&cx).await).changes, 0, "nothing to improve");
+        advise(&bed, 2, Advice::Plateau).await;
+        assert_eq!(done(daemon.cycle(&cx).await).changes, 1);
+        assert_eq!(done(daemon.cycle(&cx).await).changes, 1);
+        let row = bed.catalogue.parameters(hex()).await.unwrap().unwrap();
+        assert_eq!(row.parameters.simulations, 48);
+        assert_eq!(
+            row.reason,
+            "Plateau of hex8_2p-m0002: simulations 32 to 48, temperature 1.00 to 1.10, \
+             window x 1.00 to 1.25"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_restart_does_not_apply_advice_twice() {
+        let bed = Bed::new().await;
+        let (cx, _probe) = bed.cx::<FeedbackLoop>();
+        advise(&bed, 1, Advice::Regression).await;
+        done(daemon(&bed).cycle(&cx).await);
+        assert_eq!(done(daemon(&bed).cycle(&cx).await).changes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        advise(&bed, 1, Advice::Plateau).await;
+        stops_in_mid_cycle(&bed, daemon(&bed)).await;
+    }
 }

@@ -203,3 +203,105 @@ fn facts_of(
         encoder: report.encoder,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ringrift_pipeline::{BatchState, BlobHash};
+
+    use super::*;
+    use crate::testbed::{Bed, blocked, done, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed, mode: &str) -> AutoExport {
+        let shop = bed.workshop(mode);
+        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        AutoExport::new(Config::default(), ports)
+    }
+
+    async fn accepted(bed: &Bed, games: &[&str]) -> BlobHash {
+        let batch = bed.batch(hex(), games).await;
+        let ids: Vec<String> = games.iter().map(|game| (*game).to_owned()).collect();
+        let count = u32::try_from(ids.len()).unwrap();
+        let accepted = BatchAccepted { batch: batch.clone(), config: hex(), games: count, ids };
+        bed.record(vec![accepted.into()]).await;
+        batch
+    }
+
+    async fn export_all(bed: &Bed, mode: &str) -> AutoExport {
+        let mut daemon = daemon(bed, mode);
+        let (cx, _probe) = bed.cx::<AutoExport>();
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            bed.catalogue.unexported(hex(), 9).await.unwrap().is_empty()
+        })
+        .await;
+        daemon
+    }
+
+    #[tokio::test]
+    async fn several_batches_become_one_file_once() {
+        let bed = Bed::new().await;
+        accepted(&bed, &["a", "b"]).await;
+        accepted(&bed, &["c"]).await;
+        let mut daemon = export_all(&bed, "honest").await;
+        let files = bed.catalogue.samples(hex(), 9).await.unwrap();
+        assert_eq!(files.iter().map(|file| (file.rows, file.games)).collect::<Vec<_>>(), [(90, 3)]);
+        let (facts, (cx, _probe)) = (bed.facts().await, bed.cx::<AutoExport>());
+        assert_eq!(done(daemon.cycle(&cx).await).exporting, 0);
+        assert_eq!(bed.facts().await, facts, "a second cycle finds nothing to do");
+    }
+
+    #[tokio::test]
+    async fn games_that_were_not_replayed_are_not_exported() {
+        let bed = Bed::new().await;
+        bed.batch(hex(), &["a"]).await;
+        let mut daemon = daemon(&bed, "honest");
+        let (cx, _probe) = bed.cx::<AutoExport>();
+        assert_eq!(done(daemon.cycle(&cx).await).exporting, 0);
+    }
+
+    #[tokio::test]
+    async fn one_bad_batch_does_not_hold_up_the_others() {
+        let bed = Bed::new().await;
+        let gone = accepted(&bed, &["a"]).await;
+        accepted(&bed, &["b"]).await;
+        let path = bed.blobs.path_of(&gone).await.unwrap().unwrap();
+        fs_err::remove_file(path).unwrap();
+        export_all(&bed, "honest").await;
+        let row = bed.catalogue.batch(&gone).await.unwrap().unwrap();
+        assert_eq!(row.state, BatchState::Rejected);
+        assert!(row.reason.unwrap().starts_with("no samples can be made of it: the input"));
+        assert_eq!(bed.catalogue.samples(hex(), 9).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_lies_degrades_and_nothing_is_taken_in() {
+        let bed = Bed::new().await;
+        accepted(&bed, &["a"]).await;
+        let mut daemon = daemon(&bed, "wrong-hash");
+        let (cx, _probe) = bed.cx::<AutoExport>();
+        let mut last = Status::default();
+        while daemon.health(&last) == Health::Healthy {
+            last = done(daemon.cycle(&cx).await);
+            bed.woken().await;
+        }
+        assert!(bed.catalogue.samples(hex(), 9).await.unwrap().is_empty());
+        assert!(bed.blobs.depot().list().unwrap().len() == 1, "only the batch");
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_starts_nothing() {
+        let bed = Bed::new().await;
+        accepted(&bed, &["a"]).await;
+        let obstacle = crate::Obstacle { reason: "full".into(), needs: "room".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        let (cx, _probe) = bed.cx::<AutoExport>();
+        assert_eq!(blocked(daemon(&bed, "honest").cycle(&cx).await), "full; needs room");
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        accepted(&bed, &["a"]).await;
+        let daemon = daemon(&bed, "honest");
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}

@@ -243,3 +243,122 @@ fn verdict(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, blocked, done, hex, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed, mode: &str) -> DataConsolidation {
+        let shop = bed.workshop(mode);
+        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        DataConsolidation::new(Config::default(), ports)
+    }
+
+    async fn state(bed: &Bed, batch: &BlobHash) -> (BatchState, String) {
+        let row = bed.catalogue.batch(batch).await.unwrap().unwrap();
+        (row.state, row.reason.unwrap_or_default())
+    }
+
+    async fn consolidate(bed: &Bed, mode: &str) -> DataConsolidation {
+        let mut daemon = daemon(bed, mode);
+        let (cx, _probe) = bed.cx::<DataConsolidation>();
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            let left = bed.catalogue.batches(hex(), BatchState::Committed, 9).await.unwrap();
+            left.is_empty()
+        })
+        .await;
+        daemon
+    }
+
+    #[tokio::test]
+    async fn games_count_once_wherever_they_come_from() {
+        let bed = Bed::new().await;
+        let good = bed.batch(hex(), &["a", "b"]).await;
+        let half_known = bed.batch(hex(), &["b", "c"]).await;
+        let doubled = bed.batch(hex(), &["d", "d"]).await;
+        let fresh = bed.batch(hex(), &["c"]).await;
+        consolidate(&bed, "honest").await;
+        assert_eq!(state(&bed, &good).await.0, BatchState::Accepted);
+        assert_eq!(state(&bed, &fresh).await.0, BatchState::Accepted);
+        let (refused, why) = state(&bed, &half_known).await;
+        assert_eq!(refused, BatchState::Rejected);
+        let expected =
+            format!("1 of its 2 games count already, the first is b in the batch {good}");
+        assert_eq!(why, expected);
+        let (refused, why) = state(&bed, &doubled).await;
+        assert_eq!(refused, BatchState::Rejected);
+        assert_eq!(why, "only 1 of its 2 games are different ones");
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        bed.batch(hex(), &["a", "b"]).await;
+        let mut daemon = consolidate(&bed, "honest").await;
+        let (facts, (cx, _probe)) = (bed.facts().await, bed.cx::<DataConsolidation>());
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.accepted, status.games, status.checking), (1, 2, 0));
+        assert_eq!(bed.facts().await, facts);
+    }
+
+    #[tokio::test]
+    async fn a_game_that_does_not_replay_refuses_its_batch_with_the_sentence() {
+        let bed = Bed::new().await;
+        let batch = bed.batch(hex(), &["a"]).await;
+        consolidate(&bed, "finds-fault").await;
+        let (refused, why) = state(&bed, &batch).await;
+        assert_eq!(refused, BatchState::Rejected);
+        assert_eq!(why, "game 3, move 17: no such move");
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_gone_is_refused_and_the_others_are_not() {
+        let bed = Bed::new().await;
+        let gone = bed.batch(hex(), &["a"]).await;
+        let good = bed.batch(hex(), &["b"]).await;
+        let path = bed.blobs.path_of(&gone).await.unwrap().unwrap();
+        fs_err::remove_file(path).unwrap();
+        consolidate(&bed, "honest").await;
+        let (refused, why) = state(&bed, &gone).await;
+        assert_eq!(refused, BatchState::Rejected);
+        assert!(why.contains("is not in the store"), "{why}");
+        assert_eq!(state(&bed, &good).await.0, BatchState::Accepted);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_fails_degrades_and_refuses_nothing() {
+        let bed = Bed::new().await;
+        let batch = bed.batch(hex(), &["a"]).await;
+        let mut daemon = daemon(&bed, "fails");
+        let (cx, _probe) = bed.cx::<DataConsolidation>();
+        let mut last = Status::default();
+        while daemon.health(&last) == Health::Healthy {
+            last = done(daemon.cycle(&cx).await);
+            bed.woken().await;
+        }
+        let Health::Degraded(sentence) = daemon.health(&last) else { panic!("no sentence") };
+        assert!(sentence.starts_with("failed 1 times in a row"), "{sentence}");
+        assert_eq!(state(&bed, &batch).await.0, BatchState::Committed);
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_starts_nothing() {
+        let bed = Bed::new().await;
+        bed.batch(hex(), &["a"]).await;
+        let obstacle = crate::Obstacle { reason: "full".into(), needs: "room".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        let mut daemon = daemon(&bed, "honest");
+        let (cx, _probe) = bed.cx::<DataConsolidation>();
+        assert_eq!(blocked(daemon.cycle(&cx).await), "full; needs room");
+        assert_eq!(daemon.runs.at_work(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        bed.batch(hex(), &["a"]).await;
+        let daemon = daemon(&bed, "honest");
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}

@@ -27,7 +27,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// A config whose stage and content stand still for longer degrades our health. Source:
-    /// DATA_PIPELINE, its limit of 1800 s for the short stages; on one machine the long ones are no
+    /// `DATA_PIPELINE`, its limit of 1800 s for the short stages; on one machine the long ones are no
     /// longer than that.
     #[serde(with = "crate::seconds")]
     pub stage_limit: Duration,
@@ -178,3 +178,66 @@ pub async fn stage_view(
 
 /// Batches that are counted; more are "many".
 const MOST_COUNTED: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{
+        Bed, candidate, done, evaluated, hex, samples, stops_in_mid_cycle, window,
+    };
+
+    fn daemon(bed: &Bed) -> DataPipeline {
+        DataPipeline::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+    }
+
+    #[tokio::test]
+    async fn the_stage_follows_the_catalogue_and_nothing_is_written() {
+        let bed = Bed::new().await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<DataPipeline>();
+        let mut stage = async || {
+            let facts = bed.facts().await;
+            let found = done(daemon.cycle(&cx).await).configs["hex8_2p"].stage;
+            assert_eq!(bed.facts().await, facts);
+            found
+        };
+        assert_eq!(stage().await, Stage::Idle);
+        bed.champion(hex()).await;
+        assert_eq!(stage().await, Stage::Selfplay);
+        bed.batch(hex(), &["a"]).await;
+        assert_eq!(stage().await, Stage::Consolidation);
+        let file = samples(&bed, hex(), "one", 120).await;
+        assert_eq!(stage().await, Stage::Combination);
+        window(&bed, hex(), &[file], 120).await;
+        assert_eq!(stage().await, Stage::Training);
+        candidate(&bed, hex(), 1).await;
+        assert_eq!(stage().await, Stage::Evaluation);
+        evaluated(&bed, hex(), 1, 0, 100.0).await;
+        assert_eq!(stage().await, Stage::Promotion);
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_stands_still_degrades() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let mut daemon = daemon(&bed);
+        let (cx, _probe) = bed.cx::<DataPipeline>();
+        let fresh = done(daemon.cycle(&cx).await);
+        assert_eq!(daemon.health(&fresh), Health::Healthy);
+        let since = &mut daemon.since.get_mut(&hex()).unwrap().2;
+        *since = since.checked_sub(Duration::from_mins(31)).unwrap();
+        let old = done(daemon.cycle(&cx).await);
+        let Health::Degraded(sentence) = daemon.health(&old) else { panic!("healthy") };
+        assert!(sentence.starts_with("hex8_2p stands in selfplay for 186"), "{sentence}");
+        // A game is enough to be alive.
+        bed.batch(hex(), &["a"]).await;
+        let alive = done(daemon.cycle(&cx).await);
+        assert_eq!(daemon.health(&alive), Health::Healthy);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_is_noticed() {
+        let bed = Bed::new().await;
+        stops_in_mid_cycle(&bed, daemon(&bed)).await;
+    }
+}

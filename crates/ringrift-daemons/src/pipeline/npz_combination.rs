@@ -239,3 +239,118 @@ fn scaled(rows: u64, scale: f32) -> u64 {
     let scaled = (rows as f64 * f64::from(scale)) as u64;
     scaled.max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, blocked, candidate, done, hex, samples, stops_in_mid_cycle};
+
+    fn daemon(bed: &Bed, mode: &str) -> NpzCombination {
+        let shop = bed.workshop(mode);
+        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        NpzCombination::new(Config { min_new_rows: 100, max_rows: 1_000 }, ports)
+    }
+
+    #[test]
+    fn a_window_is_made_of_the_newest_files_oldest_first() {
+        let file = |position: u64, rows: u64| SamplesRow {
+            hash: ringrift_pipeline::BlobHash(position.to_string()),
+            config: hex(),
+            rows,
+            games: 1,
+            bytes: 1,
+            encoder: String::new(),
+            position,
+            created_ms: 0,
+        };
+        let files = [file(4, 50), file(3, 40), file(2, 30), file(1, 20)];
+        let check = |max_rows, expected: &[u64]| {
+            let found: Vec<u64> =
+                newest_files(&files, max_rows).iter().map(|file| file.position).collect();
+            assert_eq!(found, expected, "{max_rows}");
+        };
+        check(1, &[4]);
+        check(50, &[4]);
+        check(51, &[3, 4]);
+        check(1_000, &[1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_window_waits_for_rows_and_for_somebody_to_read_it() {
+        assert!(enough(100, 100).is_open());
+        assert!(!enough(99, 100).is_open());
+        assert!(in_time(false, 0).is_open());
+        assert!(!in_time(true, 0).is_open());
+        assert!(!in_time(false, 1).is_open());
+    }
+
+    #[test]
+    fn the_window_scales_with_the_parameters() {
+        assert_eq!(scaled(1_000, 1.25), 1_250);
+        assert_eq!(scaled(1_000, 0.0), 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::new().await;
+        let mut daemon = daemon(&bed, "honest");
+        let (cx, _probe) = bed.cx::<NpzCombination>();
+        samples(&bed, hex(), "one", 60).await;
+        assert_eq!(done(daemon.cycle(&cx).await).combining, 0, "too few");
+        samples(&bed, hex(), "two", 60).await;
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            !bed.catalogue.windows(hex(), 1).await.unwrap().is_empty()
+        })
+        .await;
+        let facts = bed.facts().await;
+        assert_eq!(done(daemon.cycle(&cx).await).combining, 0);
+        assert_eq!(bed.facts().await, facts);
+        let window = bed.catalogue.windows(hex(), 1).await.unwrap().remove(0);
+        assert_eq!(window.samples.len(), 2);
+        samples(&bed, hex(), "three", 120).await;
+        assert_eq!(done(daemon.cycle(&cx).await).combining, 1, "new rows make a new window");
+    }
+
+    #[tokio::test]
+    async fn no_window_is_made_while_a_candidate_waits() {
+        let bed = Bed::new().await;
+        samples(&bed, hex(), "one", 600).await;
+        candidate(&bed, hex(), 1).await;
+        let (cx, _probe) = bed.cx::<NpzCombination>();
+        assert_eq!(done(daemon(&bed, "honest").cycle(&cx).await).combining, 0);
+        let (gate, _) = bed.catalogue.gate("NPZ_COMBINATION", Some(hex())).await.unwrap().unwrap();
+        assert_eq!(gate.reason, "a candidate waits for its verdict");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_fails_degrades() {
+        let bed = Bed::new().await;
+        samples(&bed, hex(), "one", 600).await;
+        let mut daemon = daemon(&bed, "fails");
+        let (cx, _probe) = bed.cx::<NpzCombination>();
+        let mut last = Status::default();
+        while daemon.health(&last) == Health::Healthy {
+            last = done(daemon.cycle(&cx).await);
+            bed.woken().await;
+        }
+        assert!(bed.catalogue.windows(hex(), 1).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_starts_nothing() {
+        let bed = Bed::new().await;
+        samples(&bed, hex(), "one", 600).await;
+        let obstacle = crate::Obstacle { reason: "full".into(), needs: "room".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        let (cx, _probe) = bed.cx::<NpzCombination>();
+        assert_eq!(blocked(daemon(&bed, "honest").cycle(&cx).await), "full; needs room");
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        samples(&bed, hex(), "one", 600).await;
+        let daemon = daemon(&bed, "honest");
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}

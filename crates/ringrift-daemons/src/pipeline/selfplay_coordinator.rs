@@ -27,7 +27,7 @@ pub struct Config {
     /// Least share of a config, as a share of an even split.
     pub floor: f64,
     /// Below so many games a config's need is doubled, below a tenth of it trebled. Source:
-    /// SELFPLAY_COORDINATOR, "starvation", its 1000 games scaled to one machine.
+    /// `SELFPLAY_COORDINATOR`, "starvation", its 1000 games scaled to one machine.
     pub starving_below: u64,
     /// A config without new games for so long counts double. Source: the same, "staleness", its 4 h
     /// scaled to a loop that turns in minutes.
@@ -184,4 +184,52 @@ fn reason(needs: &BTreeMap<GameConfig, Need>, config: &Config) -> String {
         })
         .collect();
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, done, hex, square, stops_in_mid_cycle};
+
+    fn check(hex_need: (u64, f64, Option<i64>), square_need: (u64, f64, Option<i64>), share: f64) {
+        let need = |(games, weight, idle_ms)| Need { games, weight, idle_ms };
+        let needs = [(hex(), need(hex_need)), (square(), need(square_need))].into();
+        let shares = split(&needs, &Config::default());
+        assert!((shares[&hex()] - share).abs() < 1e-9, "{shares:?}");
+        assert!((shares.values().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+    }
+
+    #[test]
+    fn shares_follow_need_above_a_floor() {
+        let calm = (1000, 1.0, Some(0));
+        check(calm, calm, 0.5);
+        // An eighth each is the floor; the other three quarters go by need.
+        check((1000, 2.0, Some(0)), calm, 0.125 + 0.75 * 2.0 / 3.0);
+        check((0, 1.0, None), calm, 0.125 + 0.75 * 3.0 / 4.0);
+        check((100, 1.0, Some(0)), calm, 0.125 + 0.75 * 2.0 / 3.0);
+        check((1000, 1.0, Some(3_600_000)), calm, 0.125 + 0.75 * 2.0 / 3.0);
+        // Weights beyond their range are cut.
+        check((1000, 100.0, Some(0)), calm, 0.125 + 0.75 * 2.0 / 3.0);
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::with(vec![hex(), square()]).await;
+        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let mut daemon = SelfplayCoordinator::new(Config::default(), ports);
+        let (cx, _probe) = bed.cx::<SelfplayCoordinator>();
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 1);
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 1);
+        bed.batch(hex(), &["a"; 40]).await;
+        assert_eq!(done(daemon.cycle(&cx).await).updates, 2, "one config is less hungry now");
+        let shares = bed.catalogue.allocation().await.unwrap();
+        assert!(shares[0].share < shares[1].share, "{shares:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        stops_in_mid_cycle(&bed, SelfplayCoordinator::new(Config::default(), ports)).await;
+    }
 }

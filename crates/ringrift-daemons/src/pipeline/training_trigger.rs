@@ -395,3 +395,164 @@ fn facts_of(
     };
     Ok((trained, created))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{Bed, blocked, candidate, done, hex, samples, stops_in_mid_cycle, window};
+
+    fn daemon(bed: &Bed, mode: &str) -> TrainingTrigger {
+        let ports = (
+            bed.catalogue.clone(),
+            bed.blobs.clone(),
+            bed.workshop(mode),
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
+        TrainingTrigger::new(Config { min_new_rows: 100, ..Config::default() }, ports)
+    }
+
+    async fn due(bed: &Bed) {
+        bed.champion(hex()).await;
+        let file = samples(bed, hex(), "one", 120).await;
+        window(bed, hex(), &[file], 120).await;
+    }
+
+    async fn run(bed: &Bed, mode: &str) -> WorkRow {
+        let mut daemon = daemon(bed, mode);
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            let counts = bed.catalogue.work_counts(WorkKind::Train, None).await.unwrap();
+            counts.done + counts.dead > 0
+        })
+        .await;
+        bed.catalogue.works(None, 1).await.unwrap().remove(0)
+    }
+
+    #[test]
+    fn a_training_is_due_when_rows_are_new_and_nobody_waits() {
+        let row = WindowRow {
+            hash: ringrift_pipeline::BlobHash("w".into()),
+            config: hex(),
+            rows: 500,
+            games: 10,
+            bytes: 1,
+            samples: Vec::new(),
+            newest_samples: 1,
+            trained: false,
+            position: 1,
+            created_ms: 0,
+        };
+        let ready =
+            Due { training: false, candidate: None, new_rows: 100, unread: 130, window: Some(row) };
+        let check = |due: Due, code: Option<&str>| match (is_due(&due, 100), code) {
+            (Gate::Allow, None) => {}
+            (Gate::Deny { code, .. }, Some(expected)) => assert_eq!(code, expected),
+            (gate, code) => panic!("{gate:?}, not {code:?}"),
+        };
+        check(ready.clone(), None);
+        check(Due { training: true, ..ready.clone() }, Some("in_work"));
+        check(Due { candidate: Some(ModelId::new(hex(), 1)), ..ready.clone() }, Some("candidate"));
+        check(Due { new_rows: 99, ..ready.clone() }, Some(NEEDS_ROWS));
+        check(Due { window: None, ..ready }, Some(NEEDS_ROWS));
+    }
+
+    #[tokio::test]
+    async fn model_0_is_installed_once_and_follows_from_the_seed() {
+        let mut weights = Vec::new();
+        for _ in 0..2 {
+            let bed = Bed::new().await;
+            let mut daemon = daemon(&bed, "honest");
+            let (cx, _probe) = bed.cx::<TrainingTrigger>();
+            bed.cycle_until(&mut daemon, &cx, async |_| {
+                bed.catalogue.champion(hex()).await.unwrap().is_some()
+            })
+            .await;
+            assert_eq!(bed.topics().await, ["model.created", "champion.installed"]);
+            done(daemon.cycle(&cx).await);
+            assert_eq!(bed.facts().await, 2, "a second cycle finds nothing to do");
+            weights.push(bed.catalogue.champion(hex()).await.unwrap().unwrap().model.weights);
+        }
+        assert_eq!(weights[0], weights[1]);
+    }
+
+    #[tokio::test]
+    async fn a_training_and_its_candidate_are_one_append() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        let item = run(&bed, "honest").await;
+        assert_eq!(item.state, WorkState::Done);
+        assert_eq!(item.reason, "120 of the window's 120 rows are new (at least 100)");
+        let topics = bed.topics().await;
+        let expected = ["work.completed", "training.completed", "model.created"];
+        assert_eq!(topics[topics.len() - 3..], expected);
+        let model = bed.catalogue.candidates(hex()).await.unwrap().remove(0);
+        assert_eq!((model.generation, model.parent), (1, Some(ModelId::new(hex(), 0))));
+        // The window is used up, the candidate waits: nothing more to do.
+        let facts = bed.facts().await;
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        done(daemon(&bed, "honest").cycle(&cx).await);
+        assert_eq!(bed.facts().await, facts);
+    }
+
+    #[tokio::test]
+    async fn a_later_attempt_goes_on_from_the_checkpoint() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        let item = run(&bed, "dies-at-half").await;
+        assert_eq!((item.state, item.attempt), (WorkState::Done, 2));
+        assert!(bed.topics().await.contains(&"training.checkpointed".to_owned()));
+        let model = bed.catalogue.candidates(hex()).await.unwrap().remove(0);
+        let path = bed.blobs.path_of(&model.weights).await.unwrap().unwrap();
+        let text = fs_err::read_to_string(path).unwrap();
+        assert!(text.contains("at half of"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_trainer_that_did_less_than_it_says_trains_nothing_and_degrades() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        let item = run(&bed, "lazy").await;
+        assert_eq!(item.state, WorkState::Dead);
+        assert_eq!(item.error.unwrap(), "the worker lied: 1 steps, where 600 were asked for");
+        assert!(bed.catalogue.candidates(hex()).await.unwrap().is_empty());
+        assert!(!bed.catalogue.windows(hex(), 1).await.unwrap()[0].trained);
+        // Not again at once.
+        let mut daemon = daemon(&bed, "honest");
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!(status.waiting["hex8_2p"], "the last 1 items of kind train failed for good");
+        bed.pass_time(Duration::from_mins(1));
+        assert_eq!(done(daemon.cycle(&cx).await).items.held, 1);
+    }
+
+    #[tokio::test]
+    async fn a_candidate_that_waits_is_the_stored_reason() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        candidate(&bed, hex(), 1).await;
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        done(daemon(&bed, "honest").cycle(&cx).await);
+        let (gate, _) = bed.catalogue.gate("TRAINING_TRIGGER", Some(hex())).await.unwrap().unwrap();
+        assert_eq!(gate.reason, "hex8_2p-m0001 waits for its verdict");
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_asks_for_nothing() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        let obstacle = crate::Obstacle { reason: "full".into(), needs: "room".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        assert_eq!(blocked(daemon(&bed, "honest").cycle(&cx).await), "full");
+        assert!(bed.catalogue.open_works().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        due(&bed).await;
+        let daemon = daemon(&bed, "honest");
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}

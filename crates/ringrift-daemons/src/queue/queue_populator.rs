@@ -262,3 +262,127 @@ fn fast(full: u32, share: f32) -> u32 {
     let fast = (full as f32 * share).round() as u32;
     fast.clamp(1, full.max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use ringrift_pipeline::WorkFailed;
+
+    use super::*;
+    use crate::{
+        Obstacle,
+        testbed::{Bed, blocked, done, hex, square, stops_in_mid_cycle},
+    };
+
+    fn daemon(bed: &Bed, config: Config) -> QueuePopulator {
+        let shop = bed.workshop("honest");
+        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        QueuePopulator::new(config, ports)
+    }
+
+    #[test]
+    fn who_is_furthest_behind_its_share_is_next() {
+        let check = |shares: &[(GameConfig, f64)], recent: &[GameConfig], expected| {
+            assert_eq!(most_behind(&shares.iter().copied().collect(), recent), expected);
+        };
+        let even = [(hex(), 0.5), (square(), 0.5)];
+        check(&[], &[], None);
+        check(&even, &[], Some(square()));
+        check(&even, &[hex()], Some(square()));
+        check(&even, &[square()], Some(hex()));
+        check(&[(hex(), 0.75), (square(), 0.25)], &[hex(), square()], Some(hex()));
+        check(&[(hex(), 0.75), (square(), 0.25)], &[hex(), hex(), hex()], Some(square()));
+        check(&[(hex(), 1.0)], &[hex(), hex()], Some(hex()));
+    }
+
+    #[test]
+    fn self_play_rests_when_its_rows_cannot_be_used() {
+        assert!(enough_rows(99, false, 100).is_open());
+        assert!(!enough_rows(100, false, 100).is_open());
+        assert!(enough_rows(100, true, 100).is_open(), "a training waits for rows");
+    }
+
+    #[test]
+    fn a_fast_search_has_at_least_one_simulation() {
+        assert_eq!(fast(32, 0.25), 8);
+        assert_eq!(fast(1, 0.25), 1);
+        assert_eq!(fast(8, 2.0), 8);
+    }
+
+    #[tokio::test]
+    async fn a_second_cycle_finds_nothing_to_do() {
+        let bed = Bed::with(vec![hex(), square()]).await;
+        let mut daemon = daemon(&bed, Config { waiting_per_slot: 2, ..Config::default() });
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 0, "nobody can play yet");
+        bed.champion(hex()).await;
+        bed.champion(square()).await;
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 4);
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 4);
+        let open = bed.catalogue.open_works().await.unwrap();
+        let of = |config| open.iter().filter(|item| item.config == config).count();
+        assert_eq!((of(hex()), of(square())), (2, 2));
+        let seeds: std::collections::BTreeSet<u64> = open
+            .iter()
+            .map(|item| match &item.job {
+                Job::Selfplay(job) => job.seed,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(seeds.len(), 4, "no two items play the same games");
+    }
+
+    #[tokio::test]
+    async fn a_config_that_is_ahead_rests_with_a_stored_sentence() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        bed.batch(hex(), &["a", "b"]).await;
+        let mut daemon = daemon(&bed, Config { max_unused_rows: 60, ..Config::default() });
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 0);
+        let (gate, _) = bed.catalogue.gate("QUEUE_POPULATOR", Some(hex())).await.unwrap().unwrap();
+        assert_eq!(gate.code, "ahead");
+        assert_eq!(gate.reason, "60 rows wait for a training, 60 are enough");
+        // A training that waits for rows is the one reason to go on.
+        let needs = Gate::deny(NEEDS_ROWS, "60 of 100 rows", "more games");
+        tell(&bed.catalogue, &needs, TrainingTrigger::ID, Some(hex()), 1).await.unwrap();
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 2);
+    }
+
+    #[tokio::test]
+    async fn broken_workers_are_not_fed_at_once() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let mut daemon = daemon(&bed, Config::default());
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        done(daemon.cycle(&cx).await);
+        for item in bed.catalogue.open_works().await.unwrap() {
+            let failed = WorkFailed { work: item.id, attempt: 3, error: "no".into(), last: true };
+            bed.record(vec![failed.into()]).await;
+        }
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 2);
+        bed.pass_time(Duration::from_mins(2));
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 4);
+    }
+
+    #[tokio::test]
+    async fn an_obstacle_is_degraded_and_nothing_is_queued() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let mut daemon = daemon(&bed, Config::default());
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        let obstacle = Obstacle { reason: "1 GiB is free".into(), needs: "2 GiB".into() };
+        bed.pressure.set(DaemonId("DISK"), Some(obstacle));
+        assert_eq!(blocked(daemon.cycle(&cx).await), "1 GiB is free; needs 2 GiB");
+        assert!(bed.catalogue.open_works().await.unwrap().is_empty());
+        bed.pressure.set(DaemonId("DISK"), None);
+        assert_eq!(done(daemon.cycle(&cx).await).queued, 2);
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_mid_cycle_leaves_no_fact() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let daemon = daemon(&bed, Config::default());
+        stops_in_mid_cycle(&bed, daemon).await;
+    }
+}
