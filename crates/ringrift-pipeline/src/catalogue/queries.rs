@@ -475,6 +475,16 @@ impl Catalogue {
         .await
     }
 
+    /// Nodes that were handed a model of a config, by name.
+    pub async fn playing_nodes(&self, config: Config) -> Result<Vec<NodeId>, CatalogueError> {
+        self.ask(move |db| {
+            db.prepare_cached("SELECT node FROM distributions WHERE config = ?1 ORDER BY node")?
+                .query_map([config.to_string()], |row| row.get(0).map(NodeId))?
+                .collect()
+        })
+        .await
+    }
+
     /// Parameters in force; none while nobody set any.
     pub async fn parameters(
         &self,
