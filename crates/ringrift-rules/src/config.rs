@@ -219,6 +219,7 @@ impl Seat {
     }
 
     /// The seat that plays after this one among `players` seats.
+    #[must_use]
     pub const fn next(self, players: u8) -> Self {
         if self.0 >= players { Self(1) } else { Self(self.0 + 1) }
     }

@@ -68,6 +68,7 @@ impl Run {
     }
 
     /// The image of the run.
+    #[must_use]
     pub fn permuted(self, symmetry: &Symmetry) -> Self {
         let geometry = symmetry.board().geometry();
         let direction = symmetry.direction(self.axis);

@@ -24,10 +24,6 @@ impl SplitMix64 {
     /// A number below `bound`, by the upper 32 bits of one draw; 0 if `bound` is 0.
     ///
     /// A draw is made even for a bound of one, as in the reference games.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "bounds are lengths of move lists, far below 2^32; the result is below the bound"
-    )]
     pub const fn below(&mut self, bound: usize) -> usize {
         (((self.next_u64() >> 32) * (bound as u64)) >> 32) as usize
     }

@@ -26,14 +26,16 @@ impl State {
         self.all_stacks().filter(move |stack| stack.buries(seat)).map(|stack| stack.cell)
     }
 
-    /// Whether the reference lists a slide here that it then refuses to apply (section 7); such a
-    /// slide is not legal, yet bars fallback and stack strike. For comparison with its records.
+    /// Whether the reference lists an option of a slide here that it then refuses to apply
+    /// (section 7). It is not legal, yet bars fallback and stack strike. For comparison with its
+    /// records.
     pub fn recovery_refused(&self) -> bool {
         self.turn.phase == crate::state::Phase::Movement
             && self.is_recovery_eligible(self.turn.seat)
             && self.line_slides().any(|(_, _, completed)| {
                 let needed = self.config().line_length();
-                !pays_for_all(&completed, needed) && !may_collapse_part(&completed, needed)
+                !pays_for_all(&completed, needed)
+                    || (completed.longest.len() > needed && !may_collapse_part(&completed, needed))
             })
     }
 

@@ -103,6 +103,10 @@ pub(crate) struct Counts {
 
 /// Where in a turn the game is, and what later moves must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, none excludes another"
+)]
 pub(crate) struct Turn {
     pub(crate) seat: Seat,
     pub(crate) phase: Phase,

@@ -211,12 +211,11 @@ impl State {
 
     /// The whole position as text (`games/README.md`, "Digest text").
     pub fn digest_text(&self) -> String {
-        let mut text = match self.outcome() {
-            Some(outcome) => format!("0;game_over;completed;{};0", outcome.winner),
-            None => {
-                let pay = u8::from(self.payment_pending());
-                format!("{};{};active;0;{pay}", self.to_move(), self.phase())
-            }
+        let mut text = if let Some(outcome) = self.outcome() {
+            format!("0;game_over;completed;{};0", outcome.winner)
+        } else {
+            let pay = u8::from(self.payment_pending());
+            format!("{};{};active;0;{pay}", self.to_move(), self.phase())
         };
         let mut separator = '#';
         for seat in self.config().seats() {

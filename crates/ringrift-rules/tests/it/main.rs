@@ -1,0 +1,10 @@
+//! The rules against recorded games of the reference engine, move counts, victory cases, published
+//! vectors and their own invariants.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
+
+mod corpus;
+mod counts;
+mod invariants;
+mod vectors;
+mod victory;

@@ -1,0 +1,1 @@
+//! Published vectors, read in place where they exist.
