@@ -23,6 +23,7 @@ mod claims;
 mod cycle;
 mod ports;
 mod profiles;
+mod ranges;
 mod registry;
 mod retired;
 mod runs;

@@ -1,10 +1,13 @@
 //! All daemons of the loop together, on real files and real processes.
 
-use ringrift_pipeline::{Catalogue, Config, Record, WorkReleased};
+use std::time::Duration;
+
+use ringrift_pipeline::{Catalogue, CheckJob, Config, Job, Record, SeedJob, WorkId, WorkReleased};
+use tokio_util::sync::CancellationToken;
 use warden::{Cx, Daemon, Probe};
 
 use crate::{
-    Workshop,
+    Finished, Obstacle, Order, Report, Running, WorkError, Workshop,
     distribution::model_distribution::ModelDistribution,
     evaluation::{
         auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
@@ -193,4 +196,68 @@ async fn a_result_of_an_item_that_somebody_else_moved_is_void() {
     let committed = bed.catalogue.recent_batches(Some(hex()), 100).await.unwrap();
     let of_this = committed.iter().filter(|batch| batch.work == claimed.id).count();
     assert_eq!(of_this, 1, "played twice, counted once");
+}
+
+fn order(work: &str, games: u32) -> Order {
+    Order {
+        work: WorkId(work.into()),
+        attempt: 1,
+        config: hex(),
+        job: Job::Seed(SeedJob { seed: games.into() }),
+        owner: IdleResource::ID,
+    }
+}
+
+async fn end(mut running: Running) -> Result<Finished, WorkError> {
+    loop {
+        if let Report::End(end) = running.next().await {
+            return end;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_ended_with_a_sentence_and_leaves_no_folder() {
+    let bed = Bed::new().await;
+    let shop = bed.workshop_with("silent", |s| s.silence = Duration::from_millis(300));
+    let stop = CancellationToken::new();
+    let error = end(shop.start(order("seed", 1), &stop)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the worker was ended: it said nothing for 300ms");
+    let left = fs_err::read_dir(bed.the_loop.data.join("work")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_plug_in_replaces_the_worker_of_its_kind_only() {
+    let bed = Bed::new().await;
+    let shop = bed.workshop_with("fails", |s| {
+        let plug_in = vec![s.program[0].clone(), "honest".into()];
+        s.plugins.insert("seed".into(), plug_in);
+    });
+    let stop = CancellationToken::new();
+    end(shop.start(order("seed", 1), &stop)).await.unwrap();
+    let check = Order { job: Job::Check(CheckJob { batches: Vec::new() }), ..order("check", 1) };
+    assert!(matches!(end(shop.start(check, &stop)).await, Err(WorkError::Failed(_))));
+}
+
+#[tokio::test]
+async fn nothing_starts_while_an_obstacle_stands() {
+    let bed = Bed::new().await;
+    let shop = bed.workshop("honest");
+    let obstacle = Obstacle { reason: "1 GiB is free".into(), needs: "2 GiB".into() };
+    bed.pressure.set(IdleResource::ID, Some(obstacle));
+    let error = end(shop.start(order("seed", 1), &CancellationToken::new())).await.unwrap_err();
+    assert_eq!(error, WorkError::Obstacle("1 GiB is free".into()));
+}
+
+#[tokio::test]
+async fn a_dropped_run_ends_its_worker() {
+    let bed = Bed::new().await;
+    let shop = bed.workshop("slow");
+    let mut running = shop.start(order("seed", 1), &CancellationToken::new());
+    assert!(matches!(running.next().await, Report::Progress));
+    assert_eq!(shop.live().len(), 1);
+    drop(running);
+    tokio::time::timeout(Duration::from_secs(10), shop.closed()).await.expect("it ends");
+    assert!(shop.live().is_empty());
 }

@@ -26,11 +26,13 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Score against `random` that is good enough whatever the champion's, 0..=1.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub guard_score: f64,
     /// Elo that a candidate may lose against `random`, compared with the champion. Source:
     /// learning.md, section 4.1, the guard against rock-paper-scissors.
     pub guard_loss: f64,
     /// Least share of different games in a match; fewer mean that it says nothing. Source: the same.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub min_distinct: f64,
 }
 

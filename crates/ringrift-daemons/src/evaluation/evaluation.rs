@@ -26,18 +26,23 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Simulations per decision, both sides.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub simulations: u32,
     /// Elo difference of H0. Source: learning.md, section 4.1, "in the loop: [0, 50]".
     pub elo0: f64,
     /// Elo difference of H1.
     pub elo1: f64,
     /// Rate of false acceptances of H1. Source: the same, limits of 2.94.
+    #[serde(deserialize_with = "crate::ranges::rate")]
     pub alpha: f64,
     /// Rate of false acceptances of H0.
+    #[serde(deserialize_with = "crate::ranges::rate")]
     pub beta: f64,
     /// Most pairs before the test ends undecided. Source: the same, 600 games.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_pairs: u32,
     /// Pairs against the player `random`.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub guard_pairs: u32,
 }
 

@@ -25,8 +25,10 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Elo below the champion that is a regression. Source: `GAUNTLET_FEEDBACK`, "fell by > 50".
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub regression: f64,
     /// Rejected candidates in a row that are a plateau.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub plateau: usize,
 }
 

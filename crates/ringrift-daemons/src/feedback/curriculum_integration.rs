@@ -24,8 +24,10 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Least change of a weight that is worth a fact. Source: `CURRICULUM_INTEGRATION`, "> 0.1".
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub margin: f64,
     /// Gauntlets that are averaged.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub gauntlets: usize,
 }
 

@@ -25,12 +25,16 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most simulations of a full self-play search.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_simulations: u32,
     /// Highest temperature of self-play. Source: `FEEDBACK_LOOP`, exploration up to 2.
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub max_temperature: f32,
     /// Lowest factor on the learning rate. Source: the same, "learning rate x 0.2".
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub min_learning_rate_scale: f32,
     /// Highest factor on the rows of the window.
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub max_window_scale: f32,
 }
 

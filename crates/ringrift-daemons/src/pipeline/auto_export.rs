@@ -27,6 +27,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most batches of one sample file.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_batches_per_file: u32,
 }
 

@@ -31,6 +31,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most batches that one worker replays.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_batches_per_check: u32,
 }
 

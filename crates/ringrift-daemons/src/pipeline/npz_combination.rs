@@ -27,8 +27,10 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Rows since the newest window that make a new one due.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub min_new_rows: u64,
     /// Most rows of a window before the config's own factor.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_rows: u64,
 }
 

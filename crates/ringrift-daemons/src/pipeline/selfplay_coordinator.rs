@@ -23,8 +23,10 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Least change of a share that is worth a fact.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub margin: f64,
     /// Least share of a config, as a share of an even split.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub floor: f64,
     /// Below so many games a config's need is doubled, below a tenth of it trebled. Source:
     /// `SELFPLAY_COORDINATOR`, "starvation", its 1000 games scaled to one machine.

@@ -31,14 +31,19 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Rows that the last training has not seen, for a new one.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub min_new_rows: u64,
     /// Optimiser steps of one training.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub steps: u32,
     /// Samples per step.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub batch: u32,
     /// Highest learning rate of the schedule, before the config's own factor.
+    #[serde(deserialize_with = "crate::ranges::positive")]
     pub learning_rate: f32,
     /// Steps between two checkpoints.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub checkpoint_steps: u32,
 }
 

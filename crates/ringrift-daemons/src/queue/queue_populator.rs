@@ -30,19 +30,25 @@ use crate::{
 pub struct Config {
     /// Items that wait, per worker slot: enough that no core is ever idle, few enough that a new
     /// champion plays at once.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub waiting_per_slot: usize,
     /// Games of one item. Small, so that every core is soon free for what is due.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub games_per_item: u32,
     /// Share of decisions searched in full, 0..=1; only these give policy targets.
+    #[serde(deserialize_with = "crate::ranges::some_share")]
     pub full_share: f32,
     /// Simulations of the other decisions, as a share of a full search.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub fast_share: f32,
     /// Decisions of a game whose move is drawn by temperature.
     pub temperature_moves: u32,
     /// Rows that no training has read, above which a config's self-play rests while no training
     /// waits for rows. Older rows would only leave the window unseen.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_unused_rows: u64,
     /// Most items that one cycle queues.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_queued_per_cycle: usize,
 }
 

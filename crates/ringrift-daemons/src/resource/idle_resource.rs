@@ -26,6 +26,7 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most self-play workers at a time; the workshop's slots bound them as well.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_workers: usize,
 }
 
