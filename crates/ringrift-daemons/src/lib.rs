@@ -18,9 +18,11 @@ pub mod replication;
 pub mod resource;
 pub mod sync;
 
+mod alarms;
 mod blobs;
 mod claims;
 mod cycle;
+mod explain;
 mod ports;
 mod profiles;
 mod ranges;
@@ -35,6 +37,7 @@ mod tests;
 mod workshop;
 
 pub use blobs::Blobs;
+pub use explain::{Sentence, explain};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;

@@ -1,7 +1,12 @@
-//! Category `distribution`.
+//! Category `distribution`: artefacts are handed out.
 
 pub(crate) mod model_distribution;
+pub(crate) mod planned;
 
 use crate::Entry;
 
-pub(crate) const DAEMONS: &[Entry] = &[Entry::of::<model_distribution::ModelDistribution>()];
+pub(crate) const DAEMONS: &[Entry] = &[
+    Entry::planned(&planned::MODEL_SYNC),
+    Entry::of::<model_distribution::ModelDistribution>(),
+    Entry::planned(&planned::DATA_SERVER),
+];

@@ -1,13 +1,15 @@
-//! Category `evaluation`.
+//! Category `evaluation`: from a trained candidate to a verdict.
 
 pub(crate) mod auto_promotion;
 pub(crate) mod evaluation;
 pub(crate) mod gauntlet_feedback;
+pub(crate) mod planned;
 
 use crate::Entry;
 
 pub(crate) const DAEMONS: &[Entry] = &[
-    Entry::of::<auto_promotion::AutoPromotion>(),
     Entry::of::<evaluation::Evaluation>(),
+    Entry::of::<auto_promotion::AutoPromotion>(),
+    Entry::planned(&planned::UNIFIED_PROMOTION),
     Entry::of::<gauntlet_feedback::GauntletFeedback>(),
 ];

@@ -4,7 +4,7 @@ use warden::{DaemonId, Priority, Spec};
 
 use crate::{COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
 
-pub(super) const UNIFIED_PROMOTION: Spec = Spec {
+pub(crate) const UNIFIED_PROMOTION: Spec = Spec {
     id: DaemonId("UNIFIED_PROMOTION"),
     about: "promotes by rating across many opponents",
     priority: Priority::High,

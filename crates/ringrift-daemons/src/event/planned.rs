@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use warden::{DaemonId, Priority, Spec};
 
-use crate::{cycle::EVENT_ROUTER};
+use crate::cycle::EVENT_ROUTER;
 
-pub(super) const CROSS_PROCESS_POLLER: Spec = Spec {
+pub(crate) const CROSS_PROCESS_POLLER: Spec = Spec {
     id: DaemonId("CROSS_PROCESS_POLLER"),
     about: "takes in the facts of other processes",
     priority: Priority::High,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use warden::{DaemonId, Priority, Spec};
 
-use crate::{cycle::EVENT_ROUTER};
+use crate::cycle::EVENT_ROUTER;
 
-pub(super) const ARCHITECTURE_FEEDBACK: Spec = Spec {
+pub(crate) const ARCHITECTURE_FEEDBACK: Spec = Spec {
     id: DaemonId("ARCHITECTURE_FEEDBACK"),
     about: "shares training time between architectures",
     priority: Priority::Medium,

@@ -6,7 +6,7 @@ use warden::{DaemonId, Priority, Spec};
 
 use crate::{COORDINATOR_FULL, EPHEMERAL, SELFPLAY_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
 
-pub(super) const QUEUE_MONITOR: Spec = Spec {
+pub(crate) const QUEUE_MONITOR: Spec = Spec {
     id: DaemonId("QUEUE_MONITOR"),
     about: "watches the depth of every queue",
     priority: Priority::Medium,
@@ -15,7 +15,7 @@ pub(super) const QUEUE_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const QUALITY_MONITOR: Spec = Spec {
+pub(crate) const QUALITY_MONITOR: Spec = Spec {
     id: DaemonId("QUALITY_MONITOR"),
     about: "rates the newest games",
     priority: Priority::Medium,
@@ -25,7 +25,7 @@ pub(super) const QUALITY_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const MODEL_PERFORMANCE_WATCHDOG: Spec = Spec {
+pub(crate) const MODEL_PERFORMANCE_WATCHDOG: Spec = Spec {
     id: DaemonId("MODEL_PERFORMANCE_WATCHDOG"),
     about: "notices a champion that got weaker",
     priority: Priority::Medium,
@@ -35,7 +35,7 @@ pub(super) const MODEL_PERFORMANCE_WATCHDOG: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const CLUSTER_MONITOR: Spec = Spec {
+pub(crate) const CLUSTER_MONITOR: Spec = Spec {
     id: DaemonId("CLUSTER_MONITOR"),
     about: "asks every node how it is",
     priority: Priority::Medium,
@@ -45,7 +45,7 @@ pub(super) const CLUSTER_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const CLUSTER_WATCHDOG: Spec = Spec {
+pub(crate) const CLUSTER_WATCHDOG: Spec = Spec {
     id: DaemonId("CLUSTER_WATCHDOG"),
     about: "finds nodes that produce nothing",
     priority: Priority::High,
@@ -56,7 +56,7 @@ pub(super) const CLUSTER_WATCHDOG: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const COORDINATOR_HEALTH_MONITOR: Spec = Spec {
+pub(crate) const COORDINATOR_HEALTH_MONITOR: Spec = Spec {
     id: DaemonId("COORDINATOR_HEALTH_MONITOR"),
     about: "watches the coordinators",
     priority: Priority::High,
@@ -64,7 +64,7 @@ pub(super) const COORDINATOR_HEALTH_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const AVAILABILITY_NODE_MONITOR: Spec = Spec {
+pub(crate) const AVAILABILITY_NODE_MONITOR: Spec = Spec {
     id: DaemonId("AVAILABILITY_NODE_MONITOR"),
     about: "probes the nodes layer by layer",
     priority: Priority::High,
@@ -74,7 +74,7 @@ pub(super) const AVAILABILITY_NODE_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const P2P_RECOVERY: Spec = Spec {
+pub(crate) const P2P_RECOVERY: Spec = Spec {
     id: DaemonId("P2P_RECOVERY"),
     about: "brings the peer connection back",
     priority: Priority::Medium,
@@ -84,7 +84,7 @@ pub(super) const P2P_RECOVERY: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const TAILSCALE_HEALTH: Spec = Spec {
+pub(crate) const TAILSCALE_HEALTH: Spec = Spec {
     id: DaemonId("TAILSCALE_HEALTH"),
     about: "keeps the overlay network up",
     priority: Priority::Medium,

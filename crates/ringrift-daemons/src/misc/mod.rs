@@ -1,5 +1,15 @@
-//! Category `misc`.
+//! Category `misc`: what fits nowhere else.
+
+pub(crate) mod planned;
 
 use crate::Entry;
 
-pub(crate) const DAEMONS: &[Entry] = &[];
+pub(crate) const DAEMONS: &[Entry] = &[
+    Entry::planned(&planned::S3_BACKUP),
+    Entry::planned(&planned::DISTILLATION),
+    Entry::planned(&planned::EXTERNAL_DRIVE_SYNC),
+    Entry::planned(&planned::VAST_CPU_PIPELINE),
+    Entry::planned(&planned::P2P_BACKEND),
+    Entry::planned(&planned::P2P_AUTO_DEPLOY),
+    Entry::planned(&planned::METRICS_ANALYSIS),
+];

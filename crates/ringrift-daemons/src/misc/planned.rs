@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon, DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
+use crate::{
+    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER,
+    distribution::model_distribution::ModelDistribution,
+};
 
-const MODEL_DISTRIBUTION: DaemonId = DaemonId("MODEL_DISTRIBUTION");
-
-pub(super) const S3_BACKUP: Spec = Spec {
+pub(crate) const S3_BACKUP: Spec = Spec {
     id: DaemonId("S3_BACKUP"),
     about: "backs up promoted models and facts",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, MODEL_DISTRIBUTION],
+    needs: &[EVENT_ROUTER, ModelDistribution::ID],
     profiles: &[COORDINATOR_FULL],
     period: Duration::from_secs(30),
     ..Spec::DEFAULT
 };
 
-pub(super) const DISTILLATION: Spec = Spec {
+pub(crate) const DISTILLATION: Spec = Spec {
     id: DaemonId("DISTILLATION"),
     about: "distils a champion into a small network",
     priority: Priority::Low,
@@ -27,7 +28,7 @@ pub(super) const DISTILLATION: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const EXTERNAL_DRIVE_SYNC: Spec = Spec {
+pub(crate) const EXTERNAL_DRIVE_SYNC: Spec = Spec {
     id: DaemonId("EXTERNAL_DRIVE_SYNC"),
     about: "mirrors artefacts to an attached drive",
     priority: Priority::Low,
@@ -35,7 +36,7 @@ pub(super) const EXTERNAL_DRIVE_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const VAST_CPU_PIPELINE: Spec = Spec {
+pub(crate) const VAST_CPU_PIPELINE: Spec = Spec {
     id: DaemonId("VAST_CPU_PIPELINE"),
     about: "runs exports on rented processors",
     priority: Priority::Low,
@@ -44,7 +45,7 @@ pub(super) const VAST_CPU_PIPELINE: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const P2P_BACKEND: Spec = Spec {
+pub(crate) const P2P_BACKEND: Spec = Spec {
     id: DaemonId("P2P_BACKEND"),
     about: "speaks to the peers of the cluster",
     priority: Priority::High,
@@ -54,7 +55,7 @@ pub(super) const P2P_BACKEND: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const P2P_AUTO_DEPLOY: Spec = Spec {
+pub(crate) const P2P_AUTO_DEPLOY: Spec = Spec {
     id: DaemonId("P2P_AUTO_DEPLOY"),
     about: "installs the program on new nodes",
     priority: Priority::Medium,
@@ -64,7 +65,7 @@ pub(super) const P2P_AUTO_DEPLOY: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const METRICS_ANALYSIS: Spec = Spec {
+pub(crate) const METRICS_ANALYSIS: Spec = Spec {
     id: DaemonId("METRICS_ANALYSIS"),
     about: "finds trends and anomalies in the figures",
     priority: Priority::Medium,

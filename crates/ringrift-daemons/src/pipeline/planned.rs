@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon, DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
+use crate::{
+    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER, pipeline::data_pipeline::DataPipeline,
+};
 
-const DATA_PIPELINE: DaemonId = DaemonId("DATA_PIPELINE");
-
-pub(super) const CONTINUOUS_TRAINING_LOOP: Spec = Spec {
+pub(crate) const CONTINUOUS_TRAINING_LOOP: Spec = Spec {
     id: DaemonId("CONTINUOUS_TRAINING_LOOP"),
     about: "drives one machine through its configs in turn",
     priority: Priority::Medium,
@@ -17,7 +17,7 @@ pub(super) const CONTINUOUS_TRAINING_LOOP: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const TOURNAMENT_DAEMON: Spec = Spec {
+pub(crate) const TOURNAMENT_DAEMON: Spec = Spec {
     id: DaemonId("TOURNAMENT_DAEMON"),
     about: "plays ladders and calibrates the rulers",
     priority: Priority::Medium,
@@ -27,16 +27,16 @@ pub(super) const TOURNAMENT_DAEMON: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const CASCADE_TRAINING: Spec = Spec {
+pub(crate) const CASCADE_TRAINING: Spec = Spec {
     id: DaemonId("CASCADE_TRAINING"),
     about: "starts many-player models from two-player ones",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, DATA_PIPELINE],
+    needs: &[EVENT_ROUTER, DataPipeline::ID],
     period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };
 
-pub(super) const PER_ORCHESTRATOR: Spec = Spec {
+pub(crate) const PER_ORCHESTRATOR: Spec = Spec {
     id: DaemonId("PER_ORCHESTRATOR"),
     about: "keeps account of prioritised replay",
     priority: Priority::Medium,
@@ -45,11 +45,11 @@ pub(super) const PER_ORCHESTRATOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const NNUE_TRAINING: Spec = Spec {
+pub(crate) const NNUE_TRAINING: Spec = Spec {
     id: DaemonId("NNUE_TRAINING"),
     about: "trains small networks for fast search",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, DATA_PIPELINE],
+    needs: &[EVENT_ROUTER, DataPipeline::ID],
     period: Duration::from_hours(1),
     health_interval: Some(Duration::from_hours(1)),
     ..Spec::DEFAULT

@@ -2,14 +2,12 @@
 
 use warden::{DaemonId, Priority, Spec};
 
-use crate::{cycle::EVENT_ROUTER};
+use crate::{cycle::EVENT_ROUTER, health::planned::CLUSTER_MONITOR};
 
-const CLUSTER_MONITOR: DaemonId = DaemonId("CLUSTER_MONITOR");
-
-pub(super) const MULTI_PROVIDER: Spec = Spec {
+pub(crate) const MULTI_PROVIDER: Spec = Spec {
     id: DaemonId("MULTI_PROVIDER"),
     about: "lists the nodes of all providers",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
     ..Spec::DEFAULT
 };

@@ -1,5 +1,20 @@
-//! Category `recovery`.
+//! Category `recovery`: what broke or grows is put right.
+
+pub(crate) mod coordinator_disk_manager;
+pub(crate) mod disk_space_manager;
+pub(crate) mod planned;
 
 use crate::Entry;
 
-pub(crate) const DAEMONS: &[Entry] = &[];
+pub(crate) const DAEMONS: &[Entry] = &[
+    Entry::planned(&planned::RECOVERY_ORCHESTRATOR),
+    Entry::planned(&planned::CACHE_COORDINATION),
+    Entry::planned(&planned::MAINTENANCE),
+    Entry::planned(&planned::ORPHAN_DETECTION),
+    Entry::planned(&planned::DATA_CLEANUP),
+    Entry::of::<disk_space_manager::DiskSpaceManager>(),
+    Entry::of::<coordinator_disk_manager::CoordinatorDiskManager>(),
+    Entry::planned(&planned::INTEGRITY_CHECK),
+    Entry::planned(&planned::AVAILABILITY_RECOVERY_ENGINE),
+    Entry::planned(&planned::CONNECTIVITY_RECOVERY),
+];

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use warden::{DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL, cycle::EVENT_ROUTER};
+use crate::{
+    COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL,
+    cycle::EVENT_ROUTER,
+    health::planned::{AVAILABILITY_NODE_MONITOR, CLUSTER_MONITOR, TAILSCALE_HEALTH},
+};
 
-const AVAILABILITY_NODE_MONITOR: DaemonId = DaemonId("AVAILABILITY_NODE_MONITOR");
-const CLUSTER_MONITOR: DaemonId = DaemonId("CLUSTER_MONITOR");
-const TAILSCALE_HEALTH: DaemonId = DaemonId("TAILSCALE_HEALTH");
-
-pub(super) const RECOVERY_ORCHESTRATOR: Spec = Spec {
+pub(crate) const RECOVERY_ORCHESTRATOR: Spec = Spec {
     id: DaemonId("RECOVERY_ORCHESTRATOR"),
     about: "climbs the ladder of repairs of a node",
     priority: Priority::High,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
     ..Spec::DEFAULT
 };
 
-pub(super) const CACHE_COORDINATION: Spec = Spec {
+pub(crate) const CACHE_COORDINATION: Spec = Spec {
     id: DaemonId("CACHE_COORDINATION"),
     about: "invalidates caches of replaced models",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
     ..Spec::DEFAULT
 };
 
-pub(super) const MAINTENANCE: Spec = Spec {
+pub(crate) const MAINTENANCE: Spec = Spec {
     id: DaemonId("MAINTENANCE"),
     about: "rotates logs and compacts databases",
     priority: Priority::Low,
@@ -35,7 +35,7 @@ pub(super) const MAINTENANCE: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const ORPHAN_DETECTION: Spec = Spec {
+pub(crate) const ORPHAN_DETECTION: Spec = Spec {
     id: DaemonId("ORPHAN_DETECTION"),
     about: "finds game files that no fact names",
     priority: Priority::Low,
@@ -45,7 +45,7 @@ pub(super) const ORPHAN_DETECTION: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const DATA_CLEANUP: Spec = Spec {
+pub(crate) const DATA_CLEANUP: Spec = Spec {
     id: DaemonId("DATA_CLEANUP"),
     about: "quarantines bad game batches",
     priority: Priority::Low,
@@ -54,7 +54,7 @@ pub(super) const DATA_CLEANUP: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const INTEGRITY_CHECK: Spec = Spec {
+pub(crate) const INTEGRITY_CHECK: Spec = Spec {
     id: DaemonId("INTEGRITY_CHECK"),
     about: "replays what the store holds",
     priority: Priority::Medium,
@@ -64,19 +64,19 @@ pub(super) const INTEGRITY_CHECK: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
+pub(crate) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
     id: DaemonId("AVAILABILITY_RECOVERY_ENGINE"),
     about: "recovers nodes that stay away",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, AVAILABILITY_NODE_MONITOR],
+    needs: &[EVENT_ROUTER, AVAILABILITY_NODE_MONITOR.id],
     ..Spec::DEFAULT
 };
 
-pub(super) const CONNECTIVITY_RECOVERY: Spec = Spec {
+pub(crate) const CONNECTIVITY_RECOVERY: Spec = Spec {
     id: DaemonId("CONNECTIVITY_RECOVERY"),
     about: "brings the network of a node back",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, TAILSCALE_HEALTH],
+    needs: &[EVENT_ROUTER, TAILSCALE_HEALTH.id],
     health_interval: Some(Duration::from_mins(1)),
     max_restarts: Some(10),
     ..Spec::DEFAULT

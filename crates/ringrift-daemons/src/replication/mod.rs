@@ -1,4 +1,4 @@
-//! Category `replication`.
+//! Category `replication`: copies are counted; all its types are retired.
 
 use crate::Entry;
 

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon, DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
+use crate::{
+    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER, health::planned::CLUSTER_MONITOR,
+    queue::planned::JOB_SCHEDULER, resource::idle_resource::IdleResource,
+};
 
-const CLUSTER_MONITOR: DaemonId = DaemonId("CLUSTER_MONITOR");
-const IDLE_RESOURCE: DaemonId = DaemonId("IDLE_RESOURCE");
-const JOB_SCHEDULER: DaemonId = DaemonId("JOB_SCHEDULER");
-
-pub(super) const NODE_RECOVERY: Spec = Spec {
+pub(crate) const NODE_RECOVERY: Spec = Spec {
     id: DaemonId("NODE_RECOVERY"),
     about: "restarts nodes that are down",
     priority: Priority::Medium,
@@ -21,32 +20,34 @@ pub(super) const NODE_RECOVERY: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const RESOURCE_OPTIMIZER: Spec = Spec {
+pub(crate) const RESOURCE_OPTIMIZER: Spec = Spec {
     id: DaemonId("RESOURCE_OPTIMIZER"),
     about: "keeps the load of the nodes inside its band",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, JOB_SCHEDULER],
+    needs: &[EVENT_ROUTER, JOB_SCHEDULER.id],
     ..Spec::DEFAULT
 };
 
-pub(super) const UTILIZATION_OPTIMIZER: Spec = Spec {
+pub(crate) const UTILIZATION_OPTIMIZER: Spec = Spec {
     id: DaemonId("UTILIZATION_OPTIMIZER"),
     about: "matches work to the strength of the nodes",
     priority: Priority::High,
-    needs: &[EVENT_ROUTER, IDLE_RESOURCE],
+    needs: &[EVENT_ROUTER, IdleResource::ID],
     profiles: &[TRAINING_FULL],
+    period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };
 
-pub(super) const ADAPTIVE_RESOURCES: Spec = Spec {
+pub(crate) const ADAPTIVE_RESOURCES: Spec = Spec {
     id: DaemonId("ADAPTIVE_RESOURCES"),
     about: "moves nodes between roles",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR],
+    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+    period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };
 
-pub(super) const NODE_AVAILABILITY: Spec = Spec {
+pub(crate) const NODE_AVAILABILITY: Spec = Spec {
     id: DaemonId("NODE_AVAILABILITY"),
     about: "follows the providers' word on the nodes",
     priority: Priority::Medium,
@@ -55,7 +56,7 @@ pub(super) const NODE_AVAILABILITY: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const AVAILABILITY_CAPACITY_PLANNER: Spec = Spec {
+pub(crate) const AVAILABILITY_CAPACITY_PLANNER: Spec = Spec {
     id: DaemonId("AVAILABILITY_CAPACITY_PLANNER"),
     about: "plans how many nodes are wanted",
     priority: Priority::Medium,
@@ -63,7 +64,7 @@ pub(super) const AVAILABILITY_CAPACITY_PLANNER: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const AVAILABILITY_PROVISIONER: Spec = Spec {
+pub(crate) const AVAILABILITY_PROVISIONER: Spec = Spec {
     id: DaemonId("AVAILABILITY_PROVISIONER"),
     about: "rents and returns nodes within a budget",
     priority: Priority::Medium,

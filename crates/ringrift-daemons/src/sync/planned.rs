@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon, DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, cycle::EVENT_ROUTER};
+use crate::{
+    COORDINATOR_FULL, cycle::EVENT_ROUTER, feedback::feedback_loop::FeedbackLoop,
+    pipeline::data_pipeline::DataPipeline, sync::auto_sync::AutoSync,
+};
 
-const AUTO_SYNC: DaemonId = DaemonId("AUTO_SYNC");
-const DATA_PIPELINE: DaemonId = DaemonId("DATA_PIPELINE");
-const FEEDBACK_LOOP: DaemonId = DaemonId("FEEDBACK_LOOP");
-
-pub(super) const HIGH_QUALITY_SYNC: Spec = Spec {
+pub(crate) const HIGH_QUALITY_SYNC: Spec = Spec {
     id: DaemonId("HIGH_QUALITY_SYNC"),
     about: "fetches the best-rated games for a training",
     priority: Priority::Medium,
@@ -19,7 +18,7 @@ pub(super) const HIGH_QUALITY_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const ELO_SYNC: Spec = Spec {
+pub(crate) const ELO_SYNC: Spec = Spec {
     id: DaemonId("ELO_SYNC"),
     about: "merges the match records of all nodes",
     priority: Priority::Medium,
@@ -29,7 +28,7 @@ pub(super) const ELO_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const TRAINING_DATA_SYNC: Spec = Spec {
+pub(crate) const TRAINING_DATA_SYNC: Spec = Spec {
     id: DaemonId("TRAINING_DATA_SYNC"),
     about: "fetches a training window before it is needed",
     priority: Priority::Medium,
@@ -37,17 +36,17 @@ pub(super) const TRAINING_DATA_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const OWC_IMPORT: Spec = Spec {
+pub(crate) const OWC_IMPORT: Spec = Spec {
     id: DaemonId("OWC_IMPORT"),
     about: "imports games from an archive drive",
     priority: Priority::Low,
-    needs: &[EVENT_ROUTER, DATA_PIPELINE],
+    needs: &[EVENT_ROUTER, DataPipeline::ID],
     period: Duration::from_hours(1),
     health_interval: Some(Duration::from_mins(30)),
     ..Spec::DEFAULT
 };
 
-pub(super) const GOSSIP_SYNC: Spec = Spec {
+pub(crate) const GOSSIP_SYNC: Spec = Spec {
     id: DaemonId("GOSSIP_SYNC"),
     about: "exchanges game batches with random neighbours",
     priority: Priority::Medium,
@@ -55,7 +54,7 @@ pub(super) const GOSSIP_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const S3_NODE_SYNC: Spec = Spec {
+pub(crate) const S3_NODE_SYNC: Spec = Spec {
     id: DaemonId("S3_NODE_SYNC"),
     about: "copies a node's artefacts to an object store",
     priority: Priority::Medium,
@@ -64,7 +63,7 @@ pub(super) const S3_NODE_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const S3_CONSOLIDATION: Spec = Spec {
+pub(crate) const S3_CONSOLIDATION: Spec = Spec {
     id: DaemonId("S3_CONSOLIDATION"),
     about: "merges the nodes' copies inside the object store",
     priority: Priority::Low,
@@ -73,7 +72,7 @@ pub(super) const S3_CONSOLIDATION: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const SYNC_PUSH: Spec = Spec {
+pub(crate) const SYNC_PUSH: Spec = Spec {
     id: DaemonId("SYNC_PUSH"),
     about: "hands artefacts over before a disk is full",
     priority: Priority::Medium,
@@ -83,21 +82,21 @@ pub(super) const SYNC_PUSH: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(super) const UNIFIED_DATA_PLANE: Spec = Spec {
+pub(crate) const UNIFIED_DATA_PLANE: Spec = Spec {
     id: DaemonId("UNIFIED_DATA_PLANE"),
     about: "plans every copy of every artefact in one place",
     priority: Priority::High,
-    needs: &[EVENT_ROUTER, DATA_PIPELINE, FEEDBACK_LOOP],
+    needs: &[EVENT_ROUTER, DataPipeline::ID, FeedbackLoop::ID],
     period: Duration::from_mins(5),
     health_interval: Some(Duration::from_mins(1)),
     ..Spec::DEFAULT
 };
 
-pub(super) const STALE_FALLBACK: Spec = Spec {
+pub(crate) const STALE_FALLBACK: Spec = Spec {
     id: DaemonId("STALE_FALLBACK"),
     about: "decides whether to train on stale data",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, AUTO_SYNC],
+    needs: &[EVENT_ROUTER, AutoSync::ID],
     health_interval: Some(Duration::from_mins(5)),
     ..Spec::DEFAULT
 };

@@ -278,7 +278,7 @@ impl Catalogue {
         .await
     }
 
-    /// Sample files, newest first.
+    /// Sample files that nobody trashed, newest first.
     pub async fn samples(
         &self,
         config: Config,
@@ -288,7 +288,8 @@ impl Catalogue {
             rows(
                 db,
                 "samples",
-                "WHERE config = ?1 ORDER BY position DESC LIMIT ?2",
+                "WHERE config = ?1 AND hash NOT IN (SELECT hash FROM trashed)
+                 ORDER BY position DESC LIMIT ?2",
                 params![config.to_string(), limit],
             )
         })

@@ -1,0 +1,170 @@
+//! Why a config's loop stands where it stands: every "no", what is at work, what comes next.
+
+use ringrift_pipeline::{Catalogue, CatalogueError, Config, NodeId, Stage, WorkState, stage_of};
+use serde::Serialize;
+
+use crate::{
+    Pressure,
+    alarms::alarm_of,
+    event::dlq_retry,
+    health::{
+        daemon_watchdog::{self, alarm_on},
+        memory_monitor, progress_watchdog, work_queue_monitor,
+    },
+    recovery::disk_space_manager,
+    registry, stage_view,
+    sync::auto_sync,
+};
+
+/// One sentence of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sentence {
+    /// Who says it: a daemon's gate, `obstacle`, `alarm`, `work` or `next`.
+    pub gate: String,
+    /// Does it hold nothing back?
+    pub open: bool,
+    /// What is so.
+    pub reason: String,
+    /// What would change it; empty when nothing is held back.
+    pub needs: String,
+    /// Since when, ms; none when that is not known.
+    pub since: Option<i64>,
+}
+
+/// Explains a config's loop: obstacles, closed gates, alarms, work, and what is expected next, in
+/// this order.
+///
+/// `pressure` is that of the running process; beside a manager, or without one, an empty one will
+/// do, for the gates that an obstacle closed are stored.
+pub async fn explain(
+    catalogue: &Catalogue,
+    pressure: &Pressure,
+    config: Config,
+) -> Result<Vec<Sentence>, CatalogueError> {
+    let mut sentences = Vec::new();
+    for (owner, obstacle) in pressure.obstacles() {
+        sentences.push(Sentence {
+            gate: owner.to_owned(),
+            open: false,
+            reason: obstacle.reason,
+            needs: obstacle.needs,
+            since: None,
+        });
+    }
+    sentences.extend(closed_gates(catalogue, Some(config)).await?);
+    sentences.extend(closed_gates(catalogue, None).await?);
+    sentences.extend(alarms(catalogue, config).await?);
+    sentences.extend(work(catalogue, config).await?);
+    sentences.push(next(catalogue, config).await?);
+    Ok(sentences)
+}
+
+/// The gates of a config (or those of all configs) that are closed.
+pub(crate) async fn closed_gates(
+    catalogue: &Catalogue,
+    config: Option<Config>,
+) -> Result<Vec<Sentence>, CatalogueError> {
+    let mut closed = Vec::new();
+    for (_, entry) in registry().filter(|(_, entry)| entry.is_built()) {
+        let Some((gate, since)) = catalogue.gate(entry.spec.id.0, config).await? else { continue };
+        if !gate.open {
+            closed.push(Sentence {
+                gate: gate.gate,
+                open: false,
+                reason: gate.reason,
+                needs: gate.needs,
+                since: Some(since),
+            });
+        }
+    }
+    Ok(closed)
+}
+
+async fn alarms(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, CatalogueError> {
+    let mut names = vec![progress_watchdog::alarm_on(config)];
+    names.extend(
+        [
+            daemon_watchdog::SILENCE,
+            daemon_watchdog::SUPERVISOR,
+            work_queue_monitor::STUCK,
+            work_queue_monitor::DEAD,
+            work_queue_monitor::DEPTH,
+            memory_monitor::ALARM,
+            disk_space_manager::ALARM,
+            auto_sync::ALARM,
+            dlq_retry::ALARM,
+        ]
+        .map(str::to_owned),
+    );
+    let daemons = registry().filter(|(_, entry)| entry.is_built());
+    names.extend(daemons.map(|(_, entry)| alarm_on(entry.spec.id.0)));
+    let mut raised = Vec::new();
+    for name in names {
+        if let Some((sentence, since)) = alarm_of(catalogue, &name).await? {
+            raised.push(Sentence {
+                gate: format!("alarm {name}"),
+                open: false,
+                reason: sentence,
+                needs: String::new(),
+                since: Some(since),
+            });
+        }
+    }
+    Ok(raised)
+}
+
+async fn work(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, CatalogueError> {
+    let mut sentences = Vec::new();
+    for item in catalogue.open_works().await? {
+        if item.config != config {
+            continue;
+        }
+        let trouble =
+            item.error.map_or_else(String::new, |error| format!("; before that: {error}"));
+        let reason = match (item.state, item.node) {
+            (WorkState::Claimed, Some(node)) => format!(
+                "{} is in work on {node}, attempt {}: {}{trouble}",
+                item.id, item.attempt, item.reason
+            ),
+            _ => format!("{} waits to be claimed: {}{trouble}", item.id, item.reason),
+        };
+        sentences.push(Sentence {
+            gate: "work".into(),
+            open: true,
+            reason,
+            needs: String::new(),
+            since: Some(item.changed_ms),
+        });
+    }
+    Ok(sentences)
+}
+
+async fn next(catalogue: &Catalogue, config: Config) -> Result<Sentence, CatalogueError> {
+    let nodes = catalogue.playing_nodes(config).await?;
+    // Before anybody plays with it the champion is not handed out, whoever is asked.
+    let node = nodes.into_iter().next().unwrap_or_else(|| NodeId("none".into()));
+    let view = stage_view(catalogue, config, &node).await?;
+    let next = match stage_of(&view) {
+        Stage::Idle => "the first champion is made from the seed".to_owned(),
+        Stage::Selfplay => "games are played until a training is due".to_owned(),
+        Stage::Consolidation => {
+            format!("{} batches of games are replayed and counted", view.unchecked_batches)
+        }
+        Stage::Export => format!("{} batches become samples", view.unexported_batches),
+        Stage::Combination => {
+            format!("{} files of samples become a window", view.uncombined_samples)
+        }
+        Stage::Training if view.training => "a candidate comes out of the training".to_owned(),
+        Stage::Training => "the newest window is trained on".to_owned(),
+        Stage::Evaluation => "the candidate meets the champion".to_owned(),
+        Stage::Promotion => "the candidate is judged".to_owned(),
+        Stage::Distribution => "the champion is handed to this node".to_owned(),
+    };
+    Ok(Sentence {
+        gate: "next".into(),
+        open: true,
+        reason: next,
+        needs: String::new(),
+        since: None,
+    })
+}
