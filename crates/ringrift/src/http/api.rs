@@ -1,10 +1,10 @@
 //! Rows as JSON, for `/api` and for the page.
 
 use courier::{Courier, Fact, Stream};
-use ringrift_pipeline::{Catalogue, CatalogueError, ModelRow};
+use ringrift_pipeline::{Catalogue, CatalogueError, Config, ModelRow};
 use serde_json::{Value, json};
 
-use super::{facts, guard::Refusal};
+use super::{Sources, facts, guard::Refusal};
 
 /// How far back the newest facts are looked for: positions may have gaps.
 const LOOK_BACK: u64 = 4;
@@ -97,4 +97,11 @@ pub(super) async fn newest_facts(
     found.sort_by_key(|(_, fact)| std::cmp::Reverse(fact.time_ms));
     found.truncate(rows(limit));
     Ok(found.iter().map(|(stream, found)| fact(*stream, found)).collect())
+}
+
+/// Why a config's loop stands where it stands: the sentences of `ringrift why CONFIG`.
+pub(super) async fn why(sources: &dyn Sources, config: Config) -> Result<Value, CatalogueError> {
+    let sentences =
+        ringrift_daemons::explain(sources.catalogue(), sources.pressure(), config).await?;
+    Ok(json!({ "config": config, "sentences": sentences }))
 }

@@ -1,10 +1,7 @@
 //! What the page shows of the manager, of each config's loop, and of the work in hand.
 
-use ringrift_daemons::LiveWork;
-use ringrift_pipeline::{
-    BatchState, Catalogue, CatalogueError, Config, ModelId, NodeId, Stage, StageView, WorkKind,
-    stage_of,
-};
+use ringrift_daemons::{LiveWork, stage_view};
+use ringrift_pipeline::{CatalogueError, Config, ModelId, WorkKind, stage_of};
 use serde::Serialize;
 use serde_json::{Value, json};
 use warden::State;
@@ -14,9 +11,6 @@ use crate::view::BoardView;
 
 /// An hour back: the span of rates and of "recently".
 const HOUR_MS: i64 = 3_600_000;
-
-/// Batches looked at to tell whether some wait; more are not told apart from this many.
-const MOST_WAITING: u32 = 1000;
 
 /// The manager as a whole.
 pub(super) fn manager(sources: &dyn Sources) -> Value {
@@ -52,37 +46,6 @@ pub(super) fn manager(sources: &dyn Sources) -> Value {
     })
 }
 
-/// Where a config's loop stands, derived from the catalogue.
-pub(super) async fn stage_view(
-    catalogue: &Catalogue,
-    config: Config,
-    node: &NodeId,
-) -> Result<StageView, CatalogueError> {
-    let champion = catalogue.champion(config).await?;
-    let distributed = catalogue.distribution(config, node).await?;
-    let candidates = catalogue.candidates(config).await?;
-    let train = catalogue.work_counts(WorkKind::Train, Some(config)).await?;
-    let window = catalogue.windows(config, 1).await?.into_iter().next();
-    let newest = window.as_ref().map_or(0, |window| window.newest_samples);
-    let samples = catalogue.samples(config, MOST_WAITING).await?;
-    let unchecked = catalogue.batches(config, BatchState::Committed, MOST_WAITING).await?;
-    let unexported = catalogue.unexported(config, MOST_WAITING).await?;
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    Ok(StageView {
-        has_champion: champion.is_some(),
-        distributed: champion.is_some_and(|champion| {
-            distributed.is_some_and(|played| played.model.id == champion.model.id)
-        }),
-        training: train.queued + train.claimed > 0,
-        unevaluated: candidates.iter().any(|model| model.evaluation.is_none()),
-        unjudged: candidates.iter().any(|model| model.evaluation.is_some()),
-        unchecked_batches: count(unchecked.len()),
-        unexported_batches: count(unexported.len()),
-        uncombined_samples: count(samples.iter().filter(|file| file.position > newest).count()),
-        window_ready: window.is_some_and(|window| !window.trained),
-    })
-}
-
 /// The champion, for people.
 #[derive(Serialize)]
 struct ChampionView {
@@ -99,7 +62,7 @@ pub(super) async fn of_config(
     let catalogue = sources.catalogue();
     let since = sources.now_ms() - HOUR_MS;
     let waiting = stage_view(catalogue, config, &sources.the_loop().node).await?;
-    let stage: Stage = stage_of(&waiting);
+    let stage = stage_of(&waiting);
     let champion = catalogue.champion(config).await?.map(|champion| ChampionView {
         id: champion.model.id,
         generation: champion.model.generation,

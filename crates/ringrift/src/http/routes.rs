@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
@@ -52,6 +52,7 @@ pub(super) fn app(http: Arc<Http>, sources: Arc<dyn Sources>, feed: Feed) -> Rou
         .route("/api/ratings", get(rated))
         .route("/api/facts", get(facts))
         .route("/api/live", get(live))
+        .route("/api/why/{config}", get(why))
         .route("/api/stream", get(stream))
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&http), guard))
@@ -59,7 +60,7 @@ pub(super) fn app(http: Arc<Http>, sources: Arc<dyn Sources>, feed: Feed) -> Rou
 }
 
 const PATHS: &str = "/, /health, /ready, /status, /metrics, /api/status, /api/loop, /api/models, \
-     /api/games, /api/matches, /api/ratings, /api/facts, /api/live, /api/stream";
+     /api/games, /api/matches, /api/ratings, /api/facts, /api/live, /api/why/CONFIG, /api/stream";
 
 async fn unknown(uri: Uri) -> Refusal {
     let path: String = uri.path().chars().take(80).collect();
@@ -181,6 +182,15 @@ async fn facts(State(app): State<App>, query: Result<Query<Facts>, QueryRejectio
 
 async fn live(State(app): State<App>) -> Json<Value> {
     Json(overview::live(&*app.sources))
+}
+
+async fn why(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    let config = parse(&name)?;
+    let the_loop = app.sources.the_loop();
+    if !the_loop.configs.contains(&config) {
+        return Err(Refusal(StatusCode::NOT_FOUND, format!("{config} is not played here")));
+    }
+    Ok(Json(api::why(&*app.sources, config).await?))
 }
 
 async fn stream(State(app): State<App>) -> Result<Response, Refusal> {

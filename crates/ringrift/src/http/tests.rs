@@ -84,7 +84,10 @@ async fn lived_in() -> Arc<World> {
     note_crash(&world).await;
     world.live.lock().unwrap().push(playing("hex8_2p", 50, 3));
     world.show(vec![
-        critical("EVENT_ROUTER"),
+        DaemonView {
+            details: serde_json::json!({ "routed": 7, "by_topic": { "model.created": 3 } }),
+            ..critical("EVENT_ROUTER")
+        },
         DaemonView { health: Health::Degraded("2 sync errors".into()), ..daemon("AUTO_SYNC") },
         DaemonView { asked: false, state: State::Stopped, ..daemon("ELO_SYNC") },
     ]);
@@ -154,6 +157,15 @@ async fn the_apis_show_what_was_recorded() {
     assert_eq!(curve["anchor"], "random");
     let elo = |index: usize| curve["models"][index]["elo"].as_f64().unwrap();
     assert!(elo(2) > elo(1) && elo(1) > elo(0), "{curve}");
+
+    let why = get(&served, "/api/why/hex8_2p").await.json();
+    assert_eq!(why["config"], "hex8_2p");
+    let sentences = why["sentences"].as_array().unwrap();
+    let last = sentences.last().unwrap();
+    assert_eq!(last["gate"], "next", "{why}");
+    assert!(!last["reason"].as_str().unwrap().is_empty());
+    assert_eq!(get(&served, "/api/why/hexagonal_4p").await.status, 404);
+    assert_eq!(get(&served, "/api/why/hex9").await.status, 400);
 
     let live = get(&served, "/api/live").await.json();
     assert_eq!(live["game"]["board"]["config"], "hex8_2p");
@@ -328,6 +340,9 @@ async fn every_line_of_the_metrics_is_well_formed_and_the_figures_are_right() {
         + count("ringrift_games_accepted_total{config=\"square8_2p\"}");
     assert_eq!(count("selfplay_games_allocated_total"), accepted);
     assert_eq!(value("ringrift_catalogue_up"), "1");
+    assert_eq!(value("event_router_events_routed_total"), "7");
+    let by_type = "event_router_events_routed_by_type_total{event=\"model.created\"}";
+    assert_eq!(value(by_type), "3");
     value("daemon_uptime_seconds");
     value("ringrift_loop_lag_seconds");
     value("ringrift_daemon_last_cycle_seconds{daemon=\"EVENT_ROUTER\"}");

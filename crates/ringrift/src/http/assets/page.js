@@ -319,9 +319,11 @@ async function askWhy(config) {
     const answer = await fetch(`/api/why/${encodeURIComponent(config)}`);
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error);
-    $("why-text").replaceChildren(body.sentences.length
-      ? el("ul", {}, body.sentences.map((sentence) => el("li", {}, el("b", {}, sentence.gate), ` ${sentence.reason}`, sentence.needs ? el("small", {}, `needs: ${sentence.needs}`) : null, sentence.since_ms ? el("small", {}, time(sentence.since_ms)) : null)))
-      : el("p", {}, "Nothing holds it back."));
+    const said = body.sentences.map((sentence) => el("li", { class: sentence.open ? "open" : "closed" },
+      el("span", { class: "tag" }, sentence.gate), el("p", {}, sentence.reason),
+      sentence.needs ? el("small", {}, `needs: ${sentence.needs}`) : null,
+      sentence.since ? el("small", {}, "since ", time(sentence.since)) : null));
+    $("why-text").replaceChildren(said.length ? el("ul", {}, said) : el("p", {}, "Nothing holds it back."));
   } catch (error) {
     $("why-text").replaceChildren(el("p", {}, `No answer: ${error.message}`));
   }
