@@ -1,3 +1,7 @@
 //! `ringrift`: keeps a self-play training pipeline running unattended.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringrift::main()
+}

@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use ringrift_pipeline::Config;
+
+use crate::{
+    commands,
+    config::{Flags, Settings, Sources, load},
+    console,
+    data_dir::DataDir,
+    exit::{Failure, Outcome},
+};
+
+/// Keeps a self-play training pipeline of the game `RingRift` running unattended: it plays, trains,
+/// evaluates and promotes, around the clock, on this machine.
+///
+/// `ringrift up` needs nothing configured. Exit codes: 0 done, 1 a check or a run failed, 2 usage or
+/// configuration, 3 no manager is running, 4 goal not reached.
+#[derive(Debug, Parser)]
+#[command(name = "ringrift", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the data lies.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Data directory [env: RINGRIFT_DATA_DIR] [default: ./ringrift-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+impl Place {
+    /// The directory that is meant.
+    pub fn dir(&self) -> Result<DataDir, Failure> {
+        let flags = Flags { data: self.data.clone(), ..Flags::default() };
+        Ok(DataDir::new(&Sources::of_process(flags).data().0)?)
+    }
+
+    /// The directory that is meant, which a manager must have written to before.
+    pub fn existing(&self) -> Result<DataDir, Failure> {
+        let dir = self.dir()?;
+        match fs_err::read_dir(dir.root()) {
+            Err(error) => {
+                Err(Failure::usage(anyhow::Error::new(error).context("read the data directory")))
+            }
+            Ok(_) if !dir.exists() => Err(Failure::usage(anyhow::anyhow!(
+                "{} holds no data of ours: there is no facts.sqlite; `ringrift up` makes it",
+                dir.root().display()
+            ))),
+            Ok(_) => Ok(dir),
+        }
+    }
+}
+
+/// Where data and configuration lie.
+#[derive(Debug, Clone, Args)]
+pub struct Places {
+    #[command(flatten)]
+    pub place: Place,
+    /// Configuration file [env: RINGRIFT_CONFIG] [default: DATA/ringrift.toml, ./ringrift.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Places {
+    /// Settings of these places and the environment.
+    pub fn settings(
+        &self,
+        keys: Vec<(&'static str, &'static str, String)>,
+    ) -> Result<Settings, Failure> {
+        let flags = Flags { data: self.place.data.clone(), file: self.config.clone(), keys };
+        load(&Sources::of_process(flags)).map_err(Failure::usage)
+    }
+}
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Print {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A config of the game, such as `hex8_2p`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OfConfig {
+    /// Only this config of the game, e.g. hex8_2p
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<Config>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the daemons of the running manager, or watch them
+    Status(commands::status::StatusArgs),
+    /// End the running manager in good order, or stop one daemon
+    Stop(commands::stop::StopArgs),
+    /// Say what keeps a config from going on
+    Why(commands::why::WhyArgs),
+    /// List models
+    Models(commands::lists::ModelsArgs),
+    /// List batches of games
+    Games(commands::lists::ListArgs),
+    /// List matches
+    Matches(commands::lists::ListArgs),
+    /// Show or check the configuration
+    Config(commands::config::ConfigArgs),
+    /// List all 89 types of daemons
+    Registry(commands::registry::RegistryArgs),
+    /// Look for what would keep the loop from running here
+    Doctor(commands::doctor::DoctorArgs),
+    /// Print a part of the reference, as Markdown
+    #[command(hide = true)]
+    Docs(commands::docs::DocsArgs),
+}
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.end(),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Outcome {
+        match self.command {
+            Command::Status(args) => commands::status::run(&args),
+            Command::Stop(args) => commands::stop::run(&args),
+            Command::Why(args) => commands::why::run(&args),
+            Command::Models(args) => commands::lists::models(&args),
+            Command::Games(args) => commands::lists::games(&args),
+            Command::Matches(args) => commands::lists::matches(&args),
+            Command::Config(args) => commands::config::run(&args),
+            Command::Registry(args) => commands::registry::run(&args),
+            Command::Doctor(args) => commands::doctor::run(&args),
+            Command::Docs(args) => commands::docs::run(&args),
+        }
+    }
+}
+
+/// Prints the warnings of a configuration.
+pub fn warn(settings: &Settings) {
+    for warning in &settings.warnings {
+        console::complain(&format!("warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

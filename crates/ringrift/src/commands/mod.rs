@@ -1,0 +1,12 @@
+//! The commands that are over when they have printed.
+
+pub mod config;
+pub mod docs;
+pub mod doctor;
+pub mod lists;
+pub mod registry;
+pub mod status;
+pub mod stop;
+pub mod why;
+
+mod offline;

@@ -1,0 +1,158 @@
+//! The status of all 89 types, as scripts read it and as people do.
+
+use ringrift_daemons::{RETIRED, in_start_order};
+use serde_json::{Map, Value, json};
+use warden::{DaemonView, Health};
+
+use crate::state::State;
+
+/// What a manager says of itself; the shape of `daemons` is that of decisions, "Commands".
+pub fn status(state: &State, url: &str) -> Value {
+    let snapshot = state.bell.snapshot().unwrap_or_default();
+    let mut daemons = Map::new();
+    let mut order = Vec::new();
+    for (_, entry) in in_start_order() {
+        order.push(entry.spec.id.0);
+        let view = snapshot.get(entry.spec.id);
+        daemons.insert(entry.spec.id.0.to_owned(), daemon(view));
+    }
+    for retired in RETIRED {
+        order.push(retired.name);
+        daemons.insert(retired.name.to_owned(), daemon(None));
+    }
+    let running = snapshot.daemons.iter().filter(|view| view.state == warden::State::Running);
+    let failed = snapshot
+        .daemons
+        .iter()
+        .filter(|view| matches!(view.state, warden::State::Failed | warden::State::ImportFailed));
+    let obstacles: Vec<Value> = state
+        .pressure
+        .obstacles()
+        .into_iter()
+        .map(|(cause, obstacle)| {
+            json!({ "cause": cause, "reason": obstacle.reason, "needs": obstacle.needs })
+        })
+        .collect();
+    json!({
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "data": state.the_loop.data,
+        "url": url,
+        "configs": state.the_loop.configs,
+        "node": state.the_loop.node,
+        "uptime_seconds": snapshot.uptime.as_secs_f64(),
+        "stopping": snapshot.stopping,
+        "order": order,
+        "daemons": daemons,
+        "summary": {
+            "total": in_start_order().len() + RETIRED.len(),
+            "asked": snapshot.daemons.iter().filter(|view| view.asked).count(),
+            "running": running.count(),
+            "failed": failed.count(),
+        },
+        "obstacles": obstacles,
+        "workers": state.workshop.live(),
+    })
+}
+
+fn daemon(view: Option<&DaemonView>) -> Value {
+    let Some(view) = view else {
+        return json!({
+            "state": "stopped",
+            "health": "unknown",
+            "message": null,
+            "restarts": 0,
+            "last_error": null,
+            "uptime_seconds": 0.0,
+        });
+    };
+    let (health, message) = match &view.health {
+        Health::Healthy => ("healthy", None),
+        Health::Degraded(message) => ("degraded", Some(message.clone())),
+        Health::Unhealthy(message) => ("unhealthy", Some(message.clone())),
+        Health::Unknown => ("unknown", None),
+    };
+    json!({
+        "state": view.state,
+        "cause": view.cause,
+        "health": health,
+        "message": message,
+        "restarts": view.restarts,
+        "last_error": view.last_error,
+        "uptime_seconds": view.uptime.as_secs_f64(),
+        "priority": view.priority,
+        "critical": view.critical,
+        "asked": view.asked,
+        "cycles": view.cycles,
+        "last_cycle_seconds": view.last_cycle.map(|last| last.as_secs_f64()),
+        "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
+        "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
+        "details": view.details,
+    })
+}
+
+/// The runbook's text. Source: runbook, "Check Daemon Status".
+pub fn text(status: &Value) -> String {
+    let mut text = String::from("Daemon Status:\n");
+    let names = status["order"].as_array().map_or(&[][..], Vec::as_slice);
+    for name in names.iter().filter_map(Value::as_str) {
+        text.push_str(&format!("  {name}: {}\n", line(&status["daemons"][name])));
+    }
+    for obstacle in status["obstacles"].as_array().map_or(&[][..], Vec::as_slice) {
+        let text_of = |key: &str| obstacle[key].as_str().unwrap_or_default();
+        text.push_str(&format!(
+            "Production stands still ({}): {}; {}\n",
+            text_of("cause"),
+            text_of("reason"),
+            text_of("needs")
+        ));
+    }
+    text
+}
+
+fn line(daemon: &Value) -> String {
+    let text = |key: &str| daemon[key].as_str();
+    let state = text("state").unwrap_or("unknown").to_uppercase();
+    match state.as_str() {
+        "STOPPED" => state,
+        "RUNNING" => {
+            let health = text("health").unwrap_or("unknown");
+            match text("message").or(text("cause")) {
+                Some(message) => format!("{state} ({health} - {message})"),
+                None => format!("{state} ({health})"),
+            }
+        }
+        _ => match text("cause").or(text("last_error")) {
+            Some(cause) => format!("{state} ({cause})"),
+            None => state,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(daemon: &Value, expected: &str) {
+        let status = json!({ "order": ["AUTO_SYNC"], "daemons": { "AUTO_SYNC": daemon } });
+        assert_eq!(text(&status), format!("Daemon Status:\n  AUTO_SYNC: {expected}\n"));
+    }
+
+    #[test]
+    fn the_text_is_the_runbooks() {
+        check(&json!({ "state": "running", "health": "healthy" }), "RUNNING (healthy)");
+        check(
+            &json!({ "state": "running", "health": "degraded", "message": "2 sync errors" }),
+            "RUNNING (degraded - 2 sync errors)",
+        );
+        check(&json!({ "state": "stopped", "health": "unknown" }), "STOPPED");
+        check(
+            &json!({ "state": "starting", "health": "unknown", "cause": "waiting for EVENT_ROUTER" }),
+            "STARTING (waiting for EVENT_ROUTER)",
+        );
+        check(
+            &json!({ "state": "failed", "health": "unknown", "last_error": "no such table" }),
+            "FAILED (no such table)",
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The command `ringrift`: it wires and prints, and decides nothing.
+//!
+//! `up` puts the parts together and runs them; the other commands read what lies in the data
+//! directory, or ask the running manager over its socket; `worker` is the other end of the worker
+//! contract.
+
+mod cli;
+mod clock;
+mod commands;
+mod config;
+mod console;
+mod control;
+mod data_dir;
+mod exit;
+mod http;
+mod logs;
+mod state;
+mod view;
+
+pub use cli::main;
+pub use state::State;
