@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use ringrift_pipeline::{Catalogue, CatalogueError, Config, Gate, WorkKind};
-use warden::{DaemonId, Outcome};
+use warden::{Daemon as _, DaemonId, Outcome};
 
-use crate::Pressure;
+use crate::{Pressure, event::event_router::EventRouter};
 
 /// What every daemon needs.
-pub(crate) const EVENT_ROUTER: DaemonId = DaemonId("EVENT_ROUTER");
+pub(crate) const EVENT_ROUTER: DaemonId = EventRouter::ID;
 
 /// Pause after somebody else was faster: their fact is folded by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

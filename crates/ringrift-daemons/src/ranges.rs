@@ -69,7 +69,7 @@ mod tests {
     use crate::registry;
 
     /// What the daemon says of one key of its section.
-    fn check(daemon: &str, key: &str, value: serde_json::Value, expected: Option<&str>) {
+    fn check(daemon: &str, key: &str, value: &serde_json::Value, expected: Option<&str>) {
         let entry = registry()
             .map(|(_, entry)| entry)
             .find(|entry| entry.spec.id.0 == daemon)
@@ -84,17 +84,17 @@ mod tests {
     #[test]
     fn values_out_of_range_name_the_range() {
         let one = "0 is out of range; allowed is 1 or more";
-        check("TRAINING_TRIGGER", "steps", json!(0), Some(one));
-        check("TRAINING_TRIGGER", "steps", json!(1), None);
-        check("QUEUE_POPULATOR", "games_per_item", json!(0), Some(one));
+        check("TRAINING_TRIGGER", "steps", &json!(0), Some(one));
+        check("TRAINING_TRIGGER", "steps", &json!(1), None);
+        check("QUEUE_POPULATOR", "games_per_item", &json!(0), Some(one));
         let share = "1.5 is out of range; allowed is 0 to 1";
-        check("QUEUE_POPULATOR", "fast_share", json!(1.5), Some(share));
-        check("AUTO_PROMOTION", "guard_score", json!(1.5), Some(share));
-        check("AUTO_PROMOTION", "guard_score", json!(1), None);
+        check("QUEUE_POPULATOR", "fast_share", &json!(1.5), Some(share));
+        check("AUTO_PROMOTION", "guard_score", &json!(1.5), Some(share));
+        check("AUTO_PROMOTION", "guard_score", &json!(1), None);
         let rate = "0 is out of range; allowed is more than 0, less than 1";
-        check("EVALUATION", "alpha", json!(0.0), Some(rate));
+        check("EVALUATION", "alpha", &json!(0.0), Some(rate));
         let positive = "-1 is out of range; allowed is more than 0";
-        check("TRAINING_TRIGGER", "learning_rate", json!(-1.0), Some(positive));
+        check("TRAINING_TRIGGER", "learning_rate", &json!(-1.0), Some(positive));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use courier::{Embedded, Fence, Folder, Options};
+use courier::{Batch, Embedded, Fence, Folder, Options};
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
     MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, PipelineFold, Record,
@@ -96,6 +97,10 @@ impl Bed {
             woken,
             dir,
         }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
     }
 
     pub(crate) fn clock(&self) -> Clock {
@@ -228,6 +233,11 @@ impl Bed {
     pub(crate) async fn topics(&self) -> Vec<String> {
         let facts = self.catalogue.log().read(courier::Stream::Pipeline, 0, 100_000).await.unwrap();
         facts.iter().map(|fact| fact.body["topic"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// An append past the catalogue.
+    pub(crate) async fn append(&self, batch: Batch) {
+        self.catalogue.log().append(courier::Stream::Pipeline, batch, 1).await.unwrap();
     }
 
     /// Waits until a worker hands something over or ends, at most as long as a short period.

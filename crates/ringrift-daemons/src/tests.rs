@@ -1,13 +1,15 @@
 //! All daemons of the loop together, on real files and real processes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ringrift_pipeline::{Catalogue, CheckJob, Config, Job, Record, SeedJob, WorkId, WorkReleased};
+use ringrift_pipeline::{
+    Catalogue, CheckJob, Config, Job, Record, SeedJob, WorkId, WorkReleased, WorkState,
+};
 use tokio_util::sync::CancellationToken;
 use warden::{Cx, Daemon, Probe};
 
 use crate::{
-    Finished, Obstacle, Order, Report, Running, WorkError, Workshop,
+    Finished, Loop, Obstacle, Order, Report, Running, WorkError, Workshop,
     distribution::model_distribution::ModelDistribution,
     evaluation::{
         auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
@@ -187,7 +189,7 @@ async fn a_result_of_an_item_that_somebody_else_moved_is_void() {
     bed.catalogue.for_source("somebody").record(vec![record], 1).await.unwrap();
     while life.idle_resource.cycle(&life.cx).await.is_ok() {
         let item = bed.catalogue.work(&claimed.id).await.unwrap().unwrap();
-        if item.state == ringrift_pipeline::WorkState::Done {
+        if item.state == WorkState::Done {
             break;
         }
         bed.woken().await;
@@ -196,6 +198,35 @@ async fn a_result_of_an_item_that_somebody_else_moved_is_void() {
     let committed = bed.catalogue.recent_batches(Some(hex()), 100).await.unwrap();
     let of_this = committed.iter().filter(|batch| batch.work == claimed.id).count();
     assert_eq!(of_this, 1, "played twice, counted once");
+}
+
+#[tokio::test]
+async fn items_of_a_config_that_is_not_asked_for_wait_and_hold_nobody_up() {
+    let bed = Bed::with(vec![hex(), square()]).await;
+    bed.champion(hex()).await;
+    bed.champion(square()).await;
+    let shop = bed.workshop("slow");
+    let mut before = Life::new(&bed, &bed.catalogue, &shop);
+    before.queue_populator.cycle(&before.cx).await.unwrap();
+    let both = bed.catalogue.open_works().await.unwrap();
+    assert_eq!(both.len(), 2, "one of each config");
+    // The next life plays only one of them.
+    let only = Arc::new(Loop { configs: vec![hex()], ..(*bed.the_loop).clone() });
+    let ports = || (bed.catalogue.clone(), shop.clone(), only.clone(), bed.pressure.clone());
+    let mut populator: QueuePopulator = daemon(ports());
+    let mut idle: IdleResource = daemon(ports());
+    populator.cycle(&before.cx).await.unwrap();
+    idle.cycle(&before.cx).await.unwrap();
+    let claimed: Vec<Config> = bed
+        .catalogue
+        .open_works()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|item| item.state == WorkState::Claimed)
+        .map(|item| item.config)
+        .collect();
+    assert_eq!(claimed, [hex(), hex()]);
 }
 
 fn order(work: &str, games: u32) -> Order {
@@ -220,8 +251,8 @@ async fn end(mut running: Running) -> Result<Finished, WorkError> {
 async fn a_silent_worker_is_ended_with_a_sentence_and_leaves_no_folder() {
     let bed = Bed::new().await;
     let shop = bed.workshop_with("silent", |s| s.silence = Duration::from_millis(300));
-    let stop = CancellationToken::new();
-    let error = end(shop.start(order("seed", 1), &stop)).await.unwrap_err();
+    let token = CancellationToken::new();
+    let error = end(shop.start(order("seed", 1), &token)).await.unwrap_err();
     assert_eq!(error.to_string(), "the worker was ended: it said nothing for 300ms");
     let left = fs_err::read_dir(bed.the_loop.data.join("work")).unwrap().count();
     assert_eq!(left, 0);
@@ -234,10 +265,10 @@ async fn a_plug_in_replaces_the_worker_of_its_kind_only() {
         let plug_in = vec![s.program[0].clone(), "honest".into()];
         s.plugins.insert("seed".into(), plug_in);
     });
-    let stop = CancellationToken::new();
-    end(shop.start(order("seed", 1), &stop)).await.unwrap();
+    let token = CancellationToken::new();
+    end(shop.start(order("seed", 1), &token)).await.unwrap();
     let check = Order { job: Job::Check(CheckJob { batches: Vec::new() }), ..order("check", 1) };
-    assert!(matches!(end(shop.start(check, &stop)).await, Err(WorkError::Failed(_))));
+    assert!(matches!(end(shop.start(check, &token)).await, Err(WorkError::Failed(_))));
 }
 
 #[tokio::test]

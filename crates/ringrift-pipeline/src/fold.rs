@@ -19,6 +19,8 @@ CREATE TABLE works (
   position INTEGER NOT NULL, queued_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX works_open ON works (state, kind, config);
+CREATE INDEX works_of_kind ON works (kind, config);
+CREATE INDEX works_by_age ON works (kind, queued_ms);
 CREATE TABLE batches (
   hash TEXT PRIMARY KEY, config TEXT NOT NULL, state TEXT NOT NULL, work TEXT NOT NULL,
   model TEXT NOT NULL, games INTEGER NOT NULL, positions INTEGER NOT NULL, bytes INTEGER NOT NULL,
@@ -26,6 +28,8 @@ CREATE TABLE batches (
   position INTEGER NOT NULL, created_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX batches_state ON batches (config, state, exported);
+CREATE INDEX batches_unused ON batches (config, exported);
+CREATE INDEX batches_by_age ON batches (config, position);
 CREATE TABLE games (
   id TEXT PRIMARY KEY, config TEXT NOT NULL, batch TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -35,11 +39,13 @@ CREATE TABLE samples (
   bytes INTEGER NOT NULL, encoder TEXT NOT NULL, batches TEXT NOT NULL,
   position INTEGER NOT NULL, created_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX samples_by_age ON samples (config, position);
 CREATE TABLE windows (
   hash TEXT PRIMARY KEY, config TEXT NOT NULL, rows INTEGER NOT NULL, games INTEGER NOT NULL,
   bytes INTEGER NOT NULL, samples TEXT NOT NULL, newest_samples INTEGER NOT NULL,
   trained INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL, created_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX windows_by_age ON windows (config, position);
 CREATE TABLE checkpoints (
   work TEXT PRIMARY KEY, hash TEXT NOT NULL, bytes INTEGER NOT NULL, position INTEGER NOT NULL
 ) STRICT;
@@ -84,6 +90,7 @@ CREATE TABLE allocation (
   config TEXT PRIMARY KEY, share REAL NOT NULL, reason TEXT NOT NULL, position INTEGER NOT NULL,
   since_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;

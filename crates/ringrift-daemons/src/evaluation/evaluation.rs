@@ -133,7 +133,8 @@ impl Evaluation {
         tell(&self.catalogue, &brake, Self::ID, None, cx.now()).await?;
         if brake.is_open() && self.claims.resting().is_none() {
             for item in self.catalogue.open_works().await? {
-                if item.kind == WorkKind::Gauntlet && item.state == WorkState::Queued {
+                let due = item.kind == WorkKind::Gauntlet && item.state == WorkState::Queued;
+                if due && self.the_loop.configs.contains(&item.config) {
                     cx.beat()?;
                     self.claims.take(&item, item.job.clone(), cx).await?;
                 }

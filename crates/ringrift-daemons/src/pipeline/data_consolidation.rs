@@ -64,6 +64,8 @@ pub struct DataConsolidation {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     runs: Runs<GameConfig>,
+    /// A set of batches was refused: go one by one until the bad one is found.
+    one_by_one: bool,
     status: Status,
 }
 
@@ -84,7 +86,7 @@ impl Daemon for DataConsolidation {
 
     fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
         let (runs, status) = (Runs::default(), Status::default());
-        Self { config, catalogue, workshop, the_loop, pressure, runs, status }
+        Self { config, catalogue, workshop, the_loop, pressure, runs, one_by_one: false, status }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -117,7 +119,7 @@ impl DataConsolidation {
         if !self.runs.may_start(config) {
             return Ok(());
         }
-        let limit = self.config.max_batches_per_check;
+        let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_check };
         let batches = self.catalogue.batches(config, BatchState::Committed, limit).await?;
         let Some(first) = batches.first() else { return Ok(()) };
         let order = Order {
@@ -149,14 +151,13 @@ impl DataConsolidation {
                 }],
             },
             Err(error) => {
-                if matches!(error, WorkError::Never(_)) {
-                    self.config.max_batches_per_check = 1;
-                }
+                self.one_by_one |= matches!(error, WorkError::Never(_));
                 self.runs.failed(ended.key, &error);
                 return Ok(());
             }
         };
         self.runs.succeeded(ended.key);
+        self.one_by_one = false;
         for check in report.batches {
             self.judge(check, cx).await?;
         }

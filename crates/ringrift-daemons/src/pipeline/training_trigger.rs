@@ -155,7 +155,8 @@ impl TrainingTrigger {
         }
         if self.claims.resting().is_none() {
             for item in self.catalogue.open_works().await? {
-                if item.kind == WorkKind::Train && item.state == WorkState::Queued {
+                let due = item.kind == WorkKind::Train && item.state == WorkState::Queued;
+                if due && self.the_loop.configs.contains(&item.config) {
                     cx.beat()?;
                     self.train(&item, cx).await?;
                 }

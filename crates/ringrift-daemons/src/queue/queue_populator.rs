@@ -128,6 +128,7 @@ impl QueuePopulator {
         let mut waiting = open
             .iter()
             .filter(|item| item.kind == WorkKind::Selfplay && item.state == WorkState::Queued)
+            .filter(|item| self.the_loop.configs.contains(&item.config))
             .count();
         let mut status = Status {
             waiting,

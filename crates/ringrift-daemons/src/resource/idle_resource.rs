@@ -118,6 +118,8 @@ impl IdleResource {
         let queued: Vec<&WorkRow> = open
             .iter()
             .filter(|item| item.kind == WorkKind::Selfplay && item.state == WorkState::Queued)
+            // What an earlier life was asked to play waits until it is asked for again.
+            .filter(|item| self.the_loop.configs.contains(&item.config))
             .collect();
         let gate = brake(&self.pressure);
         tell(&self.catalogue, &gate, Self::ID, None, cx.now()).await?;
