@@ -192,7 +192,7 @@ impl Geometry {
             return None;
         }
         let wanted = self.board.place(x, y)?;
-        if self.board.is_hex() && z.is_some_and(|z| z != wanted.z) {
+        if z.is_some_and(|z| z != wanted.z) {
             return None;
         }
         self.coordinates.binary_search(&wanted).ok().map(CellId::from_index)

@@ -44,7 +44,7 @@ pub use config::{Board, Config, Options, ParseConfigError, Seat};
 pub use geometry::{CellId, Coordinate, Geometry, Symmetry};
 pub use illegal::Illegal;
 pub use moves::{EliminationContext, Kind, Move, Recovery, Run};
-pub use notation::{json, record};
+pub use notation::{json, published, record};
 pub use perft::{Placements, perft};
 pub use random::SplitMix64;
 pub use stack::StackView;

@@ -119,6 +119,12 @@ pub enum PositionError {
     Rings { found: u64, limit: u64 },
     #[error("the player controls no stack on {key}, which {field} names")]
     NoStack { field: &'static str, key: String },
+    #[error("the phase is forced_elimination although seat {seat} could act (section 11)")]
+    NotForced { seat: Seat },
+    #[error("field {field} is missing or not what it should be")]
+    Field { field: &'static str },
+    #[error("it is a move of seat {found}, seat {seat} is to move")]
+    Turn { found: u8, seat: Seat },
 }
 
 /// Most rings of a position that is read; far above any game, low enough for all counters.
@@ -336,6 +342,10 @@ impl Position {
                 candidate: reader.seat_or_none(lps.cand)?,
                 streak: lps.streak,
             };
+        }
+        // The phase is only entered when nothing else could be done, and nothing has changed since.
+        if phase == Phase::ForcedElimination && state.has_real_action(seat) {
+            return Err(PositionError::NotForced { seat });
         }
         Ok(state)
     }

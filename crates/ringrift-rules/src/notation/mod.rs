@@ -3,6 +3,7 @@
 //! Notation, hash and digest are those of `games/README.md`.
 
 pub mod json;
+pub mod published;
 pub mod record;
 
 use std::fmt::Write as _;
