@@ -52,7 +52,7 @@ impl Life {
         let three = || (catalogue.clone(), blobs.clone(), the_loop.clone());
         let four = || (catalogue.clone(), shop.clone(), the_loop.clone(), pressure.clone());
         let five =
-            (catalogue.clone(), blobs.clone(), shop.clone(), the_loop.clone(), pressure.clone());
+            || (catalogue.clone(), blobs.clone(), shop.clone(), the_loop.clone(), pressure.clone());
         let (cx, probe) = bed.cx::<QueuePopulator>();
         Self {
             selfplay_coordinator: daemon(two()),
@@ -66,9 +66,9 @@ impl Life {
             idle_resource: daemon(four()),
             data_consolidation: daemon(four()),
             auto_export: daemon(four()),
-            npz_combination: daemon(four()),
-            training_trigger: daemon(five),
-            evaluation: daemon(four()),
+            npz_combination: daemon(five()),
+            training_trigger: daemon(five()),
+            evaluation: daemon(five()),
             auto_promotion: daemon(three()),
             model_distribution: daemon(three()),
             gauntlet_feedback: daemon(two()),

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError, Workshop,
+    Blobs, COORDINATOR, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
+    Workshop,
     claims::{ClaimCounts, Claims},
     cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
     on,
@@ -73,6 +74,7 @@ pub struct Status {
 pub struct Evaluation {
     config: Config,
     catalogue: Catalogue,
+    blobs: Blobs,
     the_loop: Arc<Loop>,
     pressure: Pressure,
     claims: Claims,
@@ -91,10 +93,10 @@ impl Daemon for Evaluation {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure);
+    type Ports = (Catalogue, Blobs, Workshop, Arc<Loop>, Pressure);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, blobs, workshop, the_loop, pressure): Self::Ports) -> Self {
         let claims = Claims::new(
             WorkKind::Gauntlet,
             Self::ID,
@@ -102,7 +104,7 @@ impl Daemon for Evaluation {
             catalogue.clone(),
             workshop,
         );
-        Self { config, catalogue, the_loop, pressure, claims }
+        Self { config, catalogue, blobs, the_loop, pressure, claims }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -163,6 +165,20 @@ impl Evaluation {
         ]);
         tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
         if gate != Gate::Allow {
+            return Ok(count);
+        }
+        if let Err(fault) = self.blobs.verify(&model.weights).await? {
+            // No worker could read it either; the verdict is not ours.
+            let refused = EvaluationCompleted {
+                model: model.id.clone(),
+                config,
+                against: champion.model.id.clone(),
+                main: None,
+                guard: None,
+                fault: Some(fault.to_string()),
+            };
+            let record = Record::once(refused, champion.model.id.as_str());
+            self.catalogue.record(vec![record], cx.now()).await?;
             return Ok(count);
         }
         let work = self.catalogue.next_work(WorkKind::Gauntlet, config).await?;
@@ -289,7 +305,13 @@ mod tests {
 
     fn daemon(bed: &Bed, mode: &str) -> Evaluation {
         let shop = bed.workshop(mode);
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports = (
+            bed.catalogue.clone(),
+            bed.blobs.clone(),
+            shop,
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
         Evaluation::new(Config::default(), ports)
     }
 
@@ -356,6 +378,21 @@ mod tests {
         let evaluation = row.evaluation.unwrap();
         assert_eq!(evaluation.fault.unwrap(), "it was made for another board");
         assert!(evaluation.main.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_candidate_whose_file_is_lost_holds_nobody_up() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let model = candidate(&bed, hex(), 1).await;
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        let path = bed.blobs.path_of(&row.weights).await.unwrap().unwrap();
+        fs_err::remove_file(path).unwrap();
+        let (cx, _probe) = bed.cx::<Evaluation>();
+        daemon(&bed, "honest").cycle(&cx).await.unwrap();
+        let row = bed.catalogue.model(&model).await.unwrap().unwrap();
+        assert!(row.evaluation.unwrap().fault.unwrap().contains("is missing"));
+        assert!(bed.catalogue.open_works().await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -4,18 +4,19 @@
 //! Writes  `samples.combined`.
 //! Never   merges a window into a window: its inputs are sample files only.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    Catalogue, CombineJob, Config as GameConfig, Gate, Job, ModelPromoted, ModelRejected, Record,
-    SamplesExported, SamplesReport, SamplesRow, WindowCombined, WorkCompleted, WorkId, WorkKind,
+    BlobHash, Catalogue, CombineJob, Config as GameConfig, Gate, Job, ModelPromoted, ModelRejected,
+    Record, SamplesExported, SamplesReport, SamplesRow, WindowCombined, WorkCompleted, WorkId,
+    WorkKind,
 };
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Workshop,
+    Blobs, COORDINATOR_FULL, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, first_closed, settled, tell},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -49,16 +50,21 @@ pub struct Status {
     pub windows: u64,
     /// Rows of the last one.
     pub last_rows: u64,
+    /// Sample files that are left out because they are missing or damaged.
+    pub left_out: usize,
 }
 
 /// The daemon.
 pub struct NpzCombination {
     config: Config,
     catalogue: Catalogue,
+    blobs: Blobs,
     workshop: Workshop,
     the_loop: Arc<Loop>,
     pressure: Pressure,
     runs: Runs<GameConfig>,
+    /// Sample files that a worker stumbled over: a window is made without them.
+    unsound: BTreeSet<BlobHash>,
     status: Status,
 }
 
@@ -80,20 +86,25 @@ impl Daemon for NpzCombination {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure);
+    type Ports = (Catalogue, Blobs, Workshop, Arc<Loop>, Pressure);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
-        let (runs, status) = (Runs::default(), Status::default());
-        Self { config, catalogue, workshop, the_loop, pressure, runs, status }
+    fn new(config: Config, (catalogue, blobs, workshop, the_loop, pressure): Self::Ports) -> Self {
+        let (runs, unsound, status) = (Runs::default(), BTreeSet::new(), Status::default());
+        Self { config, catalogue, blobs, workshop, the_loop, pressure, runs, unsound, status }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         settled(self.pass(cx).await)
     }
 
-    fn health(&self, _: &Status) -> Health {
-        self.runs.health()
+    fn health(&self, last: &Status) -> Health {
+        match self.runs.health() {
+            Health::Healthy if last.left_out > 0 => {
+                Health::Degraded(format!("{} sample files are not sound", last.left_out))
+            }
+            health => health,
+        }
     }
 }
 
@@ -111,6 +122,7 @@ impl NpzCombination {
             }
         }
         self.status.combining = self.runs.at_work();
+        self.status.left_out = self.unsound.len();
         Ok(denied(&brake, self.status.clone()))
     }
 
@@ -133,7 +145,11 @@ impl NpzCombination {
         }
         let scale = self.catalogue.parameters_or_default(config).await?.window_scale;
         let max_rows = scaled(self.config.max_rows, scale);
-        let files = self.catalogue.samples(config, MOST_FILES).await?;
+        let mut files = self.catalogue.samples(config, MOST_FILES).await?;
+        files.retain(|file| !self.unsound.contains(&file.hash));
+        if files.is_empty() {
+            return Ok(());
+        }
         let samples = newest_files(&files, max_rows);
         let head = files.first().map_or(0, |file| file.position);
         let order = Order {
@@ -156,7 +172,7 @@ impl NpzCombination {
             let report: SamplesReport = finished.report_as()?;
             let product = finished.product("window")?;
             if report.rows == 0 || report.rows > job.max_rows {
-                return Err(crate::WorkError::Lied(format!(
+                return Err(WorkError::Lied(format!(
                     "a window of {} rows, where 1 to {} were asked for",
                     report.rows, job.max_rows
                 )));
@@ -173,6 +189,9 @@ impl NpzCombination {
         let combined = match facts {
             Ok(combined) => combined,
             Err(error) => {
+                if matches!(error, WorkError::Never(_)) {
+                    self.set_aside(&job.samples).await?;
+                }
                 self.runs.failed(ended.key, &error);
                 return Ok(());
             }
@@ -184,6 +203,19 @@ impl NpzCombination {
         self.runs.succeeded(ended.key);
         self.status.windows += 1;
         self.status.last_rows = rows;
+        Ok(())
+    }
+}
+
+impl NpzCombination {
+    /// Finds out which of these files made a worker refuse.
+    async fn set_aside(&mut self, samples: &[BlobHash]) -> anyhow::Result<()> {
+        for hash in samples {
+            if let Err(fault) = self.blobs.verify(hash).await? {
+                warn!(samples = %hash, %fault, "sample file is left out");
+                self.unsound.insert(hash.clone());
+            }
+        }
         Ok(())
     }
 }
@@ -249,7 +281,13 @@ mod tests {
 
     fn daemon(bed: &Bed, mode: &str) -> NpzCombination {
         let shop = bed.workshop(mode);
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports = (
+            bed.catalogue.clone(),
+            bed.blobs.clone(),
+            shop,
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
         NpzCombination::new(Config { min_new_rows: 100, max_rows: 1_000 }, ports)
     }
 
@@ -322,6 +360,25 @@ mod tests {
         assert_eq!(done(daemon(&bed, "honest").cycle(&cx).await).combining, 0);
         let (gate, _) = bed.catalogue.gate("NPZ_COMBINATION", Some(hex())).await.unwrap().unwrap();
         assert_eq!(gate.reason, "a candidate waits for its verdict");
+    }
+
+    #[tokio::test]
+    async fn a_sample_file_that_is_lost_is_left_out_and_degrades() {
+        let bed = Bed::new().await;
+        let lost = samples(&bed, hex(), "one", 600).await;
+        samples(&bed, hex(), "two", 60).await;
+        let path = bed.blobs.path_of(&lost).await.unwrap().unwrap();
+        fs_err::remove_file(path).unwrap();
+        let mut daemon = daemon(&bed, "honest");
+        let (cx, _probe) = bed.cx::<NpzCombination>();
+        bed.cycle_until(&mut daemon, &cx, async |_| {
+            !bed.catalogue.windows(hex(), 1).await.unwrap().is_empty()
+        })
+        .await;
+        assert_eq!(bed.catalogue.windows(hex(), 1).await.unwrap()[0].samples.len(), 1);
+        let status = done(daemon.cycle(&cx).await);
+        let expected = Health::Degraded("1 sample files are not sound".into());
+        assert_eq!(daemon.health(&status), expected);
     }
 
     #[tokio::test]
