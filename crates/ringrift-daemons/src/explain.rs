@@ -168,3 +168,99 @@ async fn next(catalogue: &Catalogue, config: Config) -> Result<Sentence, Catalog
         since: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ringrift_pipeline::{
+        CheckpointSaved, Gate, Job, ModelId, ModelRef, NodeId, TrainJob, WorkClaimed, WorkId,
+        WorkKind, WorkQueued,
+    };
+    use warden::DaemonId;
+
+    use super::*;
+    use crate::{
+        Obstacle,
+        alarms::Alarms,
+        testbed::{Bed, hex, square},
+    };
+
+    async fn told(bed: &Bed, config: Config) -> Vec<(String, bool, String, String)> {
+        let sentences = explain(&bed.catalogue, &bed.pressure, config).await.unwrap();
+        sentences.into_iter().map(|s| (s.gate, s.open, s.reason, s.needs)).collect()
+    }
+
+    fn sentence(
+        gate: &str,
+        open: bool,
+        reason: &str,
+        needs: &str,
+    ) -> (String, bool, String, String) {
+        (gate.into(), open, reason.into(), needs.into())
+    }
+
+    #[tokio::test]
+    async fn an_empty_directory_expects_its_first_champion_and_a_loop_its_games() {
+        let bed = Bed::new().await;
+        let first = "the first champion is made from the seed";
+        assert_eq!(told(&bed, hex()).await, [sentence("next", true, first, "")]);
+        bed.champion(hex()).await;
+        let games = "games are played until a training is due";
+        assert_eq!(told(&bed, hex()).await, [sentence("next", true, games, "")]);
+    }
+
+    #[tokio::test]
+    async fn obstacles_gates_alarms_work_and_what_comes_next_are_told_in_this_order() {
+        let bed = Bed::new().await;
+        let model = bed.champion(hex()).await;
+        let weights = bed.catalogue.model(&model).await.unwrap().unwrap().weights;
+        let tell = async |gate: Gate, of: &str, config| {
+            bed.catalogue.tell_gate(gate.to_fact(of, config), 5).await.unwrap();
+        };
+        tell(Gate::deny("few", "3 rows", "4096 rows"), "TRAINING_TRIGGER", Some(hex())).await;
+        tell(Gate::deny("few", "1 row", "4096 rows"), "TRAINING_TRIGGER", Some(square())).await;
+        tell(Gate::deny("old", "closed once", "-"), "EVALUATION", Some(hex())).await;
+        tell(Gate::Allow, "EVALUATION", Some(hex())).await;
+        tell(Gate::deny("off", "all rest", "a switch"), "QUEUE_POPULATOR", None).await;
+        let obstacle = Obstacle { reason: "1 GiB is free".into(), needs: "2 GiB".into() };
+        bed.pressure.set(DaemonId("DISK_SPACE_MANAGER"), Some(obstacle));
+        let mut alarms = Alarms::default();
+        let alarm = Some("it failed".to_owned());
+        alarms.set(&bed.catalogue, "daemon.EVALUATION", alarm, 6).await.unwrap();
+        let stalled = progress_watchdog::alarm_on(square());
+        alarms.set(&bed.catalogue, &stalled, Some("another config".into()), 6).await.unwrap();
+        let work = WorkId::new(WorkKind::Train, hex(), 1);
+        let job = Job::Train(TrainJob {
+            candidate: ModelId::new(hex(), 1),
+            generation: 1,
+            parent: ModelRef { id: model, weights: weights.clone() },
+            window: weights.clone(),
+            steps: 10,
+            batch: 1,
+            learning_rate: 0.1,
+            checkpoint_steps: 5,
+            checkpoint: None,
+            seed: 1,
+        });
+        let node = NodeId("here".into());
+        bed.record(vec![
+            WorkQueued { work: work.clone(), config: hex(), job, reason: "enough rows".into() }
+                .into(),
+            WorkClaimed { work: work.clone(), attempt: 1, node, epoch: 0 }.into(),
+            CheckpointSaved { work, config: hex(), checkpoint: weights, bytes: 1 }.into(),
+        ])
+        .await;
+
+        let claimed = "train-hex8_2p-000001 is in work on here, attempt 1: enough rows";
+        let expected = [
+            sentence("DISK_SPACE_MANAGER", false, "1 GiB is free", "2 GiB"),
+            sentence("TRAINING_TRIGGER", false, "3 rows", "4096 rows"),
+            sentence("QUEUE_POPULATOR", false, "all rest", "a switch"),
+            sentence("alarm daemon.EVALUATION", false, "it failed", ""),
+            sentence("work", true, claimed, ""),
+            sentence("next", true, "a candidate comes out of the training", ""),
+        ];
+        assert_eq!(told(&bed, hex()).await, expected);
+        let gate = &explain(&bed.catalogue, &bed.pressure, hex()).await.unwrap()[1];
+        assert_eq!(gate.since, Some(5));
+    }
+}

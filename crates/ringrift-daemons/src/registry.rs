@@ -310,3 +310,6 @@ pub fn validate() -> Vec<String> {
     }
     faults
 }
+
+#[cfg(test)]
+mod tests;

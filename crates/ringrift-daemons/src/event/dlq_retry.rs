@@ -29,6 +29,7 @@ const MOST_LISTED: usize = 1000;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Letters sent back in one cycle, the oldest first.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_retried_per_cycle: usize,
     /// Failed retries after which a letter is given up.
     pub max_retries: u32,
@@ -47,6 +48,7 @@ pub struct Config {
     #[serde(with = "crate::seconds")]
     pub forget_after: Duration,
     /// Waiting letters that raise the alarm.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub alarm_at: u64,
 }
 
@@ -229,6 +231,7 @@ fn decide(letter: &DeadLetter, config: &Config, now_ms: i64) -> Fate {
 
 #[cfg(test)]
 mod tests {
+    use LetterState::{Abandoned, Pending, Recovered, Retrying};
     use courier::{Batch, Fact, NewFact, NewLetter, Stream};
     use serde_json::json;
 
@@ -268,7 +271,6 @@ mod tests {
 
     #[test]
     fn retries_come_at_once_then_after_doubling_pauses_until_the_letter_is_given_up() {
-        use LetterState::{Pending, Retrying};
         check(3, 0, None, Pending, Fate::Again);
         check(4, 100, Some(119), Pending, Fate::Wait);
         check(4, 100, Some(120), Pending, Fate::Again);
@@ -286,7 +288,7 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_the_longest() {
         let config = Config { max_retries: 50, ..Config::default() };
-        let mut letter_age = |attempts: u32, ago_s: i64| {
+        let letter_age = |attempts: u32, ago_s: i64| {
             let letter = DeadLetter {
                 id: 1,
                 subscriber: "s".into(),
@@ -347,7 +349,6 @@ mod tests {
         daemon.start(&cx).await.unwrap();
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.retried, status.pending, status.retrying), (2, 1, 2));
-        use LetterState::{Abandoned, Pending, Recovered, Retrying};
         assert_eq!(states(&bed).await, [Retrying, Retrying, Pending]);
         done(daemon.cycle(&cx).await);
         assert_eq!(states(&bed).await, [Retrying, Retrying, Retrying]);
@@ -389,7 +390,6 @@ mod tests {
         let (cx, probe) = bed.cx::<DlqRetry>();
         probe.stop_at_beat(2);
         assert!(daemon.cycle(&cx).await.unwrap_err().is::<warden::Stopping>());
-        use LetterState::{Pending, Retrying};
         assert_eq!(states(&bed).await, [Retrying, Pending, Pending]);
     }
 }

@@ -23,11 +23,12 @@ const SUBSCRIBER: &str = "event_router";
 /// process was killed is not taken for a bad one.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
-/// `[daemons.event_router]`. Its `interval` is how often it looks for letters to be tried again.
+/// `[daemons.event_router]`. It serves: `interval` has no meaning for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Facts routed between two signs of life.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_routed_per_cycle: usize,
     /// How often it looks without being woken: for letters that are to be tried again.
     #[serde(with = "crate::seconds")]

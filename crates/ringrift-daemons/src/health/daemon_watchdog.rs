@@ -36,6 +36,7 @@ pub(crate) fn alarm_on(daemon: &str) -> String {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Restarts in a row that are an alarm although the daemon is not given up yet.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub many_restarts: u32,
     /// Silence of the supervisor that is an alarm.
     #[serde(with = "crate::seconds")]
@@ -166,8 +167,8 @@ impl DaemonWatchdog {
             return Ok(None);
         }
         let log = self.catalogue.log();
-        let head = log.head(Stream::Pipeline).await?;
-        let last = log.read(Stream::Pipeline, head.saturating_sub(1), 1).await?;
+        let newest = log.head(Stream::Pipeline).await?;
+        let last = log.read(Stream::Pipeline, newest.saturating_sub(1), 1).await?;
         let last_ms = last.first().map_or(0, |fact| fact.time_ms).max(began_ms);
         let age = now_ms.saturating_sub(last_ms);
         if age <= millis(self.config.pipeline_silence) {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 /// `[daemons.health_server]`. Its address is the process's: it is taken before any work.
+/// It serves: `interval` has no meaning for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

@@ -28,10 +28,12 @@ pub(crate) const ALARM: &str = "memory";
 pub struct Config {
     /// Production stops when less than this share of the memory is available. The contract's limit
     /// is 90 % in use.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub least_share: f64,
     /// But never while more than this is available: on a large machine a tenth is plenty.
     pub enough_bytes: u64,
     /// Looks in a row with twice the limit available before production goes on.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub calm_looks: u32,
 }
 

@@ -170,19 +170,19 @@ impl ProgressWatchdog {
 
     /// What holds a config back, as the gates have said it.
     async fn reasons(&self, config: GameConfig) -> anyhow::Result<String> {
-        let mut reasons = String::new();
+        let mut reasons = vec![String::new()];
         for (owner, obstacle) in self.pressure.obstacles() {
-            reasons.push_str(&format!("; {owner}: {}", obstacle.reason));
+            reasons.push(format!("{owner}: {}", obstacle.reason));
         }
         let mut closed = closed_gates(&self.catalogue, Some(config)).await?;
         closed.extend(closed_gates(&self.catalogue, None).await?);
         for gate in closed {
-            reasons.push_str(&format!("; {}: {}, needs {}", gate.gate, gate.reason, gate.needs));
+            reasons.push(format!("{}: {}, needs {}", gate.gate, gate.reason, gate.needs));
         }
-        if reasons.is_empty() {
-            reasons.push_str("; no gate is closed");
+        if reasons.len() == 1 {
+            reasons.push("no gate is closed".to_owned());
         }
-        Ok(reasons)
+        Ok(reasons.join("; "))
     }
 }
 

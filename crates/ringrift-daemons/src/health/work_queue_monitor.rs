@@ -34,6 +34,7 @@ const LOOK_BACK: u32 = 200;
 pub struct Config {
     /// Waiting items at which the alarm is raised; it is cleared at 70 % of it. Source: health
     /// contract.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub most_waiting: usize,
     /// Time in one worker's hands after which an item counts as stuck. The contract's 5 minutes are
     /// between claim and start; here a claim is a start, and a training on one core may take an hour.

@@ -32,12 +32,14 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Windows that are kept, with the samples in them.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub keep_windows: usize,
     /// Checkpoints that are kept beside those of open trainings.
     pub keep_checkpoints: usize,
     /// Models whose weights are kept beside all champions and candidates.
     pub keep_models: usize,
     /// Artefacts that one cycle gives up.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_trashed_per_cycle: usize,
 }
 
@@ -76,7 +78,8 @@ impl Daemon for CoordinatorDiskManager {
         priority: Priority::High,
         needs: &[EVENT_ROUTER, DiskSpaceManager::ID],
         profiles: &[COORDINATOR, COORDINATOR_FULL, STANDALONE],
-        period: Duration::from_mins(1),
+        // Soon enough that a full disk does not wait long for what may go.
+        period: Duration::from_secs(30),
         wakes_on: &[on::<WindowCombined>(), on::<TrainingCompleted>(), on::<ModelRejected>()],
         ..Spec::DEFAULT
     };

@@ -45,10 +45,13 @@ pub struct Config {
     /// system if that is less; it goes on at twice the limit.
     pub least_bytes: u64,
     /// See `least_bytes`.
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub least_share: f64,
     /// In a cluster production stops above this share in use. Source: disk contract, "emergency".
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub most_used: f64,
     /// In a cluster production goes on below this share in use. Source: disk contract, "critical".
+    #[serde(deserialize_with = "crate::ranges::share")]
     pub calm_used: f64,
     /// How long a deleted file stays in the trash while there is space.
     #[serde(with = "crate::seconds")]
@@ -61,6 +64,7 @@ pub struct Config {
     #[serde(with = "crate::seconds")]
     pub sweep_every: Duration,
     /// Orphans that one sweep removes.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_orphans_per_cycle: usize,
 }
 
