@@ -30,7 +30,7 @@ impl Hash {
     }
 
     /// The hash of all that can be read, with its length in bytes; each block goes to `sink` too.
-    pub(crate) fn of_reader(
+    pub fn of_reader(
         mut reader: impl Read,
         mut sink: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> std::io::Result<(Self, u64)> {
