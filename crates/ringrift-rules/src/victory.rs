@@ -60,6 +60,27 @@ pub struct Outcome {
 impl State {
     /// Who has won if a turn of `last` ends in this position (sections 13.1 and 13.2).
     pub fn verdict(&self, last: Seat) -> Option<(Seat, Reason)> {
+        let decided = self.threshold_reached();
+        if decided.is_some() {
+            return decided;
+        }
+        let mut seats = self.config().seats();
+        if self.stack_count() > 0 {
+            // The sole survivor controls the stacks, as there is no ring of anybody else.
+            let mut left = seats.filter(|s| self.has_any_ring(*s));
+            return match (left.next(), left.next()) {
+                (Some(winner), None) => Some((winner, Reason::LastPlayerStanding)),
+                _ => None,
+            };
+        }
+        if seats.any(|s| self.hand(s) > 0 && self.can_enter_bare_board()) {
+            return None;
+        }
+        Some(self.stalemate(last))
+    }
+
+    /// The first two rules of section 13.1.
+    fn threshold_reached(&self) -> Option<(Seat, Reason)> {
         let seats = || self.config().seats();
         if let Some(winner) =
             seats().find(|s| u32::from(self.eliminated(*s)) >= self.limits.ring_victory)
@@ -73,18 +94,7 @@ impl State {
         }) {
             return Some((winner, Reason::TerritoryControl));
         }
-        if self.stack_count() > 0 {
-            // The sole survivor controls the stacks, as there is no ring of anybody else.
-            let mut left = seats().filter(|s| self.has_any_ring(*s));
-            return match (left.next(), left.next()) {
-                (Some(winner), None) => Some((winner, Reason::LastPlayerStanding)),
-                _ => None,
-            };
-        }
-        if seats().any(|s| self.hand(s) > 0 && self.can_enter_bare_board()) {
-            return None;
-        }
-        Some(self.stalemate(last))
+        None
     }
 
     /// Whether a ring can be placed on a board without stacks.
@@ -164,10 +174,12 @@ impl State {
 
     /// Ends the game. The final ranking is section 13.5.
     pub(crate) fn finish(&mut self, winner: Seat, reason: Reason) {
-        let bare = self.stack_count() == 0;
+        let stalemate = self.stack_count() == 0
+            && reason != Reason::LastPlayerStandingRounds
+            && self.threshold_reached().is_none();
         let score = |seat: Seat| {
             // A hand counts as eliminated where the game ends by stalemate.
-            let hand = if bare { self.hand(seat) } else { 0 };
+            let hand = if stalemate { self.hand(seat) } else { 0 };
             let gone = self.turn.gone[seat.index()].unwrap_or(u32::MAX);
             (
                 Reverse(seat == winner),
@@ -189,5 +201,49 @@ impl State {
         }
         self.turn.phase = Phase::GameOver;
         self.turn.outcome = Some(Outcome { winner, reason, ranking, ranks });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Options};
+    use crate::moves::Move;
+    use crate::notation::json::{BoardText, Position};
+
+    /// Ends a turn of seat 3 on a bare square8 board of three players; gives seats and their ranks.
+    fn ranking(hands: [u16; 3], eliminated: [u16; 3], territory: [u16; 3]) -> Vec<(u8, u8)> {
+        let mut board = BoardText::default();
+        let mut cells = (0..64).map(|cell| format!("{},{}", cell / 8, cell % 8));
+        for (seat, count) in (1u8..).zip(territory) {
+            for _ in 0..count {
+                board.collapsed.insert(cells.next().unwrap(), seat);
+            }
+        }
+        // Markers everywhere else: no ring can enter.
+        board.markers.extend(cells.map(|key| (key, 3)));
+        let seat = crate::config::Seat::ALL[2];
+        let mut position = Position::at_turn_start(seat, &hands, &eliminated, board);
+        position.ph = "territory_processing".to_owned();
+        position.acted = 1;
+        let config: Config = "square8_3p".parse().unwrap();
+        let mut state = position.state(config, Options::default()).unwrap();
+        state.apply(&Move::NoTerritoryAction).unwrap();
+        let outcome = state.outcome().unwrap();
+        outcome.ranking.iter().map(|s| s.number()).zip(outcome.ranks.iter().copied()).collect()
+    }
+
+    #[test]
+    fn the_ranking_goes_by_territory_then_eliminated_rings_then_markers() {
+        assert_eq!(ranking([0; 3], [3, 9, 2], [9, 5, 1]), [(1, 1), (2, 2), (3, 3)]);
+        assert_eq!(ranking([0; 3], [3, 2, 9], [5, 9, 5]), [(2, 1), (3, 2), (1, 3)]);
+        assert_eq!(ranking([0; 3], [2, 2, 9], [5, 5, 9]), [(3, 1), (1, 2), (2, 2)]);
+        assert_eq!(ranking([0; 3], [2, 2, 2], [5, 9, 5]), [(2, 1), (3, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn a_hand_counts_as_eliminated_in_a_stalemate_only() {
+        assert_eq!(ranking([4, 0, 0], [2, 3, 0], [5, 5, 9]), [(3, 1), (1, 2), (2, 3)]);
+        // Seat 3 has eliminated its 24 rings: no stalemate.
+        assert_eq!(ranking([4, 0, 0], [2, 3, 24], [5, 5, 9]), [(3, 1), (2, 2), (1, 3)]);
     }
 }

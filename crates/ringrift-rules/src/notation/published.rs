@@ -280,15 +280,15 @@ fn line(reader: &Reader, value: &Value) -> Result<Run, PositionError> {
 }
 
 fn recovery(state: &State, reader: &Reader, value: &Value) -> Result<Move, PositionError> {
-    let payer = || match value["extractionStacks"][0].as_str() {
-        Some(key) => reader.cell(key),
+    let payer = || {
+        if let Some(key) = value["extractionStacks"][0].as_str() {
+            return reader.cell(key);
+        }
         // Nothing named: clear only where a single stack can pay (section 7).
-        None => {
-            let mut payers = state.payers();
-            match (payers.next(), payers.next()) {
-                (Some(only), None) => Ok(only),
-                _ => Err(missing("extractionStacks")),
-            }
+        let mut payers = state.payers();
+        match (payers.next(), payers.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(missing("extractionStacks")),
         }
     };
     let option = value["recoveryOption"].as_u64().or_else(|| value["option"].as_u64());

@@ -2,18 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use ringrift_rules::json::PositionError;
+use ringrift_rules::json::{Position, PositionError};
 use ringrift_rules::published::{read_move, state};
 use ringrift_rules::{Cell, Config, Move, Options, State};
 use serde_json::Value;
 
+use crate::corpus::{legal_texts, lines};
+
 /// The folder, if it is here. An isolated build cannot have it; a build server must.
 fn vectors(test: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    if folder.join("ts_outcomes.json").exists() {
-        return Some(folder);
+    shared("vectors/ts_outcomes.json", test)?.parent().map(Path::to_owned)
+}
+
+/// A file that lies beside the repository, if it is here.
+#[expect(clippy::print_stdout, reason = "a test that could not run must say so")]
+fn shared(file: &str, test: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(file);
+    if path.exists() {
+        return Some(path);
     }
-    println!("absent: {test} needs {}", folder.display());
+    println!("absent: {test} needs {}", path.display());
     assert!(
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
         "the published vectors are missing"
@@ -364,4 +372,24 @@ fn vectors_of_the_python_side_reach_the_positions_of_the_reference() {
     }
     println!("{moves} moves, {lines} line detections, {steps} steps, {bundles} bundles");
     assert!(moves > 0 && lines > 0 && steps > 0 && bundles > 0);
+}
+
+/// Positions in the middle of turns, with everything a position may need, and their legal moves.
+#[test]
+fn positions_of_the_heuristic_reference_offer_the_recorded_moves() {
+    let Some(path) = shared("games/heuristic_ref.jsonl.gz", "heuristic reference") else { return };
+    let mut positions = 0;
+    for line in lines(&path) {
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let config: Config = value["cfg"].as_str().unwrap().parse().unwrap();
+        let options: Options = serde_json::from_value(value["options"].clone()).unwrap();
+        let position: Position = serde_json::from_value(value["state"].clone()).unwrap();
+        let state = position.state(config, options).unwrap();
+        let wanted: Vec<&str> =
+            value["moves"].as_array().unwrap().iter().map(|mv| mv["m"].as_str().unwrap()).collect();
+        let place = format!("{} after {}\n{}", value["id"], value["after"], state.render());
+        assert_eq!(legal_texts(&state), wanted, "{place}");
+        positions += 1;
+    }
+    assert!(positions > 0);
 }
