@@ -7,19 +7,22 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
-use courier::{Batch, Embedded, Fence, Folder, Options};
+use courier::{
+    Answer, AppendError, Batch, Courier, DeadLetter, Embedded, Engine, Error, Fact, Fence, Folder,
+    Lease, LeaseError, LetterCounts, LetterFilter, LetterState, NewLetter, Options, Page, Stream,
+};
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
     MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, PipelineFold, Record,
     SamplesExported, TestDecision, WindowCombined, WorkId,
 };
 use tempfile::TempDir;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
 
 use crate::{Bell, Blobs, Loop, Pressure, Supervision, Workshop, WorkshopSettings};
@@ -405,4 +408,76 @@ pub(crate) async fn window(bed: &Bed, config: Config, samples: &[BlobHash], rows
     ])
     .await;
     window
+}
+
+/// A log that says "no space is left" while it is told to, and else is the log behind it.
+pub(crate) struct FullDisk {
+    log: Courier,
+    full: Arc<AtomicBool>,
+}
+
+impl FullDisk {
+    /// A catalogue beside the bed's, on the same log, and its switch.
+    pub(crate) async fn below(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
+        let log = bed.catalogue.log().clone();
+        let path = bed.data().join("beside.sqlite");
+        let folder = Folder::open(&path, PipelineFold, log.clone()).await.unwrap();
+        let full = Arc::new(AtomicBool::new(false));
+        let disk = Self { log, full: Arc::clone(&full) };
+        (Catalogue::new(Courier::new(disk), folder), full)
+    }
+}
+
+macro_rules! delegate {
+    ($(fn $name:ident$(<$life:lifetime>)?($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name$(<$life>)?(&$($life)? self, $($arg: $type),*) -> $answer {
+            self.log.$name($($arg),*)
+        })*
+    };
+}
+
+type Said<'a, T> = Answer<'a, Result<T, Error>>;
+
+impl Engine for FullDisk {
+    fn append(
+        &self,
+        stream: Stream,
+        batch: Batch,
+        now_ms: i64,
+    ) -> Answer<'_, Result<Vec<u64>, AppendError>> {
+        if self.full.load(Ordering::Relaxed) {
+            let error = Error::Full { path: "facts.sqlite".into() };
+            return Box::pin(std::future::ready(Err(error.into())));
+        }
+        self.log.append(stream, batch, now_ms)
+    }
+
+    delegate! {
+        fn read<'a>(stream: Stream, after: u64, limit: usize) -> Said<'a, Vec<Fact>>;
+        fn last_on<'a>(stream: Stream, subject: &'a str) -> Said<'a, Option<Fact>>;
+        fn head<'a>(stream: Stream) -> Said<'a, u64>;
+        fn identity<'a>() -> Said<'a, String>;
+        fn position<'a>(stream: Stream, subscriber: &'a str) -> Said<'a, u64>;
+        fn advance<'a>(stream: Stream, subscriber: &'a str, to: u64) -> Said<'a, ()>;
+        fn next<'a>(stream: Stream, subscriber: &'a str, prefix: &'a str, limit: usize)
+            -> Said<'a, Page>;
+        fn attempt<'a>(stream: Stream, subscriber: &'a str, position: u64) -> Said<'a, u32>;
+        fn bury<'a>(letter: NewLetter, now_ms: i64) -> Said<'a, u64>;
+        fn dead_letters<'a>(filter: LetterFilter) -> Said<'a, Vec<DeadLetter>>;
+        fn letter_counts<'a>() -> Said<'a, LetterCounts>;
+        fn retry<'a>(letter: u64, now_ms: i64) -> Said<'a, ()>;
+        fn settle<'a>(letter: u64, state: LetterState, error: Option<String>) -> Said<'a, ()>;
+        fn purge_letters<'a>(buried_before_ms: i64) -> Said<'a, u64>;
+        fn acquire<'a>(name: &'a str, holder: &'a str, ttl: Duration, now_ms: i64)
+            -> Answer<'a, Result<Lease, LeaseError>>;
+        fn renew<'a>(lease: &'a Lease, ttl: Duration, now_ms: i64)
+            -> Answer<'a, Result<Lease, LeaseError>>;
+        fn release<'a>(lease: &'a Lease) -> Said<'a, ()>;
+        fn lease<'a>(name: &'a str, now_ms: i64) -> Said<'a, Option<Lease>>;
+        fn leases<'a>(prefix: &'a str, now_ms: i64) -> Said<'a, Vec<Lease>>;
+    }
+
+    fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
+        self.log.tail(stream)
+    }
 }

@@ -22,7 +22,7 @@ use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 use crate::{
     Blobs, COORDINATOR, COORDINATOR_FULL, Pressure, STANDALONE,
     blobs::parse,
-    cycle::{EVENT_ROUTER, settled},
+    cycle::{EVENT_ROUTER, obstacle, settled},
     on,
     recovery::disk_space_manager::DiskSpaceManager,
 };
@@ -120,10 +120,18 @@ impl CoordinatorDiskManager {
         self.status.kept = named.len() - doomed.len();
         self.status.kept_bytes =
             named.iter().fold(0, bytes) - doomed.iter().map(|doomed| doomed.bytes).sum::<u64>();
+        let mut held_up = None;
         for doomed in doomed {
             cx.beat()?;
             let role = roles.get(&doomed.key).map_or("", String::as_str);
-            self.give_up(&doomed, role, cx.now()).await?;
+            match self.give_up(&doomed, role, cx.now()).await {
+                // On a full disk all that may go goes, and the cycle then says what held it up.
+                Err(error) if obstacle(&error).is_some() => held_up = Some(error),
+                given_up => given_up?,
+            }
+        }
+        if let Some(error) = held_up {
+            return Err(error);
         }
         Ok(Outcome::Done(self.status.clone()))
     }
@@ -242,8 +250,13 @@ fn items(
 mod tests {
     use ringrift_pipeline::{CheckpointSaved, ModelCreated, ModelId, SamplesExported, WorkId};
 
+    use std::sync::atomic::Ordering;
+
     use super::*;
-    use crate::testbed::{Bed, done, hex};
+    use crate::{
+        Obstacle,
+        testbed::{Bed, FullDisk, blocked, done, hex},
+    };
 
     fn manager(bed: &Bed, config: Config) -> CoordinatorDiskManager {
         let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.pressure.clone());
@@ -373,6 +386,32 @@ mod tests {
         let (cx, _probe) = bed.cx::<CoordinatorDiskManager>();
         done(daemon.cycle(&cx).await);
         assert!(bed.catalogue.is_trashed(&old).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_the_files_go_first_and_their_facts_follow() {
+        let bed = Bed::new().await;
+        let old = [rejected(&bed, 1).await, rejected(&bed, 2).await];
+        let (catalogue, full) = FullDisk::below(&bed).await;
+        let ports = (catalogue.clone(), bed.blobs.clone(), bed.pressure.clone());
+        let mut daemon =
+            CoordinatorDiskManager::new(Config { keep_models: 0, ..Config::default() }, ports);
+        let (cx, _probe) = bed.cx::<CoordinatorDiskManager>();
+        full.store(true, Ordering::Relaxed);
+        let reason = blocked(daemon.cycle(&cx).await);
+        assert_eq!(reason, "record artefact.trashed: no space is left in the data directory");
+        assert_eq!(bed.blobs.depot().trashed().unwrap(), [], "nobody says that space is needed");
+
+        let obstacle = Obstacle { reason: "1 MiB is free".into(), needs: "2 GiB".into() };
+        bed.pressure.set(DiskSpaceManager::ID, Some(obstacle));
+        blocked(daemon.cycle(&cx).await);
+        assert_eq!(bed.blobs.depot().trashed().unwrap().len(), 2);
+        assert_eq!(left(&bed).await.len(), 2, "no fact could be written");
+        full.store(false, Ordering::Relaxed);
+        done(daemon.cycle(&cx).await);
+        for hash in &old {
+            assert!(catalogue.is_trashed(hash).await.unwrap());
+        }
     }
 
     #[tokio::test]

@@ -382,7 +382,7 @@ mod tests {
     use super::*;
     use crate::{
         alarms::alarm_of,
-        testbed::{Bed, blocked, done, hex},
+        testbed::{Bed, FullDisk, blocked, done, hex},
     };
 
     const MIB: u64 = 1 << 20;
@@ -512,6 +512,25 @@ mod tests {
         let trashed = bed.blobs.depot().trashed().unwrap();
         assert_eq!(trashed[0].why, "retention: no fact has named it for 1h");
         assert_eq!(done(daemon.cycle(&cx).await).orphans, 1, "a second cycle finds nothing");
+    }
+
+    #[tokio::test]
+    async fn it_brakes_and_makes_room_when_nothing_can_be_written() {
+        let bed = Bed::new().await;
+        let (mut daemon, free) = manager(&bed, Config::default());
+        let (catalogue, full) = FullDisk::below(&bed).await;
+        daemon.catalogue = catalogue;
+        full.store(true, Ordering::Relaxed);
+        free.store(0, Ordering::Relaxed);
+        trash(&bed, "young", bed.now.load(Ordering::Relaxed));
+        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.holding, status.freed), (true, 5));
+        assert!(bed.pressure.obstacle().is_some());
+        assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap(), None);
+        full.store(false, Ordering::Relaxed);
+        done(daemon.cycle(&cx).await);
+        assert!(alarm_of(&bed.catalogue, ALARM).await.unwrap().is_some(), "told when it can be");
     }
 
     #[tokio::test]
