@@ -418,10 +418,13 @@ pub(crate) struct FullDisk {
 
 impl FullDisk {
     /// A catalogue beside the bed's, on the same log, and its switch.
+    /// It shows what was recorded before this call.
     pub(crate) async fn below(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
         let log = bed.catalogue.log().clone();
         let path = bed.data().join("beside.sqlite");
         let folder = Folder::open(&path, PipelineFold, log.clone()).await.unwrap();
+        let head = log.head(Stream::Pipeline).await.unwrap();
+        folder.caught_up(head, PATIENCE).await.unwrap();
         let full = Arc::new(AtomicBool::new(false));
         let disk = Self { log, full: Arc::clone(&full) };
         (Catalogue::new(Courier::new(disk), folder), full)
