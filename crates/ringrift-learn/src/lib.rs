@@ -1,1 +1,23 @@
-//! Self-play, samples, training, matches and ratings
+//! Learning to play `RingRift`: self-play, samples, training, matches, ratings.
+//!
+//! Each step is a function from files to a file in a folder that the caller gives, and a report: [`selfplay`] makes games, [`export`]
+//! turns games into samples, [`combine`] makes a window of samples, [`train`] makes a candidate, [`arena`] compares two players, and
+//! [`rating`] orders all of them. Results depend on inputs, settings and seeds only. Files appear complete or not at all.
+//!
+//! Absent on purpose: daemons, events, databases, clocks, threads. Whoever calls watches through [`Progress`] and stops the work there.
+
+pub mod arena;
+pub mod combine;
+pub mod export;
+mod files;
+pub mod games;
+mod npz;
+mod progress;
+pub mod rating;
+pub mod samples;
+pub mod selfplay;
+#[cfg(test)]
+mod testing;
+pub mod train;
+
+pub use progress::{Flow, Progress, Unwatched};

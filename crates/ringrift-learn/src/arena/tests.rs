@@ -1,0 +1,86 @@
+use ringrift_player::PlayerSpec;
+use ringrift_rules::record::replay;
+
+use super::*;
+use crate::progress::Unwatched;
+
+fn open(text: &str, config: Config) -> Box<dyn Player> {
+    let spec: PlayerSpec = text.parse().unwrap();
+    spec.open(config, |_| anyhow::bail!("no models here")).unwrap()
+}
+
+fn fixed(pairs: u32) -> Settings {
+    Settings { pairs, test: None, seed: 5 }
+}
+
+#[test]
+fn both_games_of_a_pair_share_the_opening_and_exchange_the_seats() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["hex8_2p", "square8_3p", "hex8_4p"] {
+        let config: Config = name.parse().unwrap();
+        let (mut a, mut b) = (open("rollout:1", config), open("random", config));
+        let settings = fixed(3);
+        let report =
+            run(&settings, config, &mut *a, &mut *b, Some(folder.path()), &mut Unwatched).unwrap();
+        assert_eq!((report.games, report.wins + report.losses), (6, 6));
+        assert_eq!(report.pairs.iter().sum::<u64>(), 3);
+        assert_eq!(report.wins, report.pairs[1] + 2 * report.pairs[2]);
+        let records = records(report.file.as_ref().unwrap());
+        assert_eq!(records.len(), 6);
+        let book = book(config, 3, settings.seed).unwrap();
+        for (pair, opening) in records.chunks(2).zip(&book) {
+            for record in pair {
+                replay(record).unwrap();
+                assert!(record.moves.starts_with(&opening.moves));
+            }
+            for (first, second) in pair[0].players.iter().zip(&pair[1].players) {
+                assert_ne!(first, second);
+            }
+        }
+    }
+}
+
+fn records(path: &Path) -> Vec<GameRecord> {
+    let mut text = String::new();
+    let mut gzip = flate2::read::GzDecoder::new(fs_err::File::open(path).unwrap());
+    std::io::Read::read_to_string(&mut gzip, &mut text).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_much_stronger_player_is_found_before_all_pairs_are_played() {
+    let config: Config = "square8_2p".parse().unwrap();
+    let (mut a, mut b) = (open("rollout:16", config), open("random", config));
+    let settings = Settings { pairs: 60, ..Settings::default() };
+    let report = run(&settings, config, &mut *a, &mut *b, None, &mut Unwatched).unwrap();
+    assert_eq!(report.decision, Some(Decision::H1));
+    assert!(report.games < 120, "{report:?}");
+    assert!(report.elo_low <= report.elo && report.elo <= report.elo_high);
+    // The same match seen from the other side.
+    let mirrored = run(&fixed(8), config, &mut *b, &mut *a, None, &mut Unwatched).unwrap();
+    assert!(mirrored.score < 0.5);
+}
+
+#[test]
+fn equal_seeds_give_equal_matches_and_a_stop_ends_them() {
+    let config: Config = "hex8_2p".parse().unwrap();
+    let (mut a, mut b) = (open("rollout:2", config), open("random", config));
+    let first = run(&fixed(4), config, &mut *a, &mut *b, None, &mut Unwatched).unwrap();
+    let second = run(&fixed(4), config, &mut *a, &mut *b, None, &mut Unwatched).unwrap();
+    assert_eq!(first, second);
+
+    let mut progress = crate::testing::StopAfter(2);
+    let report = run(&fixed(4), config, &mut *a, &mut *b, None, &mut progress).unwrap();
+    assert_eq!((report.games, report.stopped), (4, true));
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let config: Config = "hex8_2p".parse().unwrap();
+    let (mut a, mut b) = (open("random", config), open("random", config));
+    let bounds = Bounds { elo0: 50.0, elo1: 0.0, ..Bounds::default() };
+    let settings = Settings { test: Some(bounds), ..fixed(1) };
+    let error = run(&settings, config, &mut *a, &mut *b, None, &mut Unwatched).unwrap_err();
+    assert!(error.to_string().contains("elo0 must be below elo1"));
+    assert!(run(&fixed(0), config, &mut *a, &mut *b, None, &mut Unwatched).is_err());
+}
