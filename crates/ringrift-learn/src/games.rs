@@ -151,8 +151,10 @@ pub(crate) fn check_game(game: &PlayedGame) -> anyhow::Result<()> {
     ensure!(game.record.result.is_some(), "game {id}: it has no result");
     visit(game, |visited| {
         let sum: f32 = visited.policy.iter().sum();
-        // Each probability is rounded to four digits.
-        let proper = visited.policy.is_empty() || (sum - 1.0).abs() < 0.05;
+        // Each probability is rounded to four digits, so each move may add half of the last one.
+        let moves = f64::from(u32::try_from(visited.moves.len())?);
+        let proper =
+            visited.policy.is_empty() || (f64::from(sum) - 1.0).abs() < 1e-3 + 5e-5 * moves;
         ensure!(proper, "move {}: the policy adds up to {sum}", visited.decision.at + 1);
         Ok(())
     })
@@ -219,15 +221,11 @@ fn spread(
     Ok(())
 }
 
-/// The improved policy in the form of a [`Decision`]: four digits, moves below 1 in 2000 left out.
+/// The improved policy in the form of a [`Decision`]: moves below 1 in 2000 left out, the rest adding up to 1, four digits.
 pub(crate) fn name_policy(state: &State, moves: &[Move], policy: &[f32]) -> Vec<(String, f32)> {
-    let rounded = policy.iter().map(|p| (p * 1e4).round() / 1e4);
-    moves
-        .iter()
-        .zip(rounded)
-        .filter(|(_, p)| *p >= 5e-4)
-        .map(|(played, p)| (state.notate(played), p))
-        .collect()
+    let kept = || moves.iter().zip(policy).filter(|(_, p)| **p >= 5e-4);
+    let sum: f32 = kept().map(|(_, p)| p).sum();
+    kept().map(|(played, p)| (state.notate(played), (p / sum * 1e4).round() / 1e4)).collect()
 }
 
 /// A number that two different games hardly share: for finding doubled games.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringrift_rules::{Move, State};
+
 /// What the caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
@@ -15,6 +17,11 @@ pub enum Flow {
 pub trait Progress {
     /// `done` of `total` units are finished; a unit may beat several times.
     fn beat(&mut self, done: u64, total: u64) -> Flow;
+
+    /// A game in hand came to this position by this move; for people who look on.
+    fn position(&mut self, state: &State, by: &Move) {
+        let _ = (state, by);
+    }
 
     /// Time since the work began, for rates in reports; results never depend on it.
     fn elapsed(&self) -> Duration;

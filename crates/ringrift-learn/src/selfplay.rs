@@ -124,7 +124,7 @@ pub fn run(
             report.stopped = true;
             break;
         }
-        let (game, simulations) = table.play(number)?;
+        let (game, simulations) = table.play(number, progress)?;
         report.count(&game, simulations);
         played.push(game);
     }
@@ -206,7 +206,11 @@ struct Table<'a> {
 
 impl Table<'_> {
     /// Plays one game to its end; gives it and the simulations it took.
-    fn play(&mut self, number: u32) -> anyhow::Result<(PlayedGame, u64)> {
+    fn play(
+        &mut self,
+        number: u32,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<(PlayedGame, u64)> {
         let settings = self.settings;
         let seed = game_seed(settings.seed, number.into());
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -263,6 +267,7 @@ impl Table<'_> {
             };
             texts.push(state.notate(&moves[index]));
             state.apply_legal(&moves[index]);
+            progress.position(&state, &moves[index]);
         }
 
         let players = (0..seats).map(|seat| match guest {
