@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use fs_err::File;
 use ringrift_rules::record::{GameRecord, replay};
 use ringrift_rules::{Config, Move, RULES_VERSION, State};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::files::write_atomically;
 use crate::progress::{Flow, Progress};
@@ -80,6 +80,17 @@ impl Games {
     }
 
     fn read(&mut self) -> anyhow::Result<Option<PlayedGame>> {
+        let Some(game) = self.line::<PlayedGame>()? else { return Ok(None) };
+        ensure!(
+            game.rules == RULES_VERSION,
+            "game {}: played by rules {:?}, this program has {RULES_VERSION:?}",
+            self.number,
+            game.rules
+        );
+        Ok(Some(game))
+    }
+
+    fn line<T: DeserializeOwned>(&mut self) -> anyhow::Result<Option<T>> {
         self.buffer.clear();
         self.number += 1;
         let mut line = self.lines.by_ref().take(LONGEST_LINE);
@@ -89,14 +100,8 @@ impl Games {
             return Ok(None);
         }
         ensure!(self.buffer.ends_with(b"\n"), "game {}: cut off", self.number);
-        let game: PlayedGame = serde_json::from_slice(&self.buffer)
+        let game = serde_json::from_slice(&self.buffer)
             .with_context(|| format!("game {}: no played game", self.number))?;
-        ensure!(
-            game.rules == RULES_VERSION,
-            "game {}: played by rules {:?}, this program has {RULES_VERSION:?}",
-            self.number,
-            game.rules
-        );
         Ok(Some(game))
     }
 }
@@ -136,6 +141,33 @@ pub fn check(path: &Path, progress: &mut dyn Progress) -> anyhow::Result<CheckRe
         report.games += 1;
         report.moves += game.record.moves.len() as u64;
         report.positions += game.decisions.len() as u64;
+        if progress.beat(report.games, 0) == Flow::Stop {
+            report.stopped = true;
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// Replays every game of a match's file through the rules: each move legal, result and final digest as recorded.
+///
+/// # Errors
+/// At the first fault, with number and id of the game and the number of the move.
+pub fn check_match(path: &Path, progress: &mut dyn Progress) -> anyhow::Result<CheckReport> {
+    let mut report = CheckReport::default();
+    let mut games = Games::open(path).with_context(|| format!("open {}", path.display()))?;
+    let place = || format!("check {}", path.display());
+    while let Some(record) = games.line::<GameRecord>().with_context(place)? {
+        let id = || format!("game {}", record.id);
+        replay(&record).with_context(id).with_context(place)?;
+        ensure!(
+            record.result.is_some(),
+            "check {}: game {}: it has no result",
+            path.display(),
+            record.id
+        );
+        report.games += 1;
+        report.moves += record.moves.len() as u64;
         if progress.beat(report.games, 0) == Flow::Stop {
             report.stopped = true;
             break;

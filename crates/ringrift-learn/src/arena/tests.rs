@@ -40,6 +40,23 @@ fn both_games_of_a_pair_share_the_opening_and_exchange_the_seats() {
     }
 }
 
+#[test]
+fn a_matchs_file_replays_and_a_changed_move_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config: Config = "hex8_2p".parse().unwrap();
+    let (mut a, mut b) = (open("random", config), open("random", config));
+    let report =
+        run(&fixed(2), config, &mut *a, &mut *b, Some(folder.path()), &mut Unwatched).unwrap();
+    let file = report.file.unwrap();
+    let checked = crate::games::check_match(&file, &mut Unwatched).unwrap();
+    assert_eq!((checked.games, checked.moves), (4, report.moves));
+    let mut games = records(&file);
+    games[2].moves.truncate(9);
+    crate::games::write_lines(&file, &games).unwrap();
+    let fault = format!("{:#}", crate::games::check_match(&file, &mut Unwatched).unwrap_err());
+    assert!(fault.contains(&games[2].id), "{fault}");
+}
+
 fn records(path: &Path) -> Vec<GameRecord> {
     let mut text = String::new();
     let mut gzip = flate2::read::GzDecoder::new(fs_err::File::open(path).unwrap());
