@@ -288,8 +288,13 @@ impl Workshop {
             let end =
                 Run { shop: &inner, number, order: &order, stop: &stop, send: &send }.all().await;
             inner.lock_live().remove(&number);
-            if let Err(error) = &end {
-                warn!(work = %order.work, attempt = order.attempt, %error, "worker gave nothing");
+            match &end {
+                // Somebody wanted it so; that shows no fault.
+                Err(WorkError::Stopped) => info!(work = %order.work, "worker stopped on request"),
+                Err(error) => {
+                    warn!(work = %order.work, attempt = order.attempt, %error, "worker gave nothing");
+                }
+                Ok(_) => {}
             }
             // A closed channel: the owner is gone, and with it the interest in the end.
             drop(send.send(Report::End(end)).await);
