@@ -134,7 +134,8 @@ impl Cx {
 
     /// One result of a daemon that serves instead of cycling: its status and its health.
     ///
-    /// Counts like the end of a cycle: three unhealthy ones in a row restart the daemon.
+    /// Counts like the end of a cycle: three unhealthy ones in a row restart the daemon. From the
+    /// first one on, another is due within each period of the spec.
     ///
     /// # Errors
     /// `status` cannot be written as JSON.
@@ -142,6 +143,7 @@ impl Cx {
         let details = to_json(status)?;
         self.pulse.beat();
         self.pulse.told().result(Some(details), health);
+        self.pulse.set_due(Some(self.pulse.period));
         self.pulse.bell.notify_one();
         Ok(())
     }
@@ -257,6 +259,8 @@ pub(crate) struct Told {
     pub(crate) due: Option<Duration>,
     pub(crate) cycles: u64,
     pub(crate) last_cycle: Option<Duration>,
+    /// Cycles and reports so far.
+    pub(crate) results: u64,
     /// Unhealthy results in a row.
     pub(crate) bad_in_a_row: u32,
     pub(crate) health: Health,
@@ -267,6 +271,7 @@ impl Told {
     fn result(&mut self, details: Option<serde_json::Value>, health: Health) {
         self.bad_in_a_row =
             if matches!(health, Health::Unhealthy(_)) { self.bad_in_a_row + 1 } else { 0 };
+        self.results += 1;
         self.health = health;
         if let Some(details) = details {
             self.details = details;
@@ -301,6 +306,10 @@ impl Pulse {
 
     pub(crate) fn snapshot(&self) -> Told {
         self.told().clone()
+    }
+
+    pub(crate) fn keep_details(&self, details: serde_json::Value) {
+        self.told().details = details;
     }
 
     pub(crate) fn last_beat(&self) -> Duration {

@@ -49,7 +49,7 @@ async fn until_stopped<D: Daemon>(daemon: &mut D, cx: &Cx) -> anyhow::Result<()>
 
 /// The error only says that the requested stop took effect.
 fn interrupted(cx: &Cx, error: &anyhow::Error) -> bool {
-    cx.stopping() && error.chain().any(|cause| cause.is::<Stopping>())
+    cx.stopping() && error.chain().any(<dyn std::error::Error>::is::<Stopping>)
 }
 
 /// Waits while the daemon is paused; false when a stop came.

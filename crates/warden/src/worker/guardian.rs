@@ -62,11 +62,11 @@ impl Guardian {
         let mut old = std::mem::replace(&mut self.shell, start()?);
         old.stdin.take();
         old.wait()?;
-        let list: String = self.groups.iter().map(|group| format!("+ {group}\n")).collect();
-        match self.shell.stdin.as_mut() {
-            Some(pipe) => pipe.write_all(list.as_bytes()),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+        let pipe = self.shell.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        for group in &self.groups {
+            pipe.write_all(format!("+ {group}\n").as_bytes())?;
         }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     process::{Child, Command},
     runtime::Runtime,
     sync::{mpsc, oneshot, watch as slot},
@@ -177,7 +177,7 @@ impl Rooms {
         self.records.write(pid, mark, &spec.program)?;
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or(io::ErrorKind::InvalidData)?;
-        let exit = AsyncFd::new(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)?;
+        let exit = wait_on(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)?;
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let stderr = log::copy(pid, stderr.into_owned_fd()?, log)?;
         Ok((exit, stderr))
@@ -208,6 +208,14 @@ impl Rooms {
             }
         }
     }
+}
+
+fn wait_on(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(unsafe_code, reason = "the only way to await a descriptor that is no pipe or socket")]
+    // SAFETY: an `OwnedFd` is open until it is dropped, always names the same descriptor, and the
+    // `AsyncFd` owns it.
+    let exit = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(exit?)
 }
 
 fn name(program: &Path) -> String {

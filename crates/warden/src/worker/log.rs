@@ -110,7 +110,7 @@ pub(super) fn copy(
 fn pump(pid: u32, mut source: impl BufRead, log: &Mutex<RotatingLog>) -> Vec<String> {
     let mut last = VecDeque::new();
     let mut piece = Vec::new();
-    let mut lost = 0_u64;
+    let mut missed = 0_u64;
     loop {
         piece.clear();
         match source.by_ref().take(PIECE_BYTES).read_until(b'\n', &mut piece) {
@@ -130,18 +130,18 @@ fn pump(pid: u32, mut source: impl BufRead, log: &Mutex<RotatingLog>) -> Vec<Str
             .write_line(&format!("[{pid}] {text}\n"));
         if let Err(error) = written {
             // A full disk must not stop the worker, which would wait for us to read on.
-            if lost == 0 {
+            if missed == 0 {
                 tracing::warn!(pid, %error, "log of a worker cannot be written");
             }
-            lost += 1;
+            missed += 1;
         }
         if last.len() == LAST_WORDS {
             last.pop_front();
         }
         last.push_back(text.to_owned());
     }
-    if lost > 0 {
-        tracing::warn!(pid, lost, "lines of a worker's log were lost");
+    if missed > 0 {
+        tracing::warn!(pid, missed, "lines of a worker's log were lost");
     }
     last.into()
 }

@@ -166,7 +166,7 @@ fn judge(status: ExitStatus, asked: Option<Cause>) -> Exit {
         (Some(75), _, _) => Exit::TryAgain,
         (Some(125), _, _) => Exit::NeverAgain,
         // 128 + signal is how shells and interpreters report the death that we asked for.
-        (Some(137 | 143), _, Some(cause)) | (None, _, Some(cause)) => Exit::KilledFor(cause),
+        (Some(137 | 143) | None, _, Some(cause)) => Exit::KilledFor(cause),
         (Some(code), _, _) => Exit::Failed(code),
         (None, Some(signal), None) => Exit::Signal(signal),
         (None, None, None) => Exit::Failed(-1),

@@ -1,0 +1,136 @@
+//! What may be asked of the machine; nothing here changes it.
+
+use std::time::Duration;
+
+use super::{After, At, Life, Lifecycle, Phase};
+use crate::{Health, State};
+
+impl Lifecycle {
+    pub(crate) fn draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// The shutdown is over: no task is left but hung ones.
+    pub(crate) fn drained(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.over)
+    }
+
+    /// The health of this daemon should be read now.
+    pub(crate) fn read_due(&self, now: At, at: usize) -> bool {
+        let life = &self.lives[at];
+        matches!(life.phase, Phase::Running { .. }) && life.read_at <= now
+    }
+
+    pub(crate) fn state(&self, at: usize) -> State {
+        self.lives[at].phase.state()
+    }
+
+    pub(crate) fn has_task(&self, at: usize) -> bool {
+        self.lives[at].phase.has_task()
+    }
+
+    /// Number of the newest task.
+    pub(crate) fn run(&self, at: usize) -> u64 {
+        self.lives[at].run
+    }
+
+    pub(crate) fn is_hung(&self, at: usize) -> bool {
+        matches!(self.lives[at].phase, Phase::Ending { hung: true, .. })
+    }
+
+    pub(crate) fn asked(&self, at: usize) -> bool {
+        self.lives[at].asked
+    }
+
+    pub(crate) fn restarts(&self, at: usize) -> u32 {
+        self.lives[at].crashes
+    }
+
+    pub(crate) fn last_error(&self, at: usize) -> Option<&str> {
+        self.lives[at].last_error.as_deref()
+    }
+
+    pub(crate) fn uptime(&self, now: At, at: usize) -> Duration {
+        match self.lives[at].phase {
+            Phase::Running { since } => now.saturating_sub(since),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn next_retry_in(&self, now: At, at: usize) -> Option<Duration> {
+        match self.lives[at].phase {
+            Phase::Backoff { until } | Phase::Parked { until } => Some(until.saturating_sub(now)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn health(&self, at: usize) -> Health {
+        let life = &self.lives[at];
+        match &life.phase {
+            Phase::Ending { hung: true, .. } => Health::Unhealthy("hung".into()),
+            Phase::Waiting { late: true, .. } => match self.unmet(at) {
+                Some(need) => Health::Degraded(format!("{} is not ready", self.id(need))),
+                None => Health::Unknown,
+            },
+            Phase::Running { .. } => match (&life.health, self.fallen(at)) {
+                (Health::Healthy | Health::Unknown, Some(need)) => {
+                    Health::Degraded(format!("needs {}", self.id(need)))
+                }
+                (health, _) => health.clone(),
+            },
+            _ => Health::Unknown,
+        }
+    }
+
+    pub(crate) fn cause(&self, at: usize) -> Option<String> {
+        let life = &self.lives[at];
+        match &life.phase {
+            Phase::Stopped => life.finished.then(|| "finished".into()),
+            Phase::Waiting { .. } => {
+                self.unmet(at).map(|need| format!("waiting for {}", self.id(need)))
+            }
+            Phase::Ending { hung: true, .. } => Some("hung".into()),
+            Phase::Ending { after: After::Crash(error), .. } => Some(error.clone()),
+            Phase::Backoff { .. } | Phase::Starting { again: true, .. } => {
+                let limit = self.rules.restart.limit(life.spec);
+                Some(format!("restart {} of {limit}", life.crashes))
+            }
+            Phase::Parked { .. } => Some("too many crashes in an hour".into()),
+            Phase::Failed => Some(format!("given up after {} restarts", life.crashes)),
+            Phase::ImportFailed => life.last_error.clone(),
+            Phase::Running { .. } if !life.pauses.is_empty() => {
+                let causes: Vec<&str> = life.pauses.iter().map(String::as_str).collect();
+                Some(format!("paused: {}", causes.join(", ")))
+            }
+            Phase::Starting { .. } | Phase::Running { .. } | Phase::Ending { .. } => None,
+        }
+    }
+
+    /// When something changes by time alone.
+    pub(crate) fn next_deadline(&self) -> Option<At> {
+        self.lives.iter().filter_map(|life| self.deadline(life)).min()
+    }
+
+    fn deadline(&self, life: &Life) -> Option<At> {
+        match life.phase {
+            Phase::Waiting { since, late, .. } => {
+                (!late).then(|| since + self.rules.dependency_wait)
+            }
+            Phase::Starting { ready_by, .. } => Some(ready_by),
+            Phase::Running { since } => {
+                let forgiven = since + self.rules.restart.reset_after;
+                let forgive = (life.crashes > 0).then_some(forgiven);
+                forgive.into_iter().chain([life.read_at]).min()
+            }
+            Phase::Ending { aborted: Some(aborted), hung: false, .. } => {
+                Some(aborted + self.rules.abort_grace)
+            }
+            Phase::Ending { abort_at, hung: false, .. } => Some(abort_at),
+            Phase::Backoff { until } | Phase::Parked { until } => Some(until),
+            Phase::Ending { hung: true, .. }
+            | Phase::Stopped
+            | Phase::Failed
+            | Phase::ImportFailed => None,
+        }
+    }
+}

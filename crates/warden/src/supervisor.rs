@@ -1,0 +1,535 @@
+//! Carries out what the lifecycle decides: tasks, channels, the published snapshot.
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, broadcast, mpsc, oneshot, watch},
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tracing::Instrument as _;
+
+use crate::{
+    Clock, Cx, DaemonId, DaemonView, GraphError, Handle, Missing, Reason, RestartPolicy, Runnable,
+    ShutdownReport, Snapshot, State, Transition,
+    cx::{Pulse, PulseSpec, Told},
+    handle::{Refusal, Request, Slot, Started},
+    lifecycle::{At, Begun, Command, End, Lifecycle, Rules, Vitals},
+};
+
+/// Requests that wait for the supervisor; a caller waits when they are full.
+const REQUESTS_WAITING: usize = 64;
+/// Transitions kept for a slow listener; it then misses the oldest and is told how many.
+const TRANSITIONS_KEPT: usize = 1024;
+
+/// The limits of a supervisor.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where daemons run. Drive the supervisor on another runtime, with a thread of its own: on a
+    /// shared one, a daemon that blocks its thread may hold the supervisor's wake-up there.
+    pub runtime: tokio::runtime::Handle,
+    /// When a crashed daemon is tried again.
+    pub restart: RestartPolicy,
+    /// Time between two readings of health. Source: runbook, 30 s.
+    pub health_interval: Duration,
+    /// The same for critical daemons, if it is shorter. Source: manager contract, 15 s.
+    pub critical_health_interval: Duration,
+    /// Time that a stop, or one level of a shutdown, has in all. Source: runbook, 30 s.
+    pub shutdown_timeout: Duration,
+    /// A need that is not ready for so long is a warning. Source: manager contract, 30 s.
+    pub dependency_wait: Duration,
+    /// A task that does not end so long after its abort is called hung; ours, 1 s.
+    pub abort_grace: Duration,
+    /// Bad results in a row that restart. Source: manager contract, 3.
+    pub bad_results: u32,
+    /// Shortest pause between two cycles when wake-ups pour in; ours, 50 ms.
+    pub wake_gap: Duration,
+    /// The loop turns, and publishes, at least so often; ours, 1 s.
+    pub turn: Duration,
+}
+
+impl Settings {
+    /// The usual limits.
+    pub fn new(runtime: tokio::runtime::Handle) -> Self {
+        Self {
+            runtime,
+            restart: RestartPolicy::default(),
+            health_interval: Duration::from_secs(30),
+            critical_health_interval: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(30),
+            dependency_wait: Duration::from_secs(30),
+            abort_grace: Duration::from_secs(1),
+            bad_results: 3,
+            wake_gap: Duration::from_millis(50),
+            turn: Duration::from_secs(1),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            restart: self.restart.clone(),
+            health_interval: self.health_interval,
+            critical_health_interval: self.critical_health_interval,
+            shutdown_timeout: self.shutdown_timeout,
+            dependency_wait: self.dependency_wait,
+            abort_grace: self.abort_grace,
+            bad_results: self.bad_results,
+        }
+    }
+}
+
+/// The task of one run.
+struct Running {
+    run: u64,
+    pulse: Arc<Pulse>,
+    abort: AbortHandle,
+    started_at_ms: i64,
+    /// Results that the lifecycle has seen.
+    results: u64,
+}
+
+/// The supervision of a fixed set of daemons.
+pub struct Supervisor {
+    lifecycle: Lifecycle,
+    runnables: Vec<Runnable>,
+    settings: Settings,
+    clock: Clock,
+    epoch: Instant,
+    slots: Arc<[Slot]>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    owners: HashMap<Id, (usize, u64)>,
+    running: Vec<Option<Running>>,
+    /// What the last run of each daemon told, for as long as there is no newer one.
+    told: Vec<(Told, Option<i64>)>,
+    bell: Arc<Notify>,
+    requests: mpsc::Receiver<Request>,
+    transitions: broadcast::Sender<Transition>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    stops: Vec<Stop>,
+    shutdown: Option<Shutdown>,
+}
+
+/// Somebody waits for the end of this run.
+struct Stop {
+    at: usize,
+    run: u64,
+    reply: oneshot::Sender<Result<(), Refusal>>,
+}
+
+struct Shutdown {
+    began: Instant,
+    report: ShutdownReport,
+    waiters: Vec<oneshot::Sender<ShutdownReport>>,
+}
+
+impl Supervisor {
+    /// Makes a supervisor in which nothing runs yet, and the future that drives it.
+    ///
+    /// The future ends after [`Handle::shutdown`], or when every handle is dropped, which counts
+    /// as one. Dropping it aborts all daemons. The order of `runnables` breaks ties in the order
+    /// of start.
+    ///
+    /// # Errors
+    /// The needs do not form a sound graph.
+    #[expect(clippy::new_ret_no_self, reason = "the supervisor itself is only the future")]
+    pub fn new(
+        runnables: Vec<Runnable>,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<(Handle, impl Future<Output = ShutdownReport> + Send + 'static), GraphError> {
+        let specs: Vec<_> = runnables.iter().map(|runnable| runnable.spec).collect();
+        let lifecycle = Lifecycle::new(&specs, settings.rules())?;
+        let slots: Arc<[Slot]> = specs.iter().map(|spec| Slot::new(spec)).collect();
+        let (request, requests) = mpsc::channel(REQUESTS_WAITING);
+        let (transitions, _) = broadcast::channel(TRANSITIONS_KEPT);
+        let (snapshot, seen) = watch::channel(Arc::default());
+        let handle = Handle::new(request, slots.clone(), seen, transitions.clone());
+        let mut supervisor = Self {
+            lifecycle,
+            settings,
+            clock,
+            epoch: Instant::now(),
+            slots,
+            tasks: JoinSet::new(),
+            owners: HashMap::new(),
+            running: runnables.iter().map(|_| None).collect(),
+            told: runnables.iter().map(|_| Default::default()).collect(),
+            runnables,
+            bell: Arc::default(),
+            requests,
+            transitions,
+            snapshot,
+            stops: Vec::new(),
+            shutdown: None,
+        };
+        supervisor.publish();
+        Ok((handle, supervisor.drive()))
+    }
+
+    async fn drive(mut self) -> ShutdownReport {
+        let mut open = true;
+        loop {
+            self.listen();
+            self.lifecycle.tick(self.now());
+            self.carry_out();
+            self.answer_stops();
+            self.publish();
+            if self.lifecycle.drained() {
+                return self.leave();
+            }
+            let turn = self.epoch + self.now() + self.settings.turn;
+            let next = self.lifecycle.next_deadline().map(|at| self.epoch + at);
+            let next = next.map_or(turn, |at| at.min(turn));
+            tokio::select! {
+                biased;
+                request = self.requests.recv(), if open => {
+                    if let Some(request) = request {
+                        self.serve(request);
+                    } else {
+                        open = false;
+                        self.begin_shutdown(None);
+                    }
+                }
+                Some(joined) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.joined(joined);
+                }
+                () = self.bell.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> At {
+        self.epoch.elapsed()
+    }
+
+    fn id(&self, at: usize) -> DaemonId {
+        self.runnables[at].spec.id
+    }
+
+    // ---- from the daemons
+
+    fn listen(&mut self) {
+        for at in 0..self.running.len() {
+            self.listen_to(at);
+        }
+    }
+
+    fn listen_to(&mut self, at: usize) {
+        let now = self.now();
+        let Some(task) = &mut self.running[at] else { return };
+        let told = task.pulse.snapshot();
+        let news = told.results > task.results;
+        task.results = told.results;
+        let (run, last_beat) = (task.run, task.pulse.last_beat());
+        if told.ready {
+            self.lifecycle.ready(now, at, run);
+        }
+        if news || self.lifecycle.read_due(now, at) {
+            let vitals = Vitals {
+                health: told.health.clone(),
+                bad_in_a_row: told.bad_in_a_row,
+                in_cycle: told.in_cycle.is_some(),
+                last_beat,
+                due: told.due,
+            };
+            self.lifecycle.read(now, at, run, &vitals);
+        }
+        self.told[at].0 = told;
+    }
+
+    fn joined(&mut self, joined: Result<(Id, anyhow::Result<()>), JoinError>) {
+        let (id, end) = match joined {
+            Ok((id, Ok(()))) => (id, End::Finished),
+            Ok((id, Err(error))) => {
+                let missing = error.downcast_ref::<Missing>().is_some()
+                    || error.chain().any(<dyn std::error::Error>::is::<Missing>);
+                let text = format!("{error:#}");
+                (id, if missing { End::Missing(text) } else { End::Crashed(text) })
+            }
+            Err(error) if error.is_panic() => {
+                (error.id(), End::Crashed(format!("panicked: {}", panic_text(error))))
+            }
+            Err(error) => (error.id(), End::Aborted),
+        };
+        let Some((at, run)) = self.owners.remove(&id) else { return };
+        // What it told last comes before its end.
+        self.listen_to(at);
+        self.running[at] = None;
+        self.told[at].0.in_cycle = None;
+        self.lifecycle.ended(self.now(), at, run, end);
+    }
+
+    // ---- from the handles
+
+    fn serve(&mut self, request: Request) {
+        let now = self.now();
+        // A caller that does not wait for its answer does not need it.
+        match request {
+            Request::Start { ids, reply } => {
+                let result = self.positions(&ids).map(|asked| {
+                    let begun = self.lifecycle.start(now, &asked);
+                    self.started(&begun, &ids)
+                });
+                drop(reply.send(result));
+            }
+            Request::Stop { id, reply } => match self.position(id) {
+                Ok(at) => {
+                    self.lifecycle.stop(now, at);
+                    self.stops.push(Stop { at, run: self.lifecycle.run(at), reply });
+                }
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            },
+            Request::Restart { id, reply } => {
+                let result = self.position(id).map(|at| {
+                    let begun = self.lifecycle.restart(now, at);
+                    self.started(&begun, &[id])
+                });
+                drop(reply.send(result));
+            }
+            Request::Retry { id, force, reply } => {
+                let result = self.position(id).and_then(|at| {
+                    let state = self.lifecycle.state(at);
+                    let tried = self.lifecycle.retry(now, at, force);
+                    if tried { Ok(()) } else { Err(Refusal::NothingToRetry { id, state }) }
+                });
+                drop(reply.send(result));
+            }
+            Request::Pause { ids, cause, reply } => {
+                let result = self.positions(&ids).map(|asked| {
+                    for at in asked {
+                        self.lifecycle.pause(at, &cause);
+                    }
+                });
+                self.carry_out();
+                drop(reply.send(result));
+            }
+            Request::Resume { ids, cause, reply } => {
+                let result = self.positions(&ids).map(|asked| {
+                    for at in asked {
+                        self.lifecycle.resume(at, &cause);
+                    }
+                });
+                self.carry_out();
+                drop(reply.send(result));
+            }
+            Request::Shutdown { reply } => self.begin_shutdown(Some(reply)),
+        }
+    }
+
+    fn position(&self, id: DaemonId) -> Result<usize, Refusal> {
+        if self.lifecycle.draining() {
+            return Err(Refusal::ShuttingDown);
+        }
+        self.lifecycle.graph().position(id).ok_or(Refusal::Unknown(id))
+    }
+
+    fn positions(&self, ids: &[DaemonId]) -> Result<Vec<usize>, Refusal> {
+        ids.iter().map(|&id| self.position(id)).collect()
+    }
+
+    fn started(&self, begun: &Begun, asked: &[DaemonId]) -> Started {
+        let started: Vec<DaemonId> = begun.started.iter().map(|&at| self.id(at)).collect();
+        let added = started.iter().copied().filter(|id| !asked.contains(id)).collect();
+        let missing = begun
+            .missing
+            .iter()
+            .map(|&at| (self.id(at), self.lifecycle.last_error(at).unwrap_or_default().to_owned()))
+            .collect();
+        Started { started, added, missing }
+    }
+
+    fn answer_stops(&mut self) {
+        for stop in std::mem::take(&mut self.stops) {
+            // A later run means that this one ended, and somebody wanted another.
+            let ended =
+                !self.lifecycle.has_task(stop.at) || self.lifecycle.run(stop.at) != stop.run;
+            if ended {
+                drop(stop.reply.send(Ok(())));
+            } else if self.lifecycle.is_hung(stop.at) {
+                drop(stop.reply.send(Err(Refusal::Hung(self.id(stop.at)))));
+            } else {
+                self.stops.push(stop);
+            }
+        }
+    }
+
+    fn begin_shutdown(&mut self, waiter: Option<oneshot::Sender<ShutdownReport>>) {
+        if self.shutdown.is_none() {
+            tracing::info!("supervisor shuts down");
+        } else {
+            tracing::warn!("supervisor stops at once");
+        }
+        let shutdown = self.shutdown.get_or_insert_with(|| Shutdown {
+            began: Instant::now(),
+            report: ShutdownReport::default(),
+            waiters: Vec::new(),
+        });
+        shutdown.waiters.extend(waiter);
+        self.lifecycle.shutdown(self.epoch.elapsed());
+    }
+
+    fn leave(mut self) -> ShutdownReport {
+        let Some(mut shutdown) = self.shutdown.take() else { return ShutdownReport::default() };
+        shutdown.report.took = shutdown.began.elapsed();
+        for waiter in shutdown.waiters {
+            drop(waiter.send(shutdown.report.clone()));
+        }
+        shutdown.report
+    }
+
+    // ---- to the daemons and to the world
+
+    fn carry_out(&mut self) {
+        loop {
+            let commands = self.lifecycle.take_commands();
+            if commands.is_empty() {
+                return;
+            }
+            for command in commands {
+                self.carry_out_one(command);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, command: Command) {
+        match command {
+            Command::Spawn { at, run } => self.spawn(at, run),
+            Command::Ask { at, run } => {
+                if let Some(task) = self.task(at, run) {
+                    task.pulse.stop.cancel();
+                }
+            }
+            Command::Abort { at, run } => {
+                if let Some(task) = self.task(at, run) {
+                    task.abort.abort();
+                }
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.report.aborted.push(self.runnables[at].spec.id);
+                }
+            }
+            Command::Pause { at, paused } => {
+                self.slots[at].pause.send_replace(paused);
+            }
+            Command::Late { at, need } => {
+                let (daemon, need) = (self.id(at), self.id(need));
+                tracing::warn!(%daemon, %need, "need not ready for long, still waiting");
+            }
+            Command::Hung { at } => {
+                let daemon = self.id(at);
+                tracing::error!(%daemon, "daemon blocks its thread and cannot be ended");
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.report.hung.push(daemon);
+                }
+            }
+            Command::Moved { at, from, to, reason, error } => {
+                self.tell(at, from, to, reason, error);
+            }
+        }
+    }
+
+    fn task(&self, at: usize, run: u64) -> Option<&Running> {
+        self.running[at].as_ref().filter(|task| task.run == run)
+    }
+
+    fn spawn(&mut self, at: usize, run: u64) {
+        let runnable = &self.runnables[at];
+        let slot = &self.slots[at];
+        let id = runnable.spec.id;
+        let pulse = Arc::new(Pulse::new(PulseSpec {
+            id,
+            clock: self.clock.clone(),
+            epoch: self.epoch,
+            bell: self.bell.clone(),
+            wake: slot.wake.clone(),
+            paused: slot.pause.subscribe(),
+            period: runnable.period.unwrap_or(runnable.spec.period),
+            wake_gap: self.settings.wake_gap,
+        }));
+        let span = tracing::info_span!("daemon", daemon = %id);
+        let task = runnable.task(Cx::new(pulse.clone())).instrument(span);
+        let abort = self.tasks.spawn_on(task, &self.settings.runtime);
+        self.owners.insert(abort.id(), (at, run));
+        let started_at_ms = self.clock.now_ms();
+        // The last status stays visible until the new run publishes its own.
+        pulse.keep_details(self.told[at].0.details.clone());
+        self.told[at] = (pulse.snapshot(), Some(started_at_ms));
+        self.running[at] = Some(Running { run, pulse, abort, started_at_ms, results: 0 });
+    }
+
+    fn tell(&mut self, at: usize, from: State, to: State, reason: Reason, error: Option<String>) {
+        let daemon = self.id(at);
+        let restarts = self.lifecycle.restarts(at);
+        let why = error.as_deref();
+        match to {
+            State::Failed | State::ImportFailed => {
+                tracing::error!(%daemon, %from, %to, %reason, restarts, error = why, "daemon given up");
+            }
+            State::Restarting | State::Degraded => {
+                tracing::warn!(%daemon, %from, %to, %reason, restarts, error = why, "daemon restarts");
+            }
+            State::Stopped if error.is_some() => {
+                tracing::warn!(%daemon, %from, %to, %reason, error = why, "daemon stopped badly");
+            }
+            State::Stopped | State::Starting | State::Running | State::Stopping => {
+                tracing::info!(%daemon, %from, %to, %reason, "daemon changed state");
+            }
+        }
+        if to == State::Stopped
+            && let Some(shutdown) = &mut self.shutdown
+        {
+            shutdown.report.stopped.push(daemon);
+        }
+        let at_ms = self.clock.now_ms();
+        // Without a listener there is nobody to tell.
+        drop(self.transitions.send(Transition { daemon, from, to, reason, error, at_ms }));
+    }
+
+    fn publish(&mut self) {
+        let now = self.now();
+        let order = self.lifecycle.graph().order();
+        let snapshot = Snapshot {
+            daemons: order.iter().map(|&at| self.view(now, at)).collect(),
+            uptime: now,
+            turned_at_ms: self.clock.now_ms(),
+            stopping: self.lifecycle.draining(),
+        };
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    fn view(&self, now: At, at: usize) -> DaemonView {
+        let spec = self.runnables[at].spec;
+        let task = self.running[at].as_ref();
+        let (told, last_start) = &self.told[at];
+        DaemonView {
+            id: spec.id,
+            priority: spec.priority,
+            critical: spec.critical,
+            asked: self.lifecycle.asked(at),
+            state: self.lifecycle.state(at),
+            cause: self.lifecycle.cause(at),
+            health: self.lifecycle.health(at),
+            details: told.details.clone(),
+            restarts: self.lifecycle.restarts(at),
+            last_error: self.lifecycle.last_error(at).map(str::to_owned),
+            started_at_ms: task.map(|task| task.started_at_ms).or(*last_start),
+            uptime: self.lifecycle.uptime(now, at),
+            last_beat_age: task.map(|task| now.saturating_sub(task.pulse.last_beat())),
+            in_cycle: told.in_cycle.map(|began| now.saturating_sub(began)),
+            cycles: told.cycles,
+            last_cycle: told.last_cycle,
+            next_retry_in: self.lifecycle.next_retry_in(now, at),
+        }
+    }
+}
+
+fn panic_text(error: JoinError) -> String {
+    let payload = error.into_panic();
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => match payload.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => "with something that is no text".into(),
+        },
+    }
+}

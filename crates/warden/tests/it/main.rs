@@ -1,0 +1,10 @@
+//! The supervisor against real tasks, and workers as real processes.
+
+// The attribute tells clippy that helpers of tests may unwrap.
+#[cfg(test)]
+mod puppet;
+mod supervision;
+#[cfg(test)]
+mod threads;
+#[cfg(test)]
+mod workers;

@@ -1,0 +1,137 @@
+//! Real threads and real time: a daemon that blocks its thread, and a supervisor on its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use warden::{
+    Clock, Cx, Daemon, DaemonId, Health, Refusal, Runnable, Settings, Spec, State, Supervisor,
+};
+
+use crate::puppet::{A, Act, B, Bench, Puppet, Script};
+
+/// Frees the blocked thread however the test ends, since its runtime waits for it.
+struct Free(Arc<AtomicBool>);
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A runtime for the supervisor and another, with `threads` threads, for the daemons.
+///
+/// On one runtime the blocked thread may hold the very wake-up of the supervisor.
+fn apart<T>(
+    threads: usize,
+    script: impl FnOnce(Arc<AtomicBool>) -> Script,
+    test: impl AsyncFnOnce(Bench, &Free) -> T,
+) -> T {
+    let daemons = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .unwrap();
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let free = Free(Arc::default());
+    own.block_on(async {
+        let script = script(free.0.clone());
+        let bench = Bench::with(
+            |diary| {
+                vec![
+                    Puppet::<A>::runnable(script, diary),
+                    Puppet::<B>::runnable(Script::default(), diary),
+                ]
+            },
+            |settings| {
+                settings.runtime = daemons.handle().clone();
+                settings.shutdown_timeout = Duration::from_millis(100);
+                settings.abort_grace = Duration::from_millis(50);
+                settings.turn = Duration::from_millis(10);
+            },
+        );
+        test(bench, &free).await
+    })
+}
+
+async fn until_jammed(bench: &Bench) {
+    bench.until(|s| s.get(A::ID).unwrap().in_cycle.is_some()).await;
+}
+
+#[test]
+fn a_blocked_thread_is_called_hung_and_not_started_twice() {
+    let script = |free| Script::default().cycle([Act::Jam(free), Act::Done]);
+    apart(2, script, async |bench, free| {
+        bench.handle.start(&[A::ID]).await.unwrap();
+        until_jammed(&bench).await;
+        assert_eq!(bench.handle.stop(A::ID).await, Err(Refusal::Hung(A::ID)));
+        let view = bench.handle.snapshot().get(A::ID).unwrap().clone();
+        assert_eq!((view.state, view.cause.as_deref()), (State::Stopping, Some("hung")));
+        assert_eq!(view.health, Health::Unhealthy("hung".into()));
+
+        bench.handle.start(&[A::ID]).await.unwrap();
+        assert_eq!(bench.diary.times("A start").len(), 1);
+        free.0.store(true, Ordering::SeqCst);
+        bench.until_state(A::ID, State::Running).await;
+        assert_eq!(bench.diary.times("A start").len(), 2);
+    });
+}
+
+#[test]
+fn a_supervisor_on_its_own_thread_lives_while_every_daemon_thread_is_blocked() {
+    let script = |free| Script::default().cycle([Act::Jam(free)]);
+    apart(1, script, async |bench, _free| {
+        bench.handle.start(&[B::ID]).await.unwrap();
+        until_jammed(&bench).await;
+        let turned = bench.handle.snapshot().turned_at_ms;
+        bench.until(|s| s.turned_at_ms > turned + 50).await;
+        let report = bench.handle.shutdown().await.unwrap();
+        // A cannot leave its thread, and B has none to leave on.
+        assert_eq!((report.aborted, report.hung), (vec![B::ID, A::ID], vec![B::ID, A::ID]));
+    });
+}
+
+/// Serves instead of cycling.
+struct Server;
+
+impl Daemon for Server {
+    const SPEC: Spec = Spec { id: DaemonId("Server"), ..Spec::DEFAULT };
+    type Config = ();
+    type Ports = ();
+    type Status = u32;
+
+    fn new((): (), (): ()) -> Self {
+        Self
+    }
+
+    async fn run(self, cx: Cx) -> anyhow::Result<()> {
+        cx.ready();
+        cx.report(&1_u32, Health::Healthy)?;
+        cx.stopped().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serving_daemon_reports_for_itself() {
+    let settings = Settings::new(tokio::runtime::Handle::current());
+    let runnable = Runnable::of::<Server>(|| Ok(Server::new((), ())));
+    let (handle, drive) = Supervisor::new(vec![runnable], settings, Clock::new(|| 0)).unwrap();
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(drive);
+    handle.start(&[Server::ID]).await.unwrap();
+    let mut snapshots = handle.subscribe();
+    let healthy =
+        |id| move |s: &Arc<warden::Snapshot>| s.get(id).unwrap().health == Health::Healthy;
+    let seen = snapshots.wait_for(healthy(Server::ID)).await.unwrap().clone();
+    assert_eq!(seen.get(Server::ID).unwrap().details, 1);
+    // One report and then silence: the next was due after a period.
+    tokio::time::sleep(Duration::from_mins(4)).await;
+    let view = handle.snapshot().get(Server::ID).unwrap().clone();
+    assert!(matches!(view.health, Health::Degraded(_)), "{:?}", view.health);
+    assert_eq!(handle.shutdown().await.unwrap().stopped, [Server::ID]);
+}
