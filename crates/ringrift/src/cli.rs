@@ -11,6 +11,7 @@ use crate::{
     console,
     data_dir::DataDir,
     exit::{Failure, Outcome},
+    up, worker,
 };
 
 /// Keeps a self-play training pipeline of the game `RingRift` running unattended: it plays, trains,
@@ -28,7 +29,7 @@ struct Cli {
 /// Where the data lies.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// Data directory [env: RINGRIFT_DATA_DIR] [default: ./ringrift-data]
+    /// Data directory [env: `RINGRIFT_DATA_DIR`] [default: `./ringrift-data`]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 }
@@ -61,7 +62,7 @@ impl Place {
 pub struct Places {
     #[command(flatten)]
     pub place: Place,
-    /// Configuration file [env: RINGRIFT_CONFIG] [default: DATA/ringrift.toml, ./ringrift.toml]
+    /// Configuration file [env: `RINGRIFT_CONFIG`] [default: `DATA/ringrift.toml`, `./ringrift.toml`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -88,13 +89,15 @@ pub struct Print {
 /// A config of the game, such as `hex8_2p`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OfConfig {
-    /// Only this config of the game, e.g. hex8_2p
+    /// Only this config of the game, e.g. `hex8_2p`
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<Config>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run everything in the foreground, until Ctrl-C
+    Up(up::UpArgs),
     /// Show the daemons of the running manager, or watch them
     Status(commands::status::StatusArgs),
     /// End the running manager in good order, or stop one daemon
@@ -107,12 +110,19 @@ enum Command {
     Games(commands::lists::ListArgs),
     /// List matches
     Matches(commands::lists::ListArgs),
+    /// Check all data: hash every artefact, replay every game, fold the log again
+    Verify(commands::verify::VerifyArgs),
+    /// Let two players play each other
+    Match(commands::play::MatchArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
     Registry(commands::registry::RegistryArgs),
     /// Look for what would keep the loop from running here
     Doctor(commands::doctor::DoctorArgs),
+    /// Do one job of a manager; a job comes on standard input
+    #[command(hide = true)]
+    Worker,
     /// Print a part of the reference, as Markdown
     #[command(hide = true)]
     Docs(commands::docs::DocsArgs),
@@ -130,15 +140,19 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> Outcome {
         match self.command {
+            Command::Up(args) => up::run(&args),
             Command::Status(args) => commands::status::run(&args),
             Command::Stop(args) => commands::stop::run(&args),
             Command::Why(args) => commands::why::run(&args),
             Command::Models(args) => commands::lists::models(&args),
             Command::Games(args) => commands::lists::games(&args),
             Command::Matches(args) => commands::lists::matches(&args),
+            Command::Verify(args) => commands::verify::run(&args),
+            Command::Match(args) => commands::play::run(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Doctor(args) => commands::doctor::run(&args),
+            Command::Worker => worker::run(),
             Command::Docs(args) => commands::docs::run(&args),
         }
     }

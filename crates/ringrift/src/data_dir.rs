@@ -138,7 +138,8 @@ impl DataDir {
         }
         let mut random = [0_u8; 32];
         fs_err::File::open("/dev/urandom")?.read_exact(&mut random)?;
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        // The hash says no less than the random bytes, in hexadecimal digits.
+        let token = depot::Hash::of(&random).to_string();
         remove_if_there(&path)?;
         let mut file = fs_err::OpenOptions::new()
             .write(true)

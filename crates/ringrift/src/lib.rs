@@ -5,7 +5,6 @@
 //! contract.
 
 mod cli;
-mod clock;
 mod commands;
 mod config;
 mod console;
@@ -14,8 +13,11 @@ mod data_dir;
 mod exit;
 mod http;
 mod logs;
+mod matches;
 mod state;
+mod up;
 mod view;
+mod worker;
 
 pub use cli::main;
 pub use state::State;

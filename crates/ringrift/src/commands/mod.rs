@@ -4,9 +4,11 @@ pub mod config;
 pub mod docs;
 pub mod doctor;
 pub mod lists;
+pub mod play;
 pub mod registry;
 pub mod status;
 pub mod stop;
+pub mod verify;
 pub mod why;
 
 mod offline;

@@ -33,7 +33,7 @@ pub fn run(args: &RegistryArgs) -> Outcome {
         } else if faults.is_empty() {
             console::say("the registry is valid");
         } else {
-            faults.iter().for_each(|fault| console::say(&fault.to_string()));
+            console::say(&faults.join("\n"));
         }
         return if faults.is_empty() { Ok(()) } else { Err(Failure::told(FAILED)) };
     }

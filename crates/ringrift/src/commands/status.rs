@@ -45,7 +45,7 @@ pub fn run(args: &StatusArgs) -> Outcome {
             if args.watch && console::is_terminal() {
                 console::say("\x1b[2J\x1b[H");
             }
-            console::say(status::text(&answer).trim_end());
+            console::say(&status::text(&answer));
         }
         if !args.watch {
             return Ok(());

@@ -92,11 +92,15 @@ async fn verify(dir: &DataDir, quiet: bool) -> Result<Findings, Failure> {
         findings.artefacts += 1;
         findings.bytes += blob.bytes;
         // A refused batch is kept as it came; that its games do not replay is known.
-        if blob.role == "games" && !refused.contains(blob.hash.as_str()) {
-            match games::check(&path, &mut Unwatched) {
-                Ok(report) => findings.games += report.games,
-                Err(fault) => findings.faults.push(format!("{fault:#}")),
-            }
+        let replayed = match blob.role.as_str() {
+            "games" if refused.contains(blob.hash.as_str()) => continue,
+            "games" => games::check(&path, &mut Unwatched),
+            "records" => games::check_match(&path, &mut Unwatched),
+            _ => continue,
+        };
+        match replayed {
+            Ok(report) => findings.games += report.games,
+            Err(fault) => findings.faults.push(format!("{fault:#}")),
         }
     }
     Ok(findings)
@@ -136,9 +140,13 @@ async fn check_catalogue(
     }
     let there = Reader::new(&file).digest().await?;
     let folder = tempfile::tempdir()?;
-    let again =
-        refold(&folder.path().join("again.sqlite"), PipelineFold, offline.log.clone(), there.position)
-            .await?;
+    let again = refold(
+        &folder.path().join("again.sqlite"),
+        PipelineFold,
+        offline.log.clone(),
+        there.position,
+    )
+    .await?;
     let different = again.differences(&there);
     if !different.is_empty() {
         findings.faults.push(format!(

@@ -15,7 +15,7 @@ use crate::{
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// Config of the game, e.g. hex8_2p
+    /// Config of the game, e.g. `hex8_2p`
     config: Config,
     #[command(flatten)]
     place: Place,
@@ -47,7 +47,8 @@ fn line(sentence: &Value) -> String {
         text("reason").unwrap_or("nothing is known")
     );
     if let Some(needs) = text("needs") {
-        line.push_str(&format!("; {needs}"));
+        line.push_str("; ");
+        line.push_str(needs);
     }
     line
 }

@@ -72,14 +72,13 @@ impl Kind {
                 format!("{} to {}, as bytes or text like 2 GiB", bytes_text(*min), bytes_text(*max))
             }
             Self::Loopback => "a loopback address: 127.0.0.1 or ::1".into(),
-            Self::Flag => "1, 0, true or false".into(),
+            Self::Flag | Self::Daemon { default: Value::Bool(_) } => "1, 0, true or false".into(),
             Self::Word(words) => format!("one of {}", words.join(", ")),
             Self::Configs => {
                 let names: Vec<String> = Config::ALL.iter().map(ToString::to_string).collect();
                 format!("a list out of {}", names.join(", "))
             }
             Self::Command => "a program with its first arguments".into(),
-            Self::Daemon { default: Value::Bool(_) } => "1, 0, true or false".into(),
             Self::Daemon { default: Value::Number(_) } => {
                 "a number (durations: seconds, or text like 5m)".into()
             }
@@ -89,10 +88,10 @@ impl Kind {
     }
 
     /// Reads the text of a flag or a variable. The error names what is allowed.
-    pub fn from_text(&self, text: &str) -> Result<Value, String> {
+    pub fn read_text(&self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         match self {
-            Self::Configs => self.from_list(text.split(',').map(|name| Value::from(name.trim()))),
+            Self::Configs => self.read_list(text.split(',').map(|name| Value::from(name.trim()))),
             Self::Command => {
                 let words: Vec<Value> = text.split_whitespace().map(Value::from).collect();
                 if words.is_empty() { Err(self.allowed()) } else { Ok(words.into()) }
@@ -110,16 +109,16 @@ impl Kind {
             },
             Self::Whole { .. } | Self::MaybeWhole { .. } => {
                 let number: u64 = text.parse().map_err(|_| self.allowed())?;
-                self.from_file(&number.into())
+                self.read_value(&number.into())
             }
             Self::Seconds { .. } | Self::Bytes { .. } | Self::Loopback | Self::Word(_) => {
-                self.from_file(&text.into())
+                self.read_value(&text.into())
             }
         }
     }
 
     /// Reads a value of the file. The error names what is allowed.
-    pub fn from_file(&self, value: &Value) -> Result<Value, String> {
+    pub fn read_value(&self, value: &Value) -> Result<Value, String> {
         let no = || self.allowed();
         match self {
             Self::Whole { min, max } | Self::MaybeWhole { min, max } => {
@@ -159,7 +158,7 @@ impl Kind {
                 }
                 Err(with_nearest(no(), text, words.iter().copied()))
             }
-            Self::Configs => self.from_list(value.as_array().ok_or_else(no)?.iter().cloned()),
+            Self::Configs => self.read_list(value.as_array().ok_or_else(no)?.iter().cloned()),
             Self::Command => {
                 let words = value.as_array().filter(|words| !words.is_empty()).ok_or_else(no)?;
                 if words.iter().all(|word| word.as_str().is_some_and(|word| !word.is_empty())) {
@@ -176,7 +175,7 @@ impl Kind {
         }
     }
 
-    fn from_list(&self, names: impl Iterator<Item = Value>) -> Result<Value, String> {
+    fn read_list(&self, names: impl Iterator<Item = Value>) -> Result<Value, String> {
         let mut configs: Vec<String> = Vec::new();
         for name in names {
             let name = name.as_str().ok_or_else(|| self.allowed())?.to_owned();
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
 
     fn check(kind: &Kind, text: &str, expected: Result<Value, &str>) {
-        match (kind.from_text(text), expected) {
+        match (kind.read_text(text), expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
             (Err(found), Err(part)) => assert!(found.contains(part), "{text}: {found}"),
             (found, expected) => panic!("{text}: {found:?} is not {expected:?}"),

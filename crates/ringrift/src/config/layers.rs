@@ -104,7 +104,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let warnings = read_variables(sources, &keys, &mut values, &mut problems);
     for (path, flag, text) in &sources.flags.keys {
         let Some(key) = known.get(path) else { continue };
-        match key.kind.from_text(text) {
+        match key.kind.read_text(text) {
             Ok(value) => set(&mut values, path, value, format!("flag {flag}")),
             Err(allowed) => problems.push(format!("{flag}: '{text}' is not allowed: {allowed}")),
         }
@@ -146,7 +146,7 @@ fn read_file(
             problems.push(format!("{name}: {}", unknown_key(&path, known)));
             continue;
         };
-        match key.kind.from_file(value) {
+        match key.kind.read_value(value) {
             Ok(value) => set(values, &path, value, format!("file {name}")),
             Err(allowed) => {
                 problems.push(format!("{name}: {path}: {value} is not allowed: {allowed}"));
@@ -199,7 +199,7 @@ fn read_variables(
         let mut chosen: Option<(&str, &str, Value)> = None;
         for variable in &key.variables {
             let Some(text) = sources.variable(variable) else { continue };
-            let value = match key.kind.from_text(text) {
+            let value = match key.kind.read_text(text) {
                 Ok(value) => value,
                 Err(allowed) => {
                     problems.push(format!("{variable}: '{text}' is not allowed: {allowed}"));

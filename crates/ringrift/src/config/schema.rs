@@ -176,7 +176,7 @@ mod tests {
     fn every_default_is_allowed() {
         for key in keys() {
             if !key.default.is_null() {
-                let read = key.kind.from_file(&key.default);
+                let read = key.kind.read_value(&key.default);
                 assert!(read.is_ok(), "{}: {} is not {read:?}", key.path, key.default);
             }
         }

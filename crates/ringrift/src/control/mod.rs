@@ -3,12 +3,14 @@
 //! The socket lies in `run/` of the data directory, for its owner alone, so it needs no token.
 
 mod client;
+mod server;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use client::ask;
+pub use server::{Control, listen, serve};
 
 /// What a manager can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

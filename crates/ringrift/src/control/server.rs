@@ -76,7 +76,9 @@ async fn talk(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(read.take(REQUEST_MAX));
-    timeout(REQUEST_WITHIN, reader.read_line(&mut line)).await.context("wait for the request")??;
+    timeout(REQUEST_WITHIN, reader.read_line(&mut line))
+        .await
+        .context("wait for the request")??;
     if line.is_empty() {
         return Ok(());
     }

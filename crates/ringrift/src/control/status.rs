@@ -93,21 +93,21 @@ fn daemon(view: Option<&DaemonView>) -> Value {
 
 /// The runbook's text. Source: runbook, "Check Daemon Status".
 pub fn text(status: &Value) -> String {
-    let mut text = String::from("Daemon Status:\n");
+    let mut lines = vec!["Daemon Status:".to_owned()];
     let names = status["order"].as_array().map_or(&[][..], Vec::as_slice);
     for name in names.iter().filter_map(Value::as_str) {
-        text.push_str(&format!("  {name}: {}\n", line(&status["daemons"][name])));
+        lines.push(format!("  {name}: {}", line(&status["daemons"][name])));
     }
     for obstacle in status["obstacles"].as_array().map_or(&[][..], Vec::as_slice) {
         let text_of = |key: &str| obstacle[key].as_str().unwrap_or_default();
-        text.push_str(&format!(
-            "Production stands still ({}): {}; {}\n",
+        lines.push(format!(
+            "Production stands still ({}): {}; {}",
             text_of("cause"),
             text_of("reason"),
             text_of("needs")
         ));
     }
-    text
+    lines.join("\n")
 }
 
 fn line(daemon: &Value) -> String {
@@ -135,7 +135,7 @@ mod tests {
 
     fn check(daemon: &Value, expected: &str) {
         let status = json!({ "order": ["AUTO_SYNC"], "daemons": { "AUTO_SYNC": daemon } });
-        assert_eq!(text(&status), format!("Daemon Status:\n  AUTO_SYNC: {expected}\n"));
+        assert_eq!(text(&status), format!("Daemon Status:\n  AUTO_SYNC: {expected}"));
     }
 
     #[test]

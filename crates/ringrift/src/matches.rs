@@ -1,0 +1,31 @@
+//! A match of the learning library in the words of the pipeline.
+
+use anyhow::Context as _;
+use ringrift_learn::arena::{Decision, Report};
+use ringrift_pipeline::{MatchResult, TestDecision};
+
+/// The result that is stored and shown.
+pub fn result_of(report: &Report) -> anyhow::Result<MatchResult> {
+    let count = |number: u64| u32::try_from(number).context("count games");
+    let [none, one, two] = report.pairs;
+    Ok(MatchResult {
+        a: report.a.clone(),
+        b: report.b.clone(),
+        games: count(report.games)?,
+        wins: count(report.wins)?,
+        losses: count(report.losses)?,
+        pairs: [count(none)?, count(one)?, count(two)?],
+        score: report.score,
+        elo: report.elo,
+        elo_low: report.elo_low,
+        elo_high: report.elo_high,
+        llr: report.llr.unwrap_or(0.0),
+        decision: report.decision.map(|decision| match decision {
+            Decision::H1 => TestDecision::Stronger,
+            Decision::H0 => TestDecision::NotStronger,
+            Decision::Undecided => TestDecision::Undecided,
+        }),
+        distinct_games: count(report.distinct_games)?,
+        seconds: report.seconds,
+    })
+}

@@ -1,0 +1,287 @@
+//! The manager at work: supervisor, socket, page, signals; and its orderly end.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use ringrift_pipeline::{DaemonStatusChanged, Operational};
+use tokio::{
+    runtime::Handle as Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+use warden::{Clock, RestartPolicy, Supervisor, Transition};
+
+use super::{
+    feed::{Feed, Saved},
+    goal::Goal,
+    greet, leader,
+    parts::Parts,
+};
+use crate::{
+    config::Settings,
+    console,
+    control::{self, Control},
+    data_dir::DataDir,
+    http::Http,
+    state::State,
+};
+
+/// Time between two looks at what is new.
+const LOOK: Duration = Duration::from_secs(1);
+/// Workers that were told to stop get their grace and this much more.
+const WORKERS_LEAVE: Duration = Duration::from_secs(5);
+
+/// When to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// What ends it well.
+    pub goal: Option<Goal>,
+    /// After which time.
+    pub timeout: Option<Duration>,
+}
+
+/// Why it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// The goal is reached.
+    Reached(Goal),
+    /// The time is over.
+    TimeOver,
+    /// A second signal: what still ran was left as it was.
+    AtOnce(Vec<String>),
+    /// Another manager holds the lease.
+    Deposed,
+    /// The supervisor ended by itself.
+    Broken(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("stopped"),
+            Self::Reached(goal) => write!(f, "{goal} is reached"),
+            Self::TimeOver => f.write_str("the time is over"),
+            Self::AtOnce(running) if running.is_empty() => f.write_str("stopped at once"),
+            Self::AtOnce(running) => {
+                write!(f, "stopped at once, with {} still running", running.join(", "))
+            }
+            Self::Deposed => f.write_str("another manager took the lease of this data directory"),
+            Self::Broken(why) => write!(f, "the supervisor ended: {why}"),
+        }
+    }
+}
+
+/// Runs the manager on the runtime it is polled on, the daemons on theirs.
+pub async fn run(
+    settings: &Settings,
+    dir: &DataDir,
+    parts: &mut Parts,
+    http: &Arc<Http>,
+    order: &Order,
+    daemons: &Runtime,
+) -> anyhow::Result<(End, Saved)> {
+    // Before anything runs, so that a signal that comes now is not missed.
+    let mut signals = Signals::listen()?;
+    let runnables = std::mem::take(&mut parts.runnables);
+    let (handle, supervision) =
+        Supervisor::new(runnables, supervisor_settings(settings, daemons), Clock::system())?;
+    parts.bell.connect(Line(handle.clone()));
+
+    let tasks = TaskTracker::new();
+    let supervision = tasks.spawn(supervision);
+    let transitions = tasks.spawn(record(handle.transitions(), parts.state.clone()));
+    let lost = tasks
+        .spawn_on(leader::keep(parts.log.clone(), parts.lease.clone(), Clock::system()), daemons);
+    let serving = CancellationToken::new();
+    let page = tasks.spawn(Arc::clone(http).serve(Arc::new(parts.state.clone()), serving.clone()));
+    let asked = CancellationToken::new();
+    let control = Control {
+        state: parts.state.clone(),
+        handle: handle.clone(),
+        stop: asked.clone(),
+        url: format!("http://{}/", http.address()),
+    };
+    let listener = control::listen(&dir.make_socket_place()?)?;
+    let socket = tasks.spawn(control::serve(listener, Arc::new(control)));
+
+    greet(settings, parts, order, http);
+    handle.start(&parts.plan.start).await?;
+
+    // On the daemons' runtime: a terminal that takes no more text must not hold the supervisor up.
+    let done = CancellationToken::new();
+    let (goal_reached, mut reached) = watch::channel(false);
+    let feed = Feed::new(parts.state.clone(), parts.began_at);
+    let feed = tasks.spawn_on(look(feed, order.goal, goal_reached, done.clone()), daemons);
+
+    let deadline = order.timeout.map(|timeout| Instant::now() + timeout);
+    let end = tokio::select! {
+        () = signals.next() => End::Asked,
+        () = asked.cancelled() => End::Asked,
+        Ok(_) = reached.wait_for(|reached| *reached) => match order.goal {
+            Some(goal) => End::Reached(goal),
+            None => End::Asked,
+        },
+        () = until(deadline) => End::TimeOver,
+        _ = lost => End::Deposed,
+        ended = supervision => End::Broken(match ended {
+            Ok(_) => "nobody asked it to".into(),
+            Err(error) => error.to_string(),
+        }),
+    };
+    info!(reason = %end, "this manager ends");
+    let end = stop(end, &handle, &mut signals).await;
+    done.cancel();
+    let saved = feed.await.context("count what was saved")?;
+    // What the daemons had in hand ends with them; this is for what they no longer waited for.
+    if !matches!(end, End::AtOnce(_)) {
+        let limit = settings.grace + WORKERS_LEAVE;
+        if tokio::time::timeout(limit, parts.state.workshop.closed()).await.is_err() {
+            warn!("worker processes are ended by force");
+        }
+    }
+    serving.cancel();
+    drop(page.await);
+    socket.abort();
+    transitions.abort();
+    Ok((end, saved))
+}
+
+/// Stops all daemons in order; a second signal stops at once.
+async fn stop(end: End, handle: &warden::Handle, signals: &mut Signals) -> End {
+    if matches!(end, End::Broken(_)) {
+        return end;
+    }
+    console::status("");
+    console::say(&format!("{end}: daemons are stopped in order (once more: at once)"));
+    let orderly = handle.shutdown();
+    tokio::pin!(orderly);
+    tokio::select! {
+        _ = &mut orderly => end,
+        () = signals.next() => {
+            let snapshot = handle.snapshot();
+            let running = snapshot
+                .daemons
+                .iter()
+                .filter(|view| view.state != warden::State::Stopped && view.asked)
+                .map(|view| view.id.0.to_owned())
+                .collect();
+            // The second call aborts what is left.
+            drop(tokio::time::timeout(Duration::from_secs(1), handle.shutdown()).await);
+            End::AtOnce(running)
+        }
+    }
+}
+
+fn supervisor_settings(settings: &Settings, daemons: &Runtime) -> warden::Settings {
+    warden::Settings {
+        restart: RestartPolicy { max_override: settings.restart_max, ..RestartPolicy::default() },
+        health_interval: settings.health_interval,
+        shutdown_timeout: settings.shutdown_timeout,
+        ..warden::Settings::new(daemons.clone())
+    }
+}
+
+/// The daemons' line to the supervisor.
+struct Line(warden::Handle);
+
+impl ringrift_daemons::Supervision for Line {
+    fn wake(&self, token: warden::Wake) {
+        self.0.wake(token);
+    }
+
+    fn wake_daemon(&self, id: warden::DaemonId) {
+        self.0.wake_daemon(id);
+    }
+
+    fn snapshot(&self) -> Arc<warden::Snapshot> {
+        self.0.snapshot()
+    }
+}
+
+/// Writes every change of state down.
+async fn record(mut transitions: tokio::sync::broadcast::Receiver<Transition>, state: State) {
+    loop {
+        let transition = match transitions.recv().await {
+            Ok(transition) => transition,
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+                warn!(missed, "changes of state came faster than they could be noted");
+                continue;
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        };
+        let fact = Operational::DaemonStatusChanged(DaemonStatusChanged {
+            daemon: transition.daemon.0.to_owned(),
+            from: transition.from.name().to_lowercase(),
+            to: transition.to.name().to_lowercase(),
+            reason: transition.reason.name().to_owned(),
+            error: transition.error,
+        });
+        // A note that cannot be written (disk full) changes nothing: the snapshot has it.
+        if let Err(error) = state.catalogue.note(fact, transition.at_ms).await {
+            warn!(%error, "a change of state is not noted");
+        }
+    }
+}
+
+/// Tells what happens until it is done; returns what was saved.
+async fn look(
+    mut feed: Feed,
+    goal: Option<Goal>,
+    reached: watch::Sender<bool>,
+    done: CancellationToken,
+) -> Saved {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = done.cancelled() => break,
+            _ = looks.tick() => {}
+        }
+        feed.turn().await;
+        if let Some(goal) = goal {
+            match feed.is_reached(goal).await {
+                Ok(now) => {
+                    reached.send_if_modified(|was| std::mem::replace(was, now) != now);
+                }
+                Err(error) => warn!(%error, "the goal cannot be looked at"),
+            }
+        }
+    }
+    feed.read().await;
+    feed.saved
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a person or an init system sends.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => info!("SIGTERM"),
+            _ = self.interrupt.recv() => info!("SIGINT"),
+        }
+    }
+}

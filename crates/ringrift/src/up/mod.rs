@@ -1,0 +1,210 @@
+//! `up`: the whole loop in one process, in the foreground.
+//!
+//! Two runtimes. The supervisor, the socket and the page have this thread and a runtime of one
+//! thread; the daemons have one of their own, so that a daemon that blocks holds up other daemons at
+//! most, never whoever watches them.
+
+mod feed;
+mod goal;
+mod leader;
+mod manage;
+mod parts;
+mod plan;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::anyhow;
+use clap::Args;
+use ringrift_daemons::HttpPort as _;
+
+use crate::{
+    cli::{Places, warn},
+    config::{Settings, kind::seconds},
+    console,
+    data_dir::DataDir,
+    exit::{FAILED, Failure, GOAL_MISSED, OrExit as _, Outcome},
+    http::Http,
+    logs,
+};
+use goal::Goal;
+use manage::End;
+use parts::Parts;
+
+/// Daemons never have fewer threads: one that blocks for a moment must not stop the rest.
+const LEAST_DAEMON_THREADS: usize = 4;
+/// Time that threads of daemons get to end after everything was stopped.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
+/// See [`crate::cli`].
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    places: Places,
+    /// Which daemons are started [default: standalone, the whole loop on one machine]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Configs of the game that are played, joined by commas [default: `hex8_2p,square8_2p`]
+    #[arg(long, value_name = "LIST")]
+    configs: Option<String>,
+    /// Port of probes and page on 127.0.0.1; 0 = any free one [default: 8790]
+    #[arg(long)]
+    port: Option<String>,
+    /// Seed of the loop: same seed, same model 0 [default: 1]
+    #[arg(long)]
+    seed: Option<String>,
+    /// End well as soon as this is so: 'promotions>=N'
+    #[arg(long, value_name = "GOAL")]
+    until: Option<Goal>,
+    /// End after this time, e.g. 20m; with an unreached --until the exit code is 4
+    #[arg(long, value_name = "TIME", value_parser = positive_time)]
+    timeout: Option<Duration>,
+}
+
+fn positive_time(text: &str) -> Result<Duration, String> {
+    let allowed = || format!("'{text}' is no time: allowed are seconds above 0, or text like 20m");
+    let time = seconds(text).ok_or_else(allowed)?;
+    Duration::try_from_secs_f64(time).ok().filter(|time| !time.is_zero()).ok_or_else(allowed)
+}
+
+impl UpArgs {
+    fn settings(&self) -> Result<Settings, Failure> {
+        let flags = [
+            ("manager.profile", "--profile", &self.profile),
+            ("loop.configs", "--configs", &self.configs),
+            ("http.port", "--port", &self.port),
+            ("loop.seed", "--seed", &self.seed),
+        ];
+        let given = flags
+            .into_iter()
+            .filter_map(|(key, flag, text)| text.clone().map(|text| (key, flag, text)));
+        self.places.settings(given.collect())
+    }
+}
+
+/// Runs until it is asked to stop, reaches its goal, or its time is over.
+pub fn run(args: &UpArgs) -> Outcome {
+    let settings = args.settings()?;
+    let dir = DataDir::new(&settings.data).or_usage()?;
+    dir.create().or_usage()?;
+    let lock = dir.lock().or_usage()?;
+    let log = logs::start(&dir.logs(), &settings.log_level).or_usage()?;
+    warn(&settings);
+    // Before any work: a port that is taken must not leave half a manager behind.
+    let http = Http::bind(settings.address()).or_usage()?;
+    fs_err::write(dir.port(), format!("{}\n", http.address().port())).or_usage()?;
+    dir.make_token().or_usage()?;
+
+    let threads = hosts::cores().max(LEAST_DAEMON_THREADS);
+    let daemons = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("daemons")
+        .enable_all()
+        .build()?;
+    let opened = daemons.block_on(Parts::open(&settings, &dir, http.clone()));
+    let mut parts = match opened {
+        Ok(parts) => parts,
+        Err(failure) => {
+            daemons.shutdown_timeout(LAST_MOMENTS);
+            return Err(failure);
+        }
+    };
+    if let Some(goal) = args.until {
+        let configs = &parts.state.the_loop.configs;
+        let (reached, count) = daemons.block_on(goal.reached(&parts.state.catalogue, configs))?;
+        if reached {
+            console::say(&format!("{goal} is reached already: there are {count}"));
+            daemons.block_on(parts.close());
+            daemons.shutdown_timeout(LAST_MOMENTS);
+            return Ok(());
+        }
+    }
+    let order = manage::Order { goal: args.until, timeout: args.timeout };
+    let supervisor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = supervisor.block_on(manage::run(
+        &settings,
+        &dir,
+        &mut parts,
+        &http,
+        &order,
+        daemons.handle(),
+    ));
+    drop(supervisor);
+    http.close();
+    let (end, saved) = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            daemons.shutdown_timeout(LAST_MOMENTS);
+            return Err(error.into());
+        }
+    };
+    if !matches!(end, End::AtOnce(_)) {
+        daemons.block_on(parts.close());
+    }
+    daemons.shutdown_timeout(LAST_MOMENTS);
+    remove_marks(&dir);
+    console::status("");
+    console::say(&format!(
+        "{end}; saved in this run: {} games, {} models, {} promotions, all in {}",
+        saved.games,
+        saved.models,
+        saved.promotions,
+        dir.root().display()
+    ));
+    drop(log);
+    drop(lock);
+    match end {
+        End::Asked | End::Reached(_) => Ok(()),
+        End::TimeOver if args.until.is_none() => Ok(()),
+        End::TimeOver => Err(Failure::told(GOAL_MISSED)),
+        End::AtOnce(_) | End::Deposed | End::Broken(_) => {
+            Err(Failure::new(FAILED, anyhow!("{end}")))
+        }
+    }
+}
+
+/// The socket and the port are no longer there.
+fn remove_marks(dir: &DataDir) {
+    let socket: Option<PathBuf> = dir.socket().ok();
+    for path in socket.into_iter().chain([dir.port()]) {
+        // Another process reads these only to find a manager, and finds none either way.
+        drop(fs_err::remove_file(path));
+    }
+}
+
+/// The lines that a person sees first.
+fn greet(settings: &Settings, parts: &Parts, order: &manage::Order, http: &Http) {
+    let configs: Vec<String> = settings.configs.iter().map(ToString::to_string).collect();
+    let plan = &parts.plan;
+    console::say(&format!(
+        "ringrift plays {}, trains on the games, and promotes what beats the champion",
+        configs.join(" and ")
+    ));
+    console::say(&format!("  page     http://{}/", http.address()));
+    console::say(&format!("  data     {}", parts.state.the_loop.data.display()));
+    console::say("  log      logs/daemons.log in there; `ringrift status`, `ringrift why CONFIG`");
+    let left_out = match plan.skipped.len() {
+        0 => String::new(),
+        skipped => format!("; {skipped} planned ones left out"),
+    };
+    console::say(&format!(
+        "  runs     {} daemons of profile {}, {} workers{left_out}",
+        plan.start.len(),
+        settings.profile,
+        parts.state.workshop.slots()
+    ));
+    match (order.goal, order.timeout) {
+        (Some(goal), Some(timeout)) => console::say(&format!(
+            "  until    {goal}, or {}",
+            console::duration(timeout.as_secs_f64())
+        )),
+        (Some(goal), None) => console::say(&format!("  until    {goal}")),
+        (None, Some(timeout)) => {
+            console::say(&format!(
+                "  until    {} have passed",
+                console::duration(timeout.as_secs_f64())
+            ));
+        }
+        (None, None) => {}
+    }
+    console::say("  stop     Ctrl-C, or `ringrift stop`");
+}

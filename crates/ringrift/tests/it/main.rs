@@ -1,0 +1,7 @@
+//! The real binary, as people and scripts use it.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+mod bench;
+mod commands;
+mod contract;
+mod manager;
