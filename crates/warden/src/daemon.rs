@@ -61,6 +61,9 @@ pub trait Daemon: Send + Sized + 'static {
     }
 
     /// What the daemon thinks of itself after a cycle that was done.
+    ///
+    /// Part of the cycle: it works on what the cycle found, and if it hangs, the age of the last
+    /// beat shows it.
     fn health(&self, last: &Self::Status) -> Health {
         let _ = last;
         Health::Healthy

@@ -55,7 +55,7 @@ pub struct Spec {
     pub about: &'static str,
     /// See [`Priority`].
     pub priority: Priority,
-    /// Daemons that must be running before this one starts.
+    /// Daemons that must be running, and not unhealthy, before this one starts.
     pub needs: &'static [DaemonId],
     /// Profiles that contain it.
     pub profiles: &'static [Profile],

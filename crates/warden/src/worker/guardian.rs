@@ -91,3 +91,44 @@ fn start() -> io::Result<Child> {
         .stderr(Stdio::null())
         .spawn()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
+    }
+
+    fn killed(mut child: Child) -> Option<i32> {
+        ExitStatus::signal(&child.wait().unwrap())
+    }
+
+    #[test]
+    fn at_the_end_it_kills_the_groups_on_its_list_and_no_other() {
+        let (mut done, left) = (sleeper(), sleeper());
+        let mut guardian = Guardian::new().unwrap();
+        guardian.add(done.id());
+        guardian.add(left.id());
+        guardian.remove(done.id());
+        drop(guardian);
+        assert_eq!(killed(left), Some(9));
+        assert!(done.try_wait().unwrap().is_none());
+        done.kill().unwrap();
+        done.wait().unwrap();
+    }
+
+    #[test]
+    fn a_killed_shell_is_replaced_and_the_new_one_knows_all() {
+        let (first, second) = (sleeper(), sleeper());
+        let mut guardian = Guardian::new().unwrap();
+        guardian.add(first.id());
+        guardian.shell.kill().unwrap();
+        guardian.shell.wait().unwrap();
+        guardian.add(second.id());
+        drop(guardian);
+        assert_eq!((killed(first), killed(second)), (Some(9), Some(9)));
+    }
+}

@@ -28,6 +28,8 @@ use super::{
 
 /// Time between two readings of memory: at 1 GB/s a worker overshoots by half a gigabyte.
 const CENSUS: Duration = Duration::from_millis(500);
+/// Longest wait for killed workers when the last handle is gone.
+const REAP: Duration = Duration::from_secs(2);
 
 pub(super) struct Request {
     pub(super) spec: WorkerSpec,
@@ -95,7 +97,10 @@ impl Rooms {
                 _ = census.tick(), if !self.memory.is_empty() => self.take_census(),
             }
         }
-        // All handles are gone. Dropping a watch kills its group; the records go with them.
+        // All handles are gone, so every watch is about to kill and reap its group. What takes
+        // longer is dropped, which kills as well but leaves the reaping to the end of the process.
+        let all_reaped = async { while watches.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(REAP, all_reaped).await);
         watches.shutdown().await;
         let left: Vec<u32> = self.memory.keys().copied().collect();
         for pid in left {

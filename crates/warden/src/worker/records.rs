@@ -131,3 +131,50 @@ fn read(path: &Path) -> anyhow::Result<Record> {
     let bytes = fs_err::read(path)?;
     serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::CommandExt as _,
+        process::{Child, Command},
+    };
+
+    use super::*;
+
+    /// A record of a live process, changed, at the next start: is the process ended?
+    fn check(change: impl FnOnce(&mut Record), ended: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut records = Records::open(folder.path()).unwrap();
+        let mark = records.next_mark();
+        let mut child: Child =
+            Command::new("sleep").arg("1000").env(MARK, &mark).process_group(0).spawn().unwrap();
+        records.write(child.id(), &mark, Path::new("sleep")).unwrap();
+        let path = records.path(child.id());
+        let mut record = read(&path).unwrap();
+        change(&mut record);
+        fs_err::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        let found = Records::open(folder.path()).unwrap().end_survivors().unwrap();
+        assert_eq!(found, if ended { vec![child.id()] } else { vec![] });
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+        if !ended {
+            assert!(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_survivor_is_ended_and_a_stranger_with_its_number_is_not() {
+        check(|_| {}, true);
+        check(|record| record.start += 1, false);
+        check(|record| record.boot = "another".into(), false);
+    }
+
+    #[test]
+    fn an_unreadable_record_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join(".12"), "{\"pid\":").unwrap();
+        assert!(Records::open(folder.path()).unwrap().end_survivors().unwrap().is_empty());
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
