@@ -213,7 +213,7 @@ pub(crate) struct Pulse {
     beats: AtomicU64,
     stop_at: AtomicU64,
     told: Mutex<Told>,
-    /// Rings at the supervisor when `told` holds something that it must act on.
+    /// Wakes the supervisor when `told` holds something that it must act on.
     bell: Arc<Notify>,
     pub(crate) stop: CancellationToken,
     /// One permit at most: so many wake-ups are one cycle, and none is lost between runs.
