@@ -64,13 +64,13 @@ pub fn run(
     let (mut sources, mut fingerprints) = (BTreeSet::new(), BTreeSet::new());
     // Newest first, until the window is full; so the newer of two equal games stays.
     let mut kept: Vec<(usize, Vec<usize>)> = Vec::new();
-    let mut rows = 0;
+    let (mut rows, mut is_full) = (0, false);
     for (done, input) in (0_u64..).zip(inputs.iter().rev()) {
         if progress.beat(done, inputs.len() as u64) == Flow::Stop {
             report.stopped = true;
             return Ok(report);
         }
-        if rows >= settings.rows {
+        if is_full {
             break;
         }
         let part = Samples::read(input)?;
@@ -93,7 +93,9 @@ pub fn run(
         for game in part.rows_by_game().into_iter().rev() {
             let Some(&first) = game.first() else { continue };
             let number = usize::try_from(part.game[first]).context("samples are checked")?;
-            if rows >= settings.rows {
+            // A game that does not fit ends the window: a smaller, older one instead would not be the newest.
+            is_full = rows + game.len() as u64 > settings.rows;
+            if is_full {
                 break;
             }
             if fingerprints.insert(part.game_fingerprints[number]) {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta` | u8 | JSON: encoder, rules version, config, sources, counts |
 //! | `feature_offsets`, `features` | i64 N+1, i32 | features that are on in row i, as the player to move sees them |
+//! | `feature_views` | i32 seats x F | what feature f is to the seat v turns later; for trainers without the encoder |
 //! | `result_values` | f32 N x seats | how the game ended, from the mover's seat on |
 //! | `search_values` | f32 N x seats | what the search thought, from the mover's seat on |
 //! | `policy_offsets` | i64 N+1 | legal moves of row i; none where the search was a fast one |
@@ -161,6 +162,11 @@ impl Samples {
         npz.add("meta", &[meta.len()], &meta);
         npz.add("feature_offsets", &[rows + 1], &self.feature_offsets);
         npz.add("features", &[self.features.len()], &self.features);
+        let encoder = Encoder::new(self.config);
+        let views: Vec<i32> = (0..self.seats())
+            .flat_map(|turn| encoder.view(turn).iter().map(|&feature| feature.cast_signed()))
+            .collect();
+        npz.add("feature_views", &[self.seats(), views.len() / self.seats()], &views);
         npz.add("result_values", &[rows, self.seats()], &self.result_values);
         npz.add("search_values", &[rows, self.seats()], &self.search_values);
         npz.add("policy_offsets", &[rows + 1], &self.policy_offsets);

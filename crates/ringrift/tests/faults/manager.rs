@@ -24,7 +24,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Starts `ringrift up` on `data` for hex8_2p, with more arguments; its output is appended to
+    /// Starts `ringrift up` on `data` for `hex8_2p`, with more arguments; its output is appended to
     /// `<data>/../up.log`.
     pub fn up(data: &Path, more: &[&str]) -> Self {
         let log = data.parent().unwrap().join("up.log");

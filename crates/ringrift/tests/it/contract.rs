@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
 
@@ -57,7 +57,17 @@ impl Bench {
 
 /// Runs a job in a folder to its end.
 fn run_in(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> (Ended, Vec<Value>) {
-    let mut child = start(folder);
+    speak(command(folder, &["worker"]), folder, inputs, job)
+}
+
+/// Lets a program do a job.
+fn speak(
+    program: Command,
+    folder: &Path,
+    inputs: &[&(String, PathBuf)],
+    job: &Value,
+) -> (Ended, Vec<Value>) {
+    let mut child = start(program);
     let stdin = tell(&mut child, &first_line(folder, inputs, job));
     let stdout = child.stdout.take().unwrap();
     let lines: Vec<Value> = BufReader::new(stdout)
@@ -69,6 +79,60 @@ fn run_in(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> (Ended, 
     (ended, lines)
 }
 
+#[test]
+fn a_trainer_in_numpy_makes_a_candidate_that_plays() {
+    let numpy = Command::new("python3").args(["-c", "import numpy"]).output();
+    if !numpy.is_ok_and(|output| output.status.success()) {
+        println!("absent: numpy");
+        return;
+    }
+    let bench = Bench::new();
+    let parent = bench.seed();
+    let games = bench.make(&[&parent], &selfplay(&parent.0, 8), "games");
+    let export = json!({ "kind": "export", "batches": [games.0] });
+    let samples = bench.make(&[&games], &export, "samples");
+    let combine = json!({ "kind": "combine", "samples": [samples.0], "max_rows": 10_000 });
+    let window = bench.make(&[&samples], &combine, "window");
+
+    let train = json!({
+        "kind": "train", "candidate": "hex8_2p-m0007", "generation": 7,
+        "parent": { "id": "hex8_2p-m0000", "weights": parent.0 }, "window": window.0,
+        "steps": 10, "batch": 32, "learning_rate": 0.002, "checkpoint_steps": 100, "seed": 1,
+    });
+    let trainer = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples/trainers/numpy_trainer.py")
+        .canonicalize()
+        .unwrap();
+    let folder = bench.folder();
+    let mut python = Command::new("python3");
+    python.arg(trainer).current_dir(&folder);
+    let (ended, lines) = speak(python, &folder, &[&parent, &window], &train);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for line in &lines {
+        let read: Result<ringrift_pipeline::WorkerLine, _> = serde_json::from_value(line.clone());
+        assert!(read.is_ok(), "{line}: {read:?}");
+    }
+    let report: ringrift_pipeline::TrainReport =
+        serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap();
+    assert!(report.policy_loss > 0.0 && report.policy_loss.is_finite(), "{report:?}");
+
+    let product = lines.iter().find(|line| line["role"] == "weights").unwrap();
+    let path = folder.join(product["file"].as_str().unwrap());
+    let candidate = (product["hash"].as_str().unwrap().to_owned(), path.clone());
+    assert_eq!(depot::Hash::of(&fs_err::read(path).unwrap()).to_string(), candidate.0);
+    let gauntlet = json!({
+        "kind": "gauntlet", "candidate": { "id": "hex8_2p-m0007", "weights": candidate.0 },
+        "champion": { "id": "hex8_2p-m0000", "weights": parent.0 }, "simulations": 4,
+        "elo0": 0.0, "elo1": 50.0, "alpha": 0.05, "beta": 0.05, "max_pairs": 4,
+        "guard_pairs": 0, "seed": 1,
+    });
+    let (ended, lines) = bench.run(&[&candidate, &parent], &gauntlet);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let report: ringrift_pipeline::GauntletReport =
+        serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap();
+    assert_eq!((&report.fault, report.main.unwrap().fault()), (&None, None));
+}
+
 fn first_line(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> Value {
     let inputs: serde_json::Map<String, Value> =
         inputs.iter().map(|(hash, path)| (hash.clone(), json!(path))).collect();
@@ -78,13 +142,8 @@ fn first_line(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> Valu
     })
 }
 
-fn start(folder: &Path) -> Child {
-    command(folder, &["worker"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+fn start(mut program: Command) -> Child {
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn tell(child: &mut Child, line: &Value) -> ChildStdin {
@@ -118,6 +177,11 @@ fn from_a_seed_to_a_window_every_product_is_what_it_is_said_to_be() {
         bench.make(&[&games], &json!({ "kind": "export", "batches": [games.0] }), "samples");
     let combine = json!({ "kind": "combine", "samples": [samples.0], "max_rows": 1000 });
     bench.make(&[&samples], &combine, "window");
+    let small = json!({ "kind": "combine", "samples": [samples.0], "max_rows": 150 });
+    let (ended, lines) = bench.run(&[&samples], &small);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let rows = lines.last().unwrap()["report"]["rows"].as_u64().unwrap();
+    assert!((1..=150).contains(&rows), "whole games only, and never more than asked for: {rows}");
 }
 
 #[test]
@@ -128,7 +192,7 @@ fn the_same_seed_makes_the_same_network() {
 
 fn check_refused(line: &Value, sentence: &str) {
     let dir = tempdir().unwrap();
-    let mut child = start(dir.path());
+    let mut child = start(command(dir.path(), &["worker"]));
     let stdin = tell(&mut child, line);
     let ended: Ended = child.wait_with_output().unwrap().into();
     drop(stdin);
@@ -192,7 +256,7 @@ fn a_game_that_was_changed_is_a_fault_of_its_batch_and_not_of_the_worker() {
 fn busy(bench: &Bench) -> (Child, ChildStdin, BufReader<std::process::ChildStdout>) {
     let weights = bench.seed();
     let folder = bench.folder();
-    let mut child = start(&folder);
+    let mut child = start(command(&folder, &["worker"]));
     let stdin =
         tell(&mut child, &first_line(&folder, &[&weights], &selfplay(&weights.0, 1_000_000)));
     let mut out = BufReader::new(child.stdout.take().unwrap());
