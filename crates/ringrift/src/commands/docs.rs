@@ -36,7 +36,6 @@ pub fn run(args: &DocsArgs) -> Outcome {
 fn daemons() -> anyhow::Result<String> {
     let mut text = String::from(
         "# Daemons\n\n\
-         Made by `cargo xtask docs` out of the registry; do not edit.\n\n\
          A daemon is started by a profile, or by its name. Planned ones are listed and configurable; \
          asking for one by name is refused.\n\n## Profiles\n\n| profile | for |\n|---|---|\n",
     );
@@ -82,7 +81,6 @@ fn daemons() -> anyhow::Result<String> {
 fn configuration() -> anyhow::Result<String> {
     let mut text = String::from(
         "# Configuration\n\n\
-         Made by `cargo xtask docs` out of the schema; do not edit.\n\n\
          Flag before environment before file before default. The file is `--config`, \
          `RINGRIFT_CONFIG`, `ringrift.toml` in the data directory, or `./ringrift.toml`, whichever is \
          found first. Numbers without a unit are seconds where a duration is meant. \
