@@ -175,10 +175,14 @@ fn remove_marks(dir: &DataDir) {
 fn greet(settings: &Settings, parts: &Parts, order: &manage::Order, http: &Http) {
     let configs: Vec<String> = settings.configs.iter().map(ToString::to_string).collect();
     let plan = &parts.plan;
-    console::say(&format!(
-        "ringrift plays {}, trains on the games, and promotes what beats the champion",
-        configs.join(" and ")
-    ));
+    let configs = configs.join(" and ");
+    let closes = ["IDLE_RESOURCE", "TRAINING_TRIGGER", "AUTO_PROMOTION"];
+    let is_whole = closes.iter().all(|name| plan.start.iter().any(|id| id.0 == *name));
+    console::say(&if is_whole {
+        format!("ringrift plays {configs}, trains on the games, promotes what beats the champion")
+    } else {
+        format!("ringrift runs the profile {} for {configs}", settings.profile)
+    });
     console::say(&format!("  page     http://{}/", http.address()));
     console::say(&format!("  data     {}", parts.state.the_loop.data.display()));
     console::say("  log      logs/daemons.log in there; `ringrift status`, `ringrift why CONFIG`");

@@ -166,7 +166,7 @@ fn tell(plan: &Plan) {
         info!(daemons = names(&plan.added), "added to the profile because others need them");
     }
     if !plan.skipped.is_empty() {
-        info!(daemons = names(&plan.skipped), "left out because they are not built yet");
+        warn!(daemons = names(&plan.skipped), "left out because they are not built yet");
     }
     if !plan.disabled.is_empty() {
         info!(daemons = names(&plan.disabled), "left out because the configuration disables them");
