@@ -48,10 +48,12 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// About 75 s of self-play and 30 s of training on two cores. Measured on hex8_2p: with 8,000 rows and
+    /// 600 steps the second champion scores 0.86 against model 0, with 30,000 and 2,000 it scores 0.92.
     fn default() -> Self {
         Self {
-            min_new_rows: 8_000,
-            steps: 600,
+            min_new_rows: 40_000,
+            steps: 3_000,
             batch: 256,
             learning_rate: 0.002,
             checkpoint_steps: 200,
@@ -520,7 +522,7 @@ mod tests {
         due(&bed).await;
         let item = run(&bed, "lazy").await;
         assert_eq!(item.state, WorkState::Dead);
-        assert_eq!(item.error.unwrap(), "the worker lied: 1 steps, where 600 were asked for");
+        assert_eq!(item.error.unwrap(), "the worker lied: 1 steps, where 3000 were asked for");
         assert!(bed.catalogue.candidates(hex()).await.unwrap().is_empty());
         assert!(!bed.catalogue.windows(hex(), 1).await.unwrap()[0].trained);
         // Not again at once.
