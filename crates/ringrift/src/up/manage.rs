@@ -31,6 +31,8 @@ use crate::{
 
 /// Time between two looks at what is new.
 const LOOK: Duration = Duration::from_secs(1);
+/// Time for the last count of what was saved.
+const COUNT_WITHIN: Duration = Duration::from_secs(5);
 /// Workers that were told to stop get their grace and this much more.
 const WORKERS_LEAVE: Duration = Duration::from_secs(5);
 
@@ -136,12 +138,21 @@ pub async fn run(
     info!(reason = %end, "this manager ends");
     let end = stop(end, &handle, &mut signals).await;
     done.cancel();
-    let saved = feed.await.context("count what was saved")?;
+    // Daemons that block every thread of their runtime hold this count up, but not our end.
+    let saved = match tokio::time::timeout(COUNT_WITHIN, feed).await {
+        Ok(saved) => saved.context("count what was saved")?,
+        Err(_) => {
+            warn!("what was saved cannot be counted: the daemons' runtime is blocked");
+            Saved::default()
+        }
+    };
     // What the daemons had in hand ends with them; this is for what they no longer waited for.
     if !matches!(end, End::AtOnce(_)) {
         let limit = settings.grace + WORKERS_LEAVE;
-        if tokio::time::timeout(limit, parts.state.workshop.closed()).await.is_err() {
-            warn!("worker processes are ended by force");
+        tokio::select! {
+            () = parts.state.workshop.closed() => {}
+            () = tokio::time::sleep(limit) => warn!("worker processes are ended by force"),
+            () = signals.next() => warn!("worker processes are ended at once"),
         }
     }
     serving.cancel();
