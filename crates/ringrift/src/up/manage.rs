@@ -139,12 +139,11 @@ pub async fn run(
     let end = stop(end, &handle, &mut signals).await;
     done.cancel();
     // Daemons that block every thread of their runtime hold this count up, but not our end.
-    let saved = match tokio::time::timeout(COUNT_WITHIN, feed).await {
-        Ok(saved) => saved.context("count what was saved")?,
-        Err(_) => {
-            warn!("what was saved cannot be counted: the daemons' runtime is blocked");
-            Saved::default()
-        }
+    let saved = if let Ok(saved) = tokio::time::timeout(COUNT_WITHIN, feed).await {
+        saved.context("count what was saved")?
+    } else {
+        warn!("what was saved cannot be counted: the daemons' runtime is blocked");
+        Saved::default()
     };
     // What the daemons had in hand ends with them; this is for what they no longer waited for.
     if !matches!(end, End::AtOnce(_)) {
