@@ -21,8 +21,9 @@ pub struct Settings {
 }
 
 impl Default for Settings {
+    /// About 3,500 games of the small boards; more fits memory many times over, but older games are weaker.
     fn default() -> Self {
-        Self { rows: 100_000 }
+        Self { rows: 250_000 }
     }
 }
 

@@ -18,10 +18,10 @@ pub(crate) fn write_atomically(
     partial.push(".part");
     let partial: PathBuf = path.with_file_name(partial);
     let result = (|| {
-        let mut writer = BufWriter::new(File::create(&partial)?);
-        fill(&mut writer)?;
-        let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        let mut buffer = BufWriter::new(File::create(&partial)?);
+        fill(&mut buffer)?;
+        let handle = buffer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        handle.sync_all()?;
         fs_err::rename(&partial, path)?;
         sync_folder(path)
     })();

@@ -62,7 +62,9 @@ impl NpzWriter {
     /// Adds an array; `shape` must fit the number of values.
     pub(crate) fn add<T: Element>(&mut self, name: &'static str, shape: &[usize], values: &[T]) {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
-        let lengths: String = shape.iter().map(|length| format!("{length},")).collect();
+        // A tuple of one needs its comma, and longer ones may have it.
+        let lengths: Vec<String> = shape.iter().map(ToString::to_string).collect();
+        let lengths = lengths.join(",") + ",";
         let mut header =
             format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({lengths}), }}", T::TYPE);
         // The data begins at a multiple of 64 bytes, and the header ends with a line feed.

@@ -141,6 +141,30 @@ impl Samples {
         games
     }
 
+    /// Value targets of all rows, from the mover's seat on: per game, from its end backwards,
+    /// target = (1 - lambda) * opinion of the search + lambda * target of the next row.
+    pub(crate) fn value_targets(&self, lambda: f32) -> Vec<f32> {
+        let seats = self.seats();
+        let mut targets = self.result_values.clone();
+        for rows in self.rows_by_game() {
+            for pair in rows.windows(2).rev() {
+                let (here, next) = (pair[0], pair[1]);
+                for view in 0..seats {
+                    // The same seat as the next row's mover sees it.
+                    let seat = view + self.mover_index(here) + seats - self.mover_index(next);
+                    let later = targets[next * seats + seat % seats];
+                    let opinion = self.search_values[here * seats + view];
+                    targets[here * seats + view] = (1.0 - lambda) * opinion + lambda * later;
+                }
+            }
+        }
+        targets
+    }
+
+    fn mover_index(&self, row: usize) -> usize {
+        usize::try_from(self.mover[row]).expect("samples are checked when read")
+    }
+
     fn meta(&self) -> Meta {
         Meta {
             format: FORMAT.to_owned(),
@@ -316,3 +340,6 @@ fn range(offsets: &[i64], row: usize) -> Range<usize> {
 pub(crate) fn offset(length: usize) -> i64 {
     i64::try_from(length).expect("memory ends before 2^63")
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,11 +46,14 @@ pub struct Settings {
 }
 
 impl Default for Settings {
+    /// Measured on `hex8_2p`, one busy core: 20 to 40 games a second; three trainings on 2000 games each gave three promotions in four
+    /// minutes, which scored 0.89, 0.95, 0.98 against the random network at 32 simulations each. Trainings on 1000 games each: 0.93, 0.92, 0.90, 0.95;
+    /// on `square8_2p` 0.87, 0.93, 0.94, -, 0.95, 0.98. With half the simulations it is twice as fast and the first candidates are weaker.
     fn default() -> Self {
         Self {
             games: 100,
-            simulations: 32,
-            fast_simulations: 8,
+            simulations: 64,
+            fast_simulations: 16,
             full_share: 0.5,
             temperature_moves: 12,
             temperature: 1.0,
@@ -230,7 +233,7 @@ impl Table<'_> {
                 settings.seed
             );
             state.legal_moves(&mut moves);
-            let mover = state.to_move().index();
+            let chooser = state.to_move().index();
             let index = if moves.len() == 1 {
                 0
             } else if random_left > 0 {
@@ -238,9 +241,9 @@ impl Table<'_> {
                 rng.usize(..moves.len())
             } else {
                 let full = rng.f32() < settings.full_share;
-                let is_guest = guest.is_some_and(|(seat, _)| seat == mover);
+                let is_guest = guest.is_some_and(|(seat, _)| seat == chooser);
                 let contender = match guest {
-                    Some((seat, index)) if seat == mover => &mut self.others[index],
+                    Some((seat, index)) if seat == chooser => &mut self.others[index],
                     _ => &mut self.learner,
                 };
                 let searcher = if full { &mut contender.full } else { &mut contender.fast };

@@ -125,9 +125,9 @@ impl Network {
         let weights = &*self.weights;
         let players = usize::from(self.config().players);
         let mut raw = [0.0; MAX_SEATS];
-        for view in 0..players {
+        for (view, raw) in raw[..players].iter_mut().enumerate() {
             let accumulator = self.accumulate(encoded, view);
-            raw[view] = value_head(weights, &accumulator);
+            *raw = value_head(weights, &accumulator);
             if view == 0 {
                 let vector = policy_vector(weights, &accumulator);
                 logits.clear();
@@ -201,3 +201,6 @@ fn move_logit(weights: &Weights, vector: &[f32; POLICY], rows: &MoveRows) -> f32
     }
     bias + lanes.iter().zip(vector).map(|(lane, x)| lane * x).sum::<f32>()
 }
+
+#[cfg(test)]
+mod tests;

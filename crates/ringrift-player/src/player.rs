@@ -195,7 +195,11 @@ pub struct ModelPlayer {
 impl ModelPlayer {
     /// A player for matches; `name` is how reports call it.
     pub fn new(name: String, network: Network, simulations: u32) -> Self {
-        let settings = SearchSettings { simulations, ..SearchSettings::default() };
+        Self::with(name, network, SearchSettings { simulations, ..SearchSettings::default() })
+    }
+
+    /// A player with a search of one's own making.
+    pub fn with(name: String, network: Network, settings: SearchSettings) -> Self {
         Self { name, searcher: Searcher::new(network, settings) }
     }
 }

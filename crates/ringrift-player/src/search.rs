@@ -272,3 +272,6 @@ impl Edge {
         self.sum.scaled(1.0 / self.visits as f32)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub struct Opening {
 /// When the game has not as many openings.
 pub fn book(config: Config, count: u32, seed: u64) -> anyhow::Result<Vec<Opening>> {
     let mut openings = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut known = BTreeSet::new();
     let mut number = 0_u64;
     while openings.len() < count as usize {
         ensure!(
@@ -36,7 +36,7 @@ pub fn book(config: Config, count: u32, seed: u64) -> anyhow::Result<Vec<Opening
         let rng = fastrand::Rng::with_seed(crate::selfplay::game_seed(seed ^ 0xb00c, number));
         number += 1;
         if let Some(opening) = draw(config, rng)
-            && seen.insert(opening.state.digest())
+            && known.insert(opening.state.digest())
         {
             openings.push(opening);
         }
@@ -45,19 +45,19 @@ pub fn book(config: Config, count: u32, seed: u64) -> anyhow::Result<Vec<Opening
 }
 
 fn draw(config: Config, mut rng: fastrand::Rng) -> Option<Opening> {
-    let mut left = rng.u32(DECISIONS);
+    let mut decisions = rng.u32(DECISIONS);
     let mut state = State::new(config, Options::default());
-    let (mut moves, mut texts) = (Vec::new(), Vec::new());
+    let (mut moves, mut notation) = (Vec::new(), Vec::new());
     while !state.is_over() {
         state.legal_moves(&mut moves);
         if moves.len() > 1 {
-            if left == 0 {
-                return Some(Opening { moves: texts, state });
+            if decisions == 0 {
+                return Some(Opening { moves: notation, state });
             }
-            left -= 1;
+            decisions -= 1;
         }
         let choice = rng.usize(..moves.len());
-        texts.push(state.notate(&moves[choice]));
+        notation.push(state.notate(&moves[choice]));
         state.apply_legal(&moves[choice]);
     }
     None

@@ -6,13 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::samples::Samples;
 
-/// Where the value target comes from: this share from the end of the game, the rest from the search.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Targets {
-    pub(super) result_share: f32,
-    pub(super) value_weight: f32,
-}
-
 /// Sums of losses over rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Loss {
@@ -85,7 +78,10 @@ struct View {
 pub(super) struct Pass<'a> {
     pub(super) samples: &'a Samples,
     pub(super) tables: &'a Tables,
-    pub(super) targets: Targets,
+    /// Value target of every row, as utilities from the mover's seat on.
+    pub(super) targets: &'a [f32],
+    /// Weight of the value loss against the policy loss.
+    pub(super) value_weight: f32,
     pub(super) weights: &'a Weights,
 }
 
@@ -179,18 +175,15 @@ impl Pass<'_> {
     /// Cross entropy between the chances the network gives and the target, and its slope per raw value.
     fn value_loss(&self, row: usize, raw: &[f32]) -> (f64, [f32; MAX_SEATS]) {
         let seats = raw.len();
-        let share = self.targets.result_share;
-        let at = row * seats;
+        let targets = &self.targets[row * seats..][..seats];
         let highest = raw.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = raw.iter().map(|x| (x - highest).exp()).sum();
         let (mut loss, mut slope) = (0.0, [0.0; MAX_SEATS]);
         for seat in 0..seats {
-            let utility = share * self.samples.result_values[at + seat]
-                + (1.0 - share) * self.samples.search_values[at + seat];
-            let target = if seats == 2 { utility.midpoint(1.0) } else { utility };
+            let target = if seats == 2 { targets[seat].midpoint(1.0) } else { targets[seat] };
             let log = raw[seat] - highest - sum.ln();
             loss -= f64::from(target * log);
-            slope[seat] = (log.exp() - target) * self.targets.value_weight;
+            slope[seat] = (log.exp() - target) * self.value_weight;
         }
         (loss, slope)
     }
@@ -247,18 +240,18 @@ impl Pass<'_> {
         back: &mut [f32; ACCUMULATOR],
     ) {
         let mut up = [0.0; HIDDEN];
-        for lane in 0..HIDDEN {
+        for (lane, up) in up.iter_mut().enumerate() {
             gradient.value[lane] += slope * view.hidden[lane];
             if view.hidden[lane] > 0.0 {
-                up[lane] = slope * self.weights.value[lane];
-                gradient.hidden_bias[lane] += up[lane];
+                *up = slope * self.weights.value[lane];
+                gradient.hidden_bias[lane] += *up;
             }
         }
-        for lane in 0..ACCUMULATOR {
+        for (lane, back) in back.iter_mut().enumerate() {
             let x = view.accumulator[lane];
             if x > 0.0 {
                 add_scaled(&mut gradient.hidden[lane], &up, x);
-                back[lane] += dot(&self.weights.hidden[lane], &up);
+                *back += dot(&self.weights.hidden[lane], &up);
             }
         }
     }
@@ -297,11 +290,11 @@ impl Pass<'_> {
         for (sum, x) in gradient.policy_bias.iter_mut().zip(up) {
             *sum += x;
         }
-        for lane in 0..ACCUMULATOR {
+        for (lane, back) in back.iter_mut().enumerate() {
             let x = view.accumulator[lane];
             if x > 0.0 {
                 add_scaled(&mut gradient.policy[lane], up, x);
-                back[lane] += dot(&self.weights.policy[lane], up);
+                *back += dot(&self.weights.policy[lane], up);
             }
         }
     }

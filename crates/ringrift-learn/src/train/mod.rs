@@ -16,7 +16,7 @@ use crate::progress::{Flow, Progress, float, rate};
 use crate::samples::Samples;
 use adam::{Adam, Sharing, StepSize};
 use checkpoint::{Checkpoint, Identity};
-use gradient::{Loss, Pass, Tables, Targets, Workspace};
+use gradient::{Loss, Pass, Tables, Workspace};
 
 /// Name of the trained network in the output folder.
 pub const CANDIDATE_FILE: &str = "candidate.safetensors";
@@ -44,8 +44,9 @@ pub struct Settings {
     pub warmup: u32,
     /// Decoupled weight decay, per unit of learning rate.
     pub weight_decay: f32,
-    /// Share of the game's result in the value target, 0..=1; the rest is the search's opinion.
-    pub result_share: f32,
+    /// How far the value target looks ahead, 0..=1: 0 takes the search's opinion of the position itself, 1 the end of the game, and
+    /// between them each later opinion counts this much less than the one before (TD-lambda, Sutton 1988).
+    pub lambda: f32,
     /// Weight of the value loss against the policy loss.
     pub value_weight: f32,
     /// Share of the games that are kept out of training, to measure on, 0..=0.5.
@@ -57,15 +58,17 @@ pub struct Settings {
 }
 
 impl Default for Settings {
+    /// Measured with 2000 new games a training on `hex8_2p`, see the defaults of self-play: lambda 0.9 and 0.8 gave a lower value loss on games
+    /// kept out than 1 (0.674 against 0.679 after 400 steps), and first candidates that won 93 % instead of 77 % against the random network.
     fn default() -> Self {
         Self {
-            steps: 600,
+            steps: 1200,
             batch: 256,
             rate: 2e-3,
             last_rate: 1e-4,
             warmup: 30,
-            weight_decay: 0.01,
-            result_share: 0.7,
+            weight_decay: 1.0,
+            lambda: 0.9,
             value_weight: 1.0,
             validation_share: 0.05,
             checkpoint_steps: 200,
@@ -180,8 +183,7 @@ impl Settings {
         ensure!(rate(self.last_rate), "last_rate is {}, below 0", self.last_rate);
         ensure!(rate(self.weight_decay), "weight_decay is {}, below 0", self.weight_decay);
         ensure!(rate(self.value_weight), "value_weight is {}, below 0", self.value_weight);
-        let result = self.result_share;
-        ensure!(share(result, 1.0), "result_share is {result}, not within 0..=1");
+        ensure!(share(self.lambda, 1.0), "lambda is {}, not within 0..=1", self.lambda);
         let kept = self.validation_share;
         ensure!(share(kept, 0.5), "validation_share is {kept}, not within 0..=0.5");
         ensure!(self.checkpoint_steps > 0, "checkpoint_steps is 0, at least 1 is needed");
@@ -211,6 +213,7 @@ struct Trainer<'a> {
     samples: &'a Samples,
     sharing: &'a Sharing,
     tables: Tables,
+    targets: Vec<f32>,
     state: Checkpoint,
     /// Rows to learn from, and rows to measure on.
     learned: Vec<usize>,
@@ -247,6 +250,7 @@ impl<'a> Trainer<'a> {
             samples,
             sharing,
             tables: Tables::new(encoder),
+            targets: samples.value_targets(settings.lambda),
             state,
             order: Vec::new(),
             pass: None,
@@ -255,13 +259,6 @@ impl<'a> Trainer<'a> {
             gradient: Weights::zero(encoder),
             work: Workspace::default(),
         })
-    }
-
-    fn targets(&self) -> Targets {
-        Targets {
-            result_share: self.settings.result_share,
-            value_weight: self.settings.value_weight,
-        }
     }
 
     /// One step of the optimiser.
@@ -285,7 +282,8 @@ impl<'a> Trainer<'a> {
             let pass = Pass {
                 samples: self.samples,
                 tables: &self.tables,
-                targets: self.targets(),
+                targets: &self.targets,
+                value_weight: self.settings.value_weight,
                 weights: &self.state.weights,
             };
             loss.add(pass.row(row, symmetry, Some((&mut self.gradient, scale)), &mut self.work));
@@ -333,11 +331,16 @@ impl<'a> Trainer<'a> {
         self.order[place]
     }
 
-    /// Losses on the rows kept out.
+    /// Losses on the rows kept out; the value is measured against the end of the game, whatever training aims at.
     fn measure(&self, weights: &Weights, step: u32) -> Option<CurvePoint> {
         let (mut loss, mut work) = (Loss::default(), Workspace::default());
-        let targets = self.targets();
-        let pass = Pass { samples: self.samples, tables: &self.tables, targets, weights };
+        let pass = Pass {
+            samples: self.samples,
+            tables: &self.tables,
+            targets: &self.samples.result_values,
+            value_weight: 1.0,
+            weights,
+        };
         for &row in self.kept_out.iter().take(MEASURED_ROWS) {
             loss.add(pass.row(row, 0, None, &mut work));
         }

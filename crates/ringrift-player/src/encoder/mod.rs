@@ -56,7 +56,7 @@ impl Encoder {
     /// Translates a position of an unfinished game.
     pub fn encode(&self, state: &State, out: &mut Encoded) {
         self.features.encode(state, &mut out.features);
-        out.mover = u8::try_from(state.to_move().index()).expect("there are at most 4 seats");
+        out.mover = state.to_move().number() - 1;
     }
 
     /// Translates legal moves of a position.

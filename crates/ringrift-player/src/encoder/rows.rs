@@ -62,7 +62,7 @@ impl RowLayout {
         let landing = role + ROLES * players * STACKS;
         let region = landing + 2 * (1 + players) * PASSED * PASSED;
         let total = region + REGIONS * REGION_RINGS * REGION_RINGS;
-        assert!(total <= usize::from(u16::MAX), "rows are numbered with 16 bits");
+        assert!(u16::try_from(total).is_ok(), "rows are numbered with 16 bits");
         Self {
             players,
             cells,

@@ -32,11 +32,11 @@ fn sorted(mut rows: MoveRows) -> MoveRows {
 fn every_feature_and_row_lies_in_range() {
     for config in small_configs() {
         let encoder = Encoder::new(config);
-        let (mut encoded, mut rows) = (Encoded::default(), Vec::new());
+        let (mut features, mut rows) = (Encoded::default(), Vec::new());
         positions(config, 4, |state, moves| {
-            encoder.encode(state, &mut encoded);
-            assert!(encoded.features.iter().all(|&f| (f as usize) < encoder.features()));
-            assert_eq!(usize::from(encoded.mover), state.to_move().index());
+            encoder.encode(state, &mut features);
+            assert!(features.features.iter().all(|&f| (f as usize) < encoder.features()));
+            assert_eq!(usize::from(features.mover), state.to_move().index());
             encoder.encode_moves(state, moves, &mut rows);
             assert_eq!(rows.len(), moves.len());
             let all = rows.as_flattened();
@@ -56,7 +56,7 @@ fn a_turned_position_has_the_turned_features_and_rows() {
         let symmetries = config.board.geometry().symmetries();
         let (features, rows) = (encoder.feature_symmetries(), encoder.row_symmetries());
         let (mut here, mut there) = (Encoded::default(), Encoded::default());
-        let (mut rows_here, mut rows_there) = (Vec::new(), Vec::new());
+        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
         positions(config, 2, |state, moves| {
             let which = state.move_number() as usize % symmetries.len();
             let symmetry = &symmetries[which];
@@ -70,9 +70,9 @@ fn a_turned_position_has_the_turned_features_and_rows() {
             assert_eq!(there.features, expected);
 
             let turned_moves: Vec<Move> = moves.iter().map(|m| m.permuted(symmetry)).collect();
-            encoder.encode_moves(state, moves, &mut rows_here);
-            encoder.encode_moves(&turned, &turned_moves, &mut rows_there);
-            for (here, there) in rows_here.iter().zip(&rows_there) {
+            encoder.encode_moves(state, moves, &mut mine);
+            encoder.encode_moves(&turned, &turned_moves, &mut theirs);
+            for (here, there) in mine.iter().zip(&theirs) {
                 let expected = here.map(|row| rows[which][usize::from(row)]);
                 assert_eq!(sorted(*there), sorted(expected));
             }
