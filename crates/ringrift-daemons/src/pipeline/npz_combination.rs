@@ -37,7 +37,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { min_new_rows: 40_000, max_rows: 300_000 }
+        Self { min_new_rows: 10_000, max_rows: 200_000 }
     }
 }
 

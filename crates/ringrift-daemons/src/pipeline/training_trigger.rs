@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Rows that the last training has not seen, for a new one.
+    /// Rows since the last training and the last change of the champion, for a new training.
     #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub min_new_rows: u64,
     /// Optimiser steps of one training.
@@ -48,8 +48,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// About 75 s of self-play and 30 s of training on two cores. Measured on `hex8_2p`: with 8,000 rows and
-    /// 600 steps the second champion scores 0.86 against model 0, with 30,000 and 2,000 it scores 0.92.
+    /// About 40 s of self-play and 30 s of training on two cores; see docs/results.md for what was tried.
     fn default() -> Self {
         Self {
             min_new_rows: 40_000,
@@ -177,7 +176,9 @@ impl TrainingTrigger {
             return Ok(gate);
         };
         let window = self.catalogue.windows(config, 1).await?.pop();
-        let trained = self.trained_up_to(config).await?;
+        // A champion learns from its own games: rows that an earlier one played are in the window too,
+        // but they make no training due. Without this each second training repeats the first one.
+        let trained = self.trained_up_to(config).await?.max(champion.position);
         let (unread, _) = self.catalogue.rows_after(config, trained).await?;
         let later = match &window {
             Some(window) => self.catalogue.rows_after(config, window.newest_samples).await?.0,
@@ -360,7 +361,10 @@ fn is_due(due: &Due, least: u64) -> Gate {
     }
     Gate::deny(
         NEEDS_ROWS,
-        format!("{} rows are new since the last training, {least} are needed", due.unread),
+        format!(
+            "{} rows are new since the last training or promotion, {least} are needed",
+            due.unread
+        ),
         "more games, exported and combined",
     )
 }
