@@ -8,6 +8,10 @@ pub(super) const HEIGHTS: usize = 6;
 pub(super) const CAPS: usize = 4;
 /// Buried rings of one colour in a stack: 1, 2, more.
 const BURIED: usize = 3;
+/// Tactical facts about a stack: an other player can capture it, it can capture an other player's, it can go nowhere.
+pub(super) const TACTICS: usize = 3;
+/// Longest run of own markers through a marker: 2, more.
+const RUNS: usize = 2;
 /// A counter switches on one feature per threshold reached, in 18ths of the number that counts (rings of a player, or what wins):
 /// finer where a game is about to end.
 const HAND: [u32; 12] = [1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 17, 18];
@@ -39,7 +43,7 @@ impl FeatureLayout {
     pub(super) fn new(config: Config) -> Self {
         let players = usize::from(config.players);
         let cells = config.board.cell_count();
-        let stride = players * (2 + HEIGHTS * CAPS + BURIED) + 2;
+        let stride = players * (2 + HEIGHTS * CAPS + BURIED + TACTICS + RUNS) + 2;
         let hand = cells * stride;
         let eliminated = hand + players * HAND.len();
         let territory = eliminated + players * PROGRESS.len();
@@ -64,6 +68,18 @@ impl FeatureLayout {
         (feature < self.hand).then_some(feature % self.stride)
     }
 
+    const fn buried(&self) -> usize {
+        self.players * (2 + HEIGHTS * CAPS)
+    }
+
+    pub(super) const fn tactics(&self) -> usize {
+        self.buried() + self.players * BURIED
+    }
+
+    const fn runs(&self) -> usize {
+        self.tactics() + self.players * TACTICS
+    }
+
     /// For every feature, the one that says the same to the seat `turn` places further on.
     pub(super) fn view(&self, turn: usize) -> Vec<u32> {
         let owner = |owner: usize| (owner + self.players - turn) % self.players;
@@ -72,12 +88,15 @@ impl FeatureLayout {
             let (o, rest) = ((feature - base) / size, (feature - base) % size);
             base + owner(o) * size + rest
         };
-        let (stack, buried) = (2 * self.players, self.players * (2 + HEIGHTS * CAPS));
+        let (stack, buried) = (2 * self.players, self.buried());
+        let (tactics, runs) = (self.tactics(), self.runs());
         let fact = |fact: usize| match fact {
             f if f < self.players => turned(f, 0, 1),
             f if f < stack => turned(f, self.players, 1),
             f if f < buried => turned(f, stack, HEIGHTS * CAPS),
-            f if f < buried + self.players * BURIED => turned(f, buried, BURIED),
+            f if f < tactics => turned(f, buried, BURIED),
+            f if f < runs => turned(f, tactics, TACTICS),
+            f if f < self.stride - 2 => turned(f, runs, RUNS),
             f => f,
         };
         (0..self.total)
@@ -117,9 +136,19 @@ impl FeatureLayout {
             let base = index * self.stride;
             match state.cell(CellId::from_index(index)) {
                 Cell::Empty => {}
-                Cell::Marker(seat) => out.push(number(base + owner(seat))),
+                Cell::Marker(seat) => {
+                    out.push(number(base + owner(seat)));
+                    let run = longest_run(state, CellId::from_index(index), seat);
+                    if run > 1 {
+                        let run = (run - 2).min(RUNS - 1);
+                        out.push(number(base + self.runs() + owner(seat) * RUNS + run));
+                    }
+                }
                 Cell::Collapsed(seat) => out.push(number(base + self.players + owner(seat))),
-                Cell::Stack(stack) => self.encode_stack(base, mover, stack, out),
+                Cell::Stack(stack) => {
+                    self.encode_stack(base, mover, stack, out);
+                    self.encode_tactics(state, CellId::from_index(index), stack, out);
+                }
             }
         }
         if let Some(cell) = state.must_move() {
@@ -169,11 +198,43 @@ impl FeatureLayout {
         for ring in stack.rings().skip(usize::from(stack.cap())) {
             buried[ring.index()] += 1;
         }
-        let block = base + self.players * (2 + HEIGHTS * CAPS);
+        let block = base + self.buried();
         for (seat, &count) in Seat::ALL.iter().zip(&buried).filter(|(_, count)| **count > 0) {
             let owner = self.relative(mover, *seat);
             out.push(number(block + owner * BURIED + count.min(BURIED) - 1));
         }
+    }
+
+    /// Who can capture whom, as if it were the turn of the attacker and every stack were free to move.
+    fn encode_tactics(
+        &self,
+        state: &State,
+        cell: CellId,
+        stack: StackView<'_>,
+        out: &mut Vec<u32>,
+    ) {
+        let geometry = state.geometry();
+        let mine = stack.controller();
+        let (mut threatened, mut attacks, mut moves) = (false, false, false);
+        for direction in (0..).take(geometry.directions()) {
+            let ray = geometry.ray(cell, direction);
+            let stop = ray.iter().position(|&met| !is_open(state.cell(met)));
+            moves |= stop.unwrap_or(ray.len()) >= usize::from(stack.height());
+            let Some(stop) = stop else { continue };
+            let Cell::Stack(other) = state.cell(ray[stop]) else { continue };
+            if stack.cap() >= other.cap() && lands(state, &ray[stop + 1..], stop + 2, stack) {
+                moves = true;
+                attacks |= other.controller() != mine;
+            }
+            if other.cap() >= stack.cap() && other.controller() != mine {
+                let behind = geometry.ray(cell, geometry.opposite(direction));
+                threatened |= lands(state, behind, stop + 2, other);
+            }
+        }
+        let owner = self.relative(state.to_move(), mine);
+        let base = cell.index() * self.stride + self.tactics() + owner * TACTICS;
+        let facts = [threatened, attacks, !moves];
+        out.extend((0..).zip(facts).filter(|(_, is)| *is).map(|(fact, _)| number(base + fact)));
     }
 
     pub(super) const fn relative(&self, mover: Seat, seat: Seat) -> usize {
@@ -190,4 +251,28 @@ pub(super) fn stack_class(height: u16, cap: u16) -> usize {
 
 pub(super) fn number(index: usize) -> u32 {
     u32::try_from(index).expect("there are fewer than 2^32 features")
+}
+
+/// Whether a stack passes over the cell.
+const fn is_open(cell: Cell<'_>) -> bool {
+    matches!(cell, Cell::Empty | Cell::Marker(_))
+}
+
+/// Whether a capture that is `steps` long on the first of these cells can land on one of them: far enough, and nothing in the way.
+fn lands(state: &State, cells: &[CellId], steps: usize, attacker: StackView<'_>) -> bool {
+    let open = cells.iter().take_while(|&&cell| is_open(state.cell(cell))).count();
+    open > 0 && steps + open > usize::from(attacker.height())
+}
+
+/// Length of the longest run of markers of a seat through one of them.
+fn longest_run(state: &State, cell: CellId, seat: Seat) -> usize {
+    let geometry = state.geometry();
+    let beside = |direction: u8| {
+        let ray = geometry.ray(cell, direction).iter();
+        ray.take_while(|&&met| matches!(state.cell(met), Cell::Marker(owner) if owner == seat))
+            .count()
+    };
+    let lengths =
+        geometry.axes().iter().map(|&axis| 1 + beside(axis) + beside(geometry.opposite(axis)));
+    lengths.max().unwrap_or(1)
 }

@@ -10,7 +10,7 @@ use rows::RowLayout;
 pub use rows::{MOVE_ROWS, MoveRows};
 
 /// Name of this translation: part of every sample file and network, changed whenever a number changes its meaning.
-pub const ENCODER_ID: &str = "nnue-pv-features-1";
+pub const ENCODER_ID: &str = "nnue-pv-features-2";
 
 /// The features of a position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-use ringrift_rules::{Config, Options, SplitMix64, State};
+use ringrift_rules::{Cell, Config, Options, Phase, SplitMix64, State};
 
 use super::*;
 
@@ -135,4 +135,40 @@ fn distinct_moves_of_a_position_seldom_share_all_rows() {
         shared += u32::try_from(rows.windows(2).filter(|pair| pair[0] == pair[1]).count()).unwrap();
     });
     assert!(shared * 100 < all, "{shared} of {all}");
+}
+
+#[test]
+fn what_a_stack_can_do_is_what_the_legal_list_says() {
+    let (mut blocked, mut attacking) = (0, 0);
+    for name in ["hex8_2p", "square8_3p"] {
+        let config = name.parse().unwrap();
+        let encoder = Encoder::new(config);
+        let mut encoded = Encoded::default();
+        positions(config, 6, |state, moves| {
+            if state.phase() != Phase::Movement || state.must_move().is_some() {
+                return;
+            }
+            encoder.encode(state, &mut encoded);
+            let layout = &encoder.features;
+            for cell in state.geometry().cells() {
+                let Cell::Stack(stack) = state.cell(cell) else { continue };
+                if stack.controller() != state.to_move() {
+                    continue;
+                }
+                // The mover's own stacks have owner 0, so their facts begin where the block does.
+                let base = cell.index() * layout.stride() + layout.tactics();
+                let is_on = |fact: usize| encoded.features.contains(&features::number(base + fact));
+                let from_here = || moves.iter().filter(|played| played.from() == Some(cell));
+                assert_eq!(is_on(2), from_here().count() == 0, "{state:?}");
+                let captures = from_here().any(|played| {
+                    let target = played.target().map(|target| state.cell(target));
+                    matches!(target, Some(Cell::Stack(s)) if s.controller() != state.to_move())
+                });
+                assert_eq!(is_on(1), captures, "{state:?}");
+                blocked += u32::from(is_on(2));
+                attacking += u32::from(is_on(1));
+            }
+        });
+    }
+    assert!(blocked > 20 && attacking > 20, "{blocked} {attacking}");
 }

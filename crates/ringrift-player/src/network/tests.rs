@@ -99,7 +99,7 @@ fn a_damaged_or_foreign_file_is_refused_with_one_sentence() {
     let good = Network::random(config("hex8_2p"), 1).to_bytes();
     check_refused(b"no network", "the network file is damaged");
     check_refused(&good[..good.len() - 1], "the network file is damaged");
-    check_refused(&altered(&good, "nnue-pv-features-1", "nnue-pv-features-0"), "has encoder");
+    check_refused(&altered(&good, "nnue-pv-features-2", "nnue-pv-features-0"), "has encoder");
     check_refused(&altered(&good, "ringrift-1", "ringrift-0"), "has rules version");
     check_refused(&altered(&good, "nnue-pv-1", "nnue-pv-9"), "has format");
     // A file for another board that has the same shapes would be misread silently, one with others is refused by shape.
