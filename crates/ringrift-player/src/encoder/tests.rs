@@ -142,14 +142,14 @@ fn what_a_stack_can_do_is_what_the_legal_list_says() {
     let (mut blocked, mut attacking) = (0, 0);
     for name in ["hex8_2p", "square8_3p"] {
         let config = name.parse().unwrap();
-        let encoder = Encoder::new(config);
+        let translation = Encoder::new(config);
         let mut encoded = Encoded::default();
         positions(config, 6, |state, moves| {
             if state.phase() != Phase::Movement || state.must_move().is_some() {
                 return;
             }
-            encoder.encode(state, &mut encoded);
-            let layout = &encoder.features;
+            translation.encode(state, &mut encoded);
+            let layout = &translation.features;
             for cell in state.geometry().cells() {
                 let Cell::Stack(stack) = state.cell(cell) else { continue };
                 if stack.controller() != state.to_move() {
