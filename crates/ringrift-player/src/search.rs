@@ -19,13 +19,14 @@ pub struct SearchSettings {
     pub noise: f32,
     /// Visits that the prior is worth. Source: Danihelka 2022, 50.
     pub c_visit: f32,
-    /// Weight of a value, as a chance to win, against a logit. Source: Danihelka 2022, 1.0 in board games.
+    /// Weight of a value, as a chance to win, against a logit. The paper has 1.0 in board games; here 2.0 beat it by 35 +- 24 Elo (800 games
+    /// at 32 simulations on `square8_2p`) and 4.0 was no better.
     pub c_scale: f32,
 }
 
 impl Default for SearchSettings {
     fn default() -> Self {
-        Self { simulations: 32, considered: 16, noise: 0.0, c_visit: 50.0, c_scale: 1.0 }
+        Self { simulations: 32, considered: 16, noise: 0.0, c_visit: 50.0, c_scale: 2.0 }
     }
 }
 
