@@ -14,6 +14,7 @@ mod exit;
 mod http;
 mod logs;
 mod matches;
+mod plan;
 mod state;
 mod up;
 mod view;

@@ -3,6 +3,7 @@
 //! The socket lies in `run/` of the data directory, for its owner alone, so it needs no token.
 
 mod client;
+mod operate;
 mod server;
 pub mod status;
 
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use client::ask;
-pub use server::{Control, listen, serve};
+pub use operate::{Control, answer};
+pub use server::{listen, serve};
 
 /// What a manager can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,12 +25,49 @@ pub enum Request {
         /// Configuration of the game.
         config: String,
     },
+    /// Start daemons and all they need.
+    Start(Selection),
     /// Stop one daemon, or everything.
     Stop {
         /// The daemon; none = the manager and all it runs.
         #[serde(default)]
         daemon: Option<String>,
     },
+    /// End one in good order and start a fresh one.
+    Restart {
+        /// The daemon.
+        daemon: String,
+    },
+    /// Try one that was given up, or that waits for its next try, at once.
+    Retry {
+        /// The daemon.
+        daemon: String,
+        /// Forget its crashes, and try also what lacked something on this machine.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Let one begin no new cycle until it is resumed.
+    Pause {
+        /// The daemon.
+        daemon: String,
+    },
+    /// Take the operator's pause back; other causes keep theirs.
+    Resume {
+        /// The daemon.
+        daemon: String,
+    },
+}
+
+/// Which daemons are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// These; one that is not built refuses the whole request.
+    Daemons(Vec<String>),
+    /// Those of a profile that are built and enabled.
+    Profile(String),
+    /// All that are built and enabled.
+    All,
 }
 
 /// What it answers.

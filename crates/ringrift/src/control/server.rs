@@ -4,21 +4,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use ringrift_daemons::{Found, explain, find};
-use ringrift_pipeline::Config;
-use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
-use warden::Handle;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
 
-use super::{Answer, Request, status::status};
-use crate::state::State;
+use super::{Answer, Control, answer};
 
 /// Requests at a time; the next one waits in the kernel's queue.
 const MOST_AT_A_TIME: usize = 16;
@@ -26,18 +21,6 @@ const MOST_AT_A_TIME: usize = 16;
 const REQUEST_MAX: u64 = 64 << 10;
 /// A client that has not said its request within this time is cut off.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
-
-/// What the socket reaches.
-pub struct Control {
-    /// What can be shown.
-    pub state: State,
-    /// What can be done.
-    pub handle: Handle,
-    /// Cancelled to end the manager.
-    pub stop: CancellationToken,
-    /// Where the page is.
-    pub url: String,
-}
 
 /// Makes the socket, for its owner alone.
 pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
@@ -91,51 +74,4 @@ async fn talk(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
     write.write_all(text.as_bytes()).await?;
     write.shutdown().await?;
     Ok(())
-}
-
-async fn answer(request: Request, control: &Control) -> Answer {
-    match request {
-        Request::Status => Answer::Ok(status(&control.state, &control.url)),
-        Request::Why { config } => why(&config, control).await,
-        Request::Stop { daemon: None } => {
-            info!("asked over the socket to end");
-            control.stop.cancel();
-            Answer::Ok(json!({ "stopped": null, "pid": std::process::id() }))
-        }
-        Request::Stop { daemon: Some(name) } => match find(&name) {
-            Ok(Found::Active(_, entry)) => {
-                info!(daemon = entry.spec.id.0, "asked over the socket to stop");
-                match control.handle.stop(entry.spec.id).await {
-                    Ok(()) => Answer::Ok(json!({ "stopped": entry.spec.id })),
-                    Err(error) => Answer::Failed(error.to_string()),
-                }
-            }
-            Ok(Found::Retired(retired)) => {
-                Answer::Refused(format!("{} is retired and never runs", retired.name))
-            }
-            Err(unknown) => Answer::Refused(unknown.to_string()),
-        },
-    }
-}
-
-async fn why(config: &str, control: &Control) -> Answer {
-    let config: Config = match config.parse() {
-        Ok(config) => config,
-        Err(error) => return Answer::Refused(format!("{error}")),
-    };
-    let state = &control.state;
-    if !state.the_loop.configs.contains(&config) {
-        let played: Vec<String> = state.the_loop.configs.iter().map(ToString::to_string).collect();
-        return Answer::Refused(format!(
-            "{config} is not played by this manager: it plays {}",
-            played.join(", ")
-        ));
-    }
-    match explain(&state.catalogue, &state.pressure, config).await {
-        Ok(sentences) => match serde_json::to_value(sentences) {
-            Ok(value) => Answer::Ok(value),
-            Err(error) => Answer::Failed(error.to_string()),
-        },
-        Err(error) => Answer::Failed(format!("{error:#}")),
-    }
 }

@@ -105,6 +105,7 @@ pub async fn run(
     let control = Control {
         state: parts.state.clone(),
         handle: handle.clone(),
+        settings: settings.clone(),
         stop: asked.clone(),
         url: format!("http://{}/", http.address()),
     };

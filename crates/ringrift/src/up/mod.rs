@@ -9,7 +9,6 @@ mod goal;
 mod leader;
 mod manage;
 mod parts;
-mod plan;
 
 use std::{path::PathBuf, time::Duration};
 

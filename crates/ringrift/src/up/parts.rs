@@ -5,20 +5,20 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use courier::{Courier, Embedded, Folder, Lease, Options, Stream};
 use depot::Depot;
-use ringrift_daemons::{Bell, Blobs, Loop, Pressure, Wiring, Workshop, WorkshopSettings, registry};
+use ringrift_daemons::{
+    Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
+};
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
 use warden::{Clock, Runnable, worker::Workers};
 
-use super::{
-    leader,
-    plan::{Plan, plan},
-};
+use super::leader;
 use crate::{
     config::{Durability, Settings},
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
     http::Http,
+    plan::{Plan, Wanted, plan},
     state::State,
 };
 
@@ -94,7 +94,7 @@ impl Parts {
             node: NodeId(node),
             seed: settings.seed,
             data: dir.root().to_path_buf(),
-            standalone: settings.profile == ringrift_daemons::STANDALONE.0,
+            standalone: settings.profile == STANDALONE.0,
         });
         let wiring = Wiring {
             catalogue: catalogue.clone(),
@@ -111,7 +111,9 @@ impl Parts {
             let section = settings.daemons.get(&entry.section()).cloned().unwrap_or_default();
             runnables.extend(entry.runnable(&wiring, section).or_usage()?);
         }
-        let plan = plan(settings);
+        // The name was checked when it was read.
+        let profile = ringrift_daemons::profile(&settings.profile);
+        let plan = plan(settings, Wanted::Profile(profile.unwrap_or(STANDALONE)));
         tell(&plan);
         let state = State {
             catalogue,

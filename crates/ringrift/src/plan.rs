@@ -1,9 +1,9 @@
-//! Which daemons a profile starts.
+//! Which daemons are started when somebody asks for a profile, for some, or for all.
 
 use std::collections::BTreeSet;
 
-use ringrift_daemons::{Entry, Found, find, of_profile, profile};
-use warden::DaemonId;
+use ringrift_daemons::{Entry, FULL, Found, find, of_profile};
+use warden::{DaemonId, Profile};
 
 use crate::config::Settings;
 
@@ -23,10 +23,24 @@ pub struct Plan {
     pub disabled: Vec<DaemonId>,
 }
 
-/// Plans the profile of the settings, closed under needs.
-pub fn plan(settings: &Settings) -> Plan {
-    // The name was checked when it was read.
-    let wanted = profile(&settings.profile).map(of_profile).unwrap_or_default();
+/// What somebody asks for.
+#[derive(Clone)]
+pub enum Wanted {
+    /// The types of a profile that the configuration does not switch off.
+    Profile(Profile),
+    /// All types that the configuration does not switch off.
+    All,
+    /// Just these, even if the configuration keeps them out of profiles.
+    Daemons(Vec<&'static Entry>),
+}
+
+/// Plans a start, closed under needs.
+pub fn plan(settings: &Settings, wanted: Wanted) -> Plan {
+    let (wanted, by_name) = match wanted {
+        Wanted::Profile(profile) => (of_profile(profile), false),
+        Wanted::All => (of_profile(FULL), false),
+        Wanted::Daemons(entries) => (entries, true),
+    };
     let mut plan = Plan::default();
     let mut planned: BTreeSet<DaemonId> = BTreeSet::new();
     let mut open: Vec<(&Entry, bool)> = wanted.into_iter().map(|entry| (entry, true)).collect();
@@ -39,7 +53,7 @@ pub fn plan(settings: &Settings) -> Plan {
         }
         if !entry.is_built() || !needs_are_built(entry) {
             plan.skipped.push(entry.spec.id);
-        } else if named && !is_enabled(settings, entry) {
+        } else if named && !by_name && !is_enabled(settings, entry) {
             plan.disabled.push(entry.spec.id);
             // Another one may need it all the same.
             planned.remove(&entry.spec.id);
