@@ -2,6 +2,7 @@
 
 pub(crate) mod coordinator_disk_manager;
 pub(crate) mod disk_space_manager;
+pub(crate) mod integrity_check;
 pub(crate) mod planned;
 
 use crate::Entry;
@@ -14,7 +15,7 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::DATA_CLEANUP),
     Entry::of::<disk_space_manager::DiskSpaceManager>(),
     Entry::of::<coordinator_disk_manager::CoordinatorDiskManager>(),
-    Entry::planned(&planned::INTEGRITY_CHECK),
+    Entry::of::<integrity_check::IntegrityCheck>(),
     Entry::planned(&planned::AVAILABILITY_RECOVERY_ENGINE),
     Entry::planned(&planned::CONNECTIVITY_RECOVERY),
 ];

@@ -54,16 +54,6 @@ pub(crate) const DATA_CLEANUP: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(crate) const INTEGRITY_CHECK: Spec = Spec {
-    id: DaemonId("INTEGRITY_CHECK"),
-    about: "replays what the store holds",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_hours(1),
-    health_interval: Some(Duration::from_hours(1)),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
     id: DaemonId("AVAILABILITY_RECOVERY_ENGINE"),
     about: "recovers nodes that stay away",
