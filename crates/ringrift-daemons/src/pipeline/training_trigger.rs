@@ -359,6 +359,16 @@ fn is_due(due: &Due, least: u64) -> Gate {
     if due.window.is_some() && due.new_rows >= least {
         return Gate::Allow;
     }
+    if due.unread >= least {
+        return Gate::deny(
+            "window",
+            format!(
+                "{} rows are new, enough for a training, but no window holds them yet",
+                due.unread
+            ),
+            "the next window, which NPZ_COMBINATION asks for",
+        );
+    }
     Gate::deny(
         NEEDS_ROWS,
         format!(
@@ -465,8 +475,9 @@ mod tests {
         check(ready.clone(), None);
         check(Due { training: true, ..ready.clone() }, Some("in_work"));
         check(Due { candidate: Some(ModelId::new(hex(), 1)), ..ready.clone() }, Some("candidate"));
-        check(Due { new_rows: 99, ..ready.clone() }, Some(NEEDS_ROWS));
-        check(Due { window: None, ..ready }, Some(NEEDS_ROWS));
+        check(Due { new_rows: 99, unread: 99, ..ready.clone() }, Some(NEEDS_ROWS));
+        check(Due { new_rows: 99, ..ready.clone() }, Some("window"));
+        check(Due { window: None, ..ready }, Some("window"));
     }
 
     #[tokio::test]

@@ -372,7 +372,7 @@ fn sentence(status: &Status) -> String {
 }
 
 fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes >> 20)
+    if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
 }
 
 #[cfg(test)]
