@@ -432,7 +432,7 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            simulations: 32,
+            simulations: 64,
             temperature: 1.0,
             opening_moves: 4,
             learning_rate_scale: 1.0,

@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn advice_moves_parameters_within_their_bounds() {
         use Advice::{Plateau, Progress, Regression};
-        check(&[], (32, 1.0, 1.0, 1.0));
-        check(&[Progress], (32, 1.0, 1.0, 1.0));
-        check(&[Plateau], (48, 1.1, 1.0, 1.25));
+        check(&[], (64, 1.0, 1.0, 1.0));
+        check(&[Progress], (64, 1.0, 1.0, 1.0));
+        check(&[Plateau], (96, 1.1, 1.0, 1.25));
         check(&[Plateau; 20], (128, 1.5, 1.0, 3.0));
-        check(&[Regression], (32, 1.0, 0.5, 1.0));
-        check(&[Regression; 20], (32, 1.0, 0.2, 1.0));
-        check(&[Regression, Progress], (32, 1.0, 0.625, 1.0));
-        check(&[Plateau, Progress], (48, 1.0, 1.0, 1.25));
+        check(&[Regression], (64, 1.0, 0.5, 1.0));
+        check(&[Regression; 20], (64, 1.0, 0.2, 1.0));
+        check(&[Regression, Progress], (64, 1.0, 0.625, 1.0));
+        check(&[Plateau, Progress], (96, 1.0, 1.0, 1.25));
     }
 
     #[tokio::test]
@@ -251,10 +251,10 @@ mod tests {
         assert_eq!(done(daemon.cycle(&cx).await).changes, 1);
         assert_eq!(done(daemon.cycle(&cx).await).changes, 1);
         let row = bed.catalogue.parameters(hex()).await.unwrap().unwrap();
-        assert_eq!(row.parameters.simulations, 48);
+        assert_eq!(row.parameters.simulations, 96);
         assert_eq!(
             row.reason,
-            "Plateau of hex8_2p-m0002: simulations 32 to 48, temperature 1.00 to 1.10, \
+            "Plateau of hex8_2p-m0002: simulations 64 to 96, temperature 1.00 to 1.10, \
              window x 1.00 to 1.25"
         );
     }

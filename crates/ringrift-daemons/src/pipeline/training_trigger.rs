@@ -48,10 +48,10 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// About 40 s of self-play and 30 s of training on two cores; see docs/results.md for what was tried.
+    /// About a minute and a half of self-play and 30 s of training on two cores; see docs/results.md for what was tried.
     fn default() -> Self {
         Self {
-            min_new_rows: 40_000,
+            min_new_rows: 80_000,
             steps: 3_000,
             batch: 256,
             learning_rate: 0.002,
