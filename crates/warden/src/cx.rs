@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,7 +18,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, DaemonId, Health};
+use crate::{
+    Clock, DaemonId, Health,
+    bell::Bell,
+    sync::{Mutex, lock},
+    told::Told,
+};
 
 /// A stop was requested; passing it up with `?` ends the cycle in the right way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,8 +96,7 @@ impl Cx {
     /// Says that the daemon is ready; the default [`crate::Daemon::run`] does it after `start`.
     pub fn ready(&self) {
         self.pulse.beat();
-        self.pulse.told().ready = true;
-        self.pulse.bell.notify_one();
+        self.pulse.tell(|told| told.ready = true);
     }
 
     /// Waits for `future` for at most `limit`, with a beat before and after it.
@@ -128,7 +132,7 @@ impl Cx {
     pub fn publish<S: Serialize>(&self, status: &S) -> anyhow::Result<()> {
         let details = to_json(status)?;
         self.pulse.beat();
-        self.pulse.told().details = details;
+        lock(&self.pulse.told).show(details);
         Ok(())
     }
 
@@ -142,9 +146,11 @@ impl Cx {
     pub fn report<S: Serialize>(&self, status: &S, health: Health) -> anyhow::Result<()> {
         let details = to_json(status)?;
         self.pulse.beat();
-        self.pulse.told().result(Some(details), health);
-        self.pulse.set_due(Some(self.pulse.period));
-        self.pulse.bell.notify_one();
+        let due = self.pulse.now() + self.pulse.period;
+        self.pulse.tell(|told| {
+            told.result(Some(details), health);
+            told.due = Some(due);
+        });
         Ok(())
     }
 
@@ -187,17 +193,17 @@ impl Probe {
 
     /// The daemon has said that it is ready.
     pub fn is_ready(&self) -> bool {
-        self.pulse.told().ready
+        lock(&self.pulse.told).ready
     }
 
     /// Last published status; null before the first.
     pub fn details(&self) -> serde_json::Value {
-        self.pulse.told().details.clone()
+        lock(&self.pulse.told).details.clone()
     }
 
     /// Last published health.
     pub fn health(&self) -> Health {
-        self.pulse.told().health.clone()
+        lock(&self.pulse.told).health.clone()
     }
 }
 
@@ -205,6 +211,8 @@ impl Probe {
 #[derive(Debug)]
 pub(crate) struct Pulse {
     id: DaemonId,
+    /// Its number, by which it calls.
+    at: usize,
     clock: Clock,
     /// Zero of all times that the supervisor counts in.
     epoch: Instant,
@@ -213,8 +221,8 @@ pub(crate) struct Pulse {
     beats: AtomicU64,
     stop_at: AtomicU64,
     told: Mutex<Told>,
-    /// Wakes the supervisor when `told` holds something that it must act on.
-    bell: Arc<Notify>,
+    /// Calls the supervisor when `told` holds something that it must act on.
+    bell: Arc<Bell>,
     pub(crate) stop: CancellationToken,
     /// One permit at most: so many wake-ups are one cycle, and none is lost between runs.
     pub(crate) wake: Arc<Notify>,
@@ -225,9 +233,10 @@ pub(crate) struct Pulse {
 
 pub(crate) struct PulseSpec {
     pub(crate) id: DaemonId,
+    pub(crate) at: usize,
     pub(crate) clock: Clock,
     pub(crate) epoch: Instant,
-    pub(crate) bell: Arc<Notify>,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) paused: watch::Receiver<bool>,
     pub(crate) period: Duration,
@@ -238,6 +247,7 @@ impl PulseSpec {
     fn detached(id: DaemonId, clock: Clock) -> Self {
         Self {
             id,
+            at: 0,
             clock,
             epoch: Instant::now(),
             bell: Arc::default(),
@@ -249,41 +259,12 @@ impl PulseSpec {
     }
 }
 
-/// What the daemon has told so far; behind a lock that is held for instants only.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
-    pub(crate) ready: bool,
-    /// Begin of the cycle at work.
-    pub(crate) in_cycle: Option<Duration>,
-    /// When the next cycle should begin.
-    pub(crate) due: Option<Duration>,
-    pub(crate) cycles: u64,
-    pub(crate) last_cycle: Option<Duration>,
-    /// Cycles and reports so far.
-    pub(crate) results: u64,
-    /// Unhealthy results in a row.
-    pub(crate) bad_in_a_row: u32,
-    pub(crate) health: Health,
-    pub(crate) details: serde_json::Value,
-}
-
-impl Told {
-    fn result(&mut self, details: Option<serde_json::Value>, health: Health) {
-        self.bad_in_a_row =
-            if matches!(health, Health::Unhealthy(_)) { self.bad_in_a_row + 1 } else { 0 };
-        self.results += 1;
-        self.health = health;
-        if let Some(details) = details {
-            self.details = details;
-        }
-    }
-}
-
 impl Pulse {
     pub(crate) fn new(spec: PulseSpec) -> Self {
         let now = millis(spec.epoch.elapsed());
         Self {
             id: spec.id,
+            at: spec.at,
             clock: spec.clock,
             epoch: spec.epoch,
             beat_at: AtomicU64::new(now),
@@ -299,17 +280,30 @@ impl Pulse {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        // Nothing panics while it holds this lock, and a daemon's panic must not spread here.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes what is told, and calls the supervisor unless it was called already.
+    fn tell(&self, change: impl FnOnce(&mut Told)) {
+        let must_call = {
+            let mut told = lock(&self.told);
+            change(&mut told);
+            told.must_call()
+        };
+        if must_call {
+            self.bell.call(self.at);
+        }
     }
 
-    pub(crate) fn snapshot(&self) -> Told {
-        self.told().clone()
+    /// Brings a copy of what was told up to date.
+    pub(crate) fn copy_to(&self, copy: &mut Told) {
+        lock(&self.told).copy_to(copy);
+    }
+
+    /// Copies what may be shown between two calls of the daemon.
+    pub(crate) fn glance(&self, copy: &mut Told) {
+        lock(&self.told).show_to(copy);
     }
 
     pub(crate) fn keep_details(&self, details: serde_json::Value) {
-        self.told().details = details;
+        lock(&self.told).show(details);
     }
 
     pub(crate) fn last_beat(&self) -> Duration {
@@ -334,7 +328,7 @@ impl Pulse {
         woken.enable();
         self.beat();
         let now = self.now();
-        let mut told = self.told();
+        let mut told = lock(&self.told);
         told.in_cycle = Some(now);
         told.due = None;
     }
@@ -347,19 +341,17 @@ impl Pulse {
         let details = status.map(to_json).transpose()?;
         self.beat();
         let now = self.now();
-        {
-            let mut told = self.told();
+        self.tell(|told| {
             told.cycles += 1;
             told.last_cycle = told.in_cycle.take().map(|began| now.saturating_sub(began));
             told.result(details, health);
-        }
-        self.bell.notify_one();
+        });
         Ok(())
     }
 
     pub(crate) fn set_due(&self, rest: Option<Duration>) {
         let due = rest.map(|rest| self.now() + rest);
-        self.told().due = due;
+        lock(&self.told).due = due;
     }
 }
 

@@ -36,7 +36,7 @@ impl Slot {
     }
 }
 
-type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 #[derive(Debug)]
 pub(crate) enum Request {

@@ -8,6 +8,7 @@
 //! Absent on purpose: which daemons exist, what a wake-up means, databases, networks. Time on the
 //! wall comes in as a [`Clock`]; waits use the runtime's time, which tests can pause.
 
+mod bell;
 mod clock;
 mod cx;
 mod daemon;
@@ -19,6 +20,8 @@ mod policy;
 mod runnable;
 mod spec;
 mod supervisor;
+mod sync;
+mod told;
 mod view;
 pub mod worker;
 

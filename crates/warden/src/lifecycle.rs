@@ -51,16 +51,6 @@ pub(crate) enum End {
     Aborted,
 }
 
-/// What a reading of a running daemon saw.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Vitals {
-    pub(crate) health: Health,
-    pub(crate) bad_in_a_row: u32,
-    pub(crate) in_cycle: bool,
-    pub(crate) last_beat: At,
-    pub(crate) due: Option<At>,
-}
-
 /// The limits that the machine needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
@@ -157,6 +147,20 @@ struct Life {
     pauses: BTreeSet<String>,
     health: Health,
     read_at: At,
+    /// What its dependents were told of it last.
+    seen: Seen,
+    /// Its entry in the table of deadlines.
+    deadline: Option<At>,
+    /// Somebody who shows it has to look again.
+    changed: bool,
+}
+
+/// What dependents see of a daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Seen {
+    runs: bool,
+    /// Runs, and is not unhealthy.
+    well: bool,
 }
 
 /// Where a shutdown stands.
@@ -168,6 +172,9 @@ struct Drain {
 }
 
 /// See the module.
+///
+/// Costs go by what happens, not by how many daemons there are: who was touched is looked at, then
+/// those who need it if it rose or fell, and time is a table of deadlines.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     rules: Rules,
@@ -175,13 +182,10 @@ pub(crate) struct Lifecycle {
     lives: Vec<Life>,
     drain: Option<Drain>,
     commands: Vec<Command>,
-}
-
-/// What a request to start did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Begun {
-    pub(crate) started: Vec<usize>,
-    pub(crate) missing: Vec<usize>,
+    /// Ranks of those that must be looked at, so that needs come before dependents.
+    touched: BTreeSet<usize>,
+    deadlines: BTreeSet<(At, usize)>,
+    changed: Vec<usize>,
 }
 
 impl Lifecycle {
@@ -199,9 +203,20 @@ impl Lifecycle {
             pauses: BTreeSet::new(),
             health: Health::Unknown,
             read_at: At::ZERO,
+            seen: Seen::default(),
+            deadline: None,
+            changed: false,
         };
-        let lives = specs.iter().map(life).collect();
-        Ok(Self { rules, graph, lives, drain: None, commands: Vec::new() })
+        Ok(Self {
+            rules,
+            graph,
+            lives: specs.iter().map(life).collect(),
+            drain: None,
+            commands: Vec::new(),
+            touched: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            changed: Vec::new(),
+        })
     }
 
     pub(crate) fn graph(&self) -> &Graph {
@@ -212,119 +227,18 @@ impl Lifecycle {
         std::mem::take(&mut self.commands)
     }
 
-    // ---- requests
-
-    /// Starts the asked and all they need; a person asked, so `FAILED` gets a fresh ladder.
-    pub(crate) fn start(&mut self, now: At, asked: &[usize]) -> Begun {
-        let mut begun = Begun::default();
-        if self.draining() {
-            return begun;
+    /// Those of whom something may look different now.
+    pub(crate) fn take_changed(&mut self) -> Vec<usize> {
+        for &at in &self.changed {
+            self.lives[at].changed = false;
         }
-        for at in self.graph.closure_of(asked) {
-            match &mut self.lives[at].phase {
-                Phase::ImportFailed => {
-                    begun.missing.push(at);
-                    continue;
-                }
-                Phase::Stopped | Phase::Failed => self.begin(now, at, true),
-                Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
-                _ => {
-                    self.lives[at].asked = true;
-                    continue;
-                }
-            }
-            self.lives[at].asked = true;
-            begun.started.push(at);
-        }
-        self.settle(now);
-        begun
+        std::mem::take(&mut self.changed)
     }
 
-    pub(crate) fn stop(&mut self, now: At, at: usize) {
-        self.lives[at].asked = false;
-        self.end(now, at, After::Stop, Reason::StopRequested);
-        self.settle(now);
-    }
-
-    /// A fresh object at once, with a fresh ladder; what it needs is started as well.
-    pub(crate) fn restart(&mut self, now: At, at: usize) -> Begun {
-        if self.draining() {
-            return Begun::default();
-        }
-        let had_task = self.lives[at].phase.has_task();
-        if matches!(self.lives[at].phase, Phase::Backoff { .. } | Phase::Parked { .. }) {
-            self.begin(now, at, true);
-        }
-        let mut begun = self.start(now, &[at]);
-        if had_task {
-            self.lives[at].crashes = 0;
-            self.end(now, at, After::StartAgain, Reason::StopRequested);
-            if !begun.started.contains(&at) {
-                begun.started.push(at);
-            }
-            self.settle(now);
-        }
-        begun
-    }
-
-    /// Tries one that is not running; without `force` its crashes still count.
-    ///
-    /// False from a state in which there is nothing to try, and for `IMPORT_FAILED` without force.
-    pub(crate) fn retry(&mut self, now: At, at: usize, force: bool) -> bool {
-        let possible = match self.lives[at].phase {
-            Phase::Failed | Phase::Stopped | Phase::Backoff { .. } | Phase::Parked { .. } => true,
-            Phase::ImportFailed => force,
-            _ => false,
-        };
-        if !possible || self.draining() {
-            return false;
-        }
-        if force {
-            self.lives[at].last_error = None;
-            self.lives[at].recent.clear();
-        }
-        self.begin(now, at, force);
-        let needs = self.graph.needs(at).to_vec();
-        self.start(now, &needs);
-        self.settle(now);
-        true
-    }
-
-    pub(crate) fn pause(&mut self, at: usize, cause: &str) {
-        let life = &mut self.lives[at];
-        if life.pauses.insert(cause.to_owned()) && life.pauses.len() == 1 {
-            self.commands.push(Command::Pause { at, paused: true });
-        }
-    }
-
-    pub(crate) fn resume(&mut self, at: usize, cause: &str) {
-        let life = &mut self.lives[at];
-        if life.pauses.remove(cause) && life.pauses.is_empty() {
-            self.commands.push(Command::Pause { at, paused: false });
-        }
-    }
-
-    /// Stops all, the highest level first; asked a second time, all at once and without grace.
-    pub(crate) fn shutdown(&mut self, now: At) {
-        if self.draining() {
-            for at in 0..self.lives.len() {
-                self.end(now, at, After::Stop, Reason::Shutdown);
-                if let Phase::Ending { abort_at, .. } = &mut self.lives[at].phase {
-                    *abort_at = (*abort_at).min(now);
-                }
-            }
-        } else {
-            self.drain = Some(Drain { level: self.graph.level_count(), over: false });
-            for at in 0..self.lives.len() {
-                if matches!(
-                    self.lives[at].phase,
-                    Phase::Waiting { .. } | Phase::Backoff { .. } | Phase::Parked { .. }
-                ) {
-                    self.end(now, at, After::Stop, Reason::Shutdown);
-                }
-            }
-        }
-        self.settle(now);
+    /// The way to a life that is about to change.
+    fn touch(&mut self, at: usize) -> &mut Life {
+        self.touched.insert(self.graph.rank(at));
+        &mut self.lives[at]
     }
 
     // ---- reports
@@ -335,7 +249,7 @@ impl Lifecycle {
         }
         if let Phase::Starting { again, .. } = self.lives[at].phase {
             let reason = if again { Reason::RestartComplete } else { Reason::Ready };
-            self.lives[at].read_at = now + self.interval(at);
+            self.touch(at).read_at = next_on_grid(now, self.interval(at));
             self.set(at, Phase::Running { since: now }, reason, None);
         }
         self.settle(now);
@@ -345,18 +259,19 @@ impl Lifecycle {
         if !self.is_current(at, run) {
             return;
         }
-        self.lives[at].health = Health::Unknown;
+        self.touch(at).health = Health::Unknown;
         let phase = self.lives[at].phase.clone();
         match phase {
             Phase::Ending { after, .. } => self.ended_as_asked(now, at, after, end),
             Phase::Starting { .. } | Phase::Running { .. } => match end {
                 End::Finished => {
-                    self.lives[at].finished = true;
-                    self.lives[at].asked = false;
+                    let life = self.touch(at);
+                    life.finished = true;
+                    life.asked = false;
                     self.set(at, Phase::Stopped, Reason::Finished, None);
                 }
                 End::Missing(what) => {
-                    self.lives[at].last_error = Some(what.clone());
+                    self.touch(at).last_error = Some(what.clone());
                     self.set(at, Phase::ImportFailed, Reason::ImportError, Some(what));
                 }
                 End::Crashed(error) => self.crashed(now, at, error),
@@ -377,7 +292,7 @@ impl Lifecycle {
             After::Crash(reason) => self.crashed(now, at, reason),
             After::Stop | After::StartAgain => {
                 if error.is_some() {
-                    self.lives[at].last_error.clone_from(&error);
+                    self.touch(at).last_error.clone_from(&error);
                 }
                 self.set(at, Phase::Stopped, Reason::Ended, error);
                 if after == After::StartAgain && !self.draining() {
@@ -392,12 +307,13 @@ impl Lifecycle {
         if !self.is_current(at, run) || !matches!(self.lives[at].phase, Phase::Running { .. }) {
             return;
         }
-        let interval = self.interval(at);
-        let life = &mut self.lives[at];
-        life.read_at = now + interval;
+        let read_at = next_on_grid(now, self.interval(at));
+        let limit = self.rules.bad_results;
+        let life = self.touch(at);
+        life.read_at = read_at;
         let (health, bad) = judge(life.spec, now, vitals);
         life.health = health;
-        if bad >= self.rules.bad_results
+        if bad >= limit
             && let Health::Unhealthy(message) = &life.health
         {
             let error = format!("unhealthy: {message}");
@@ -406,7 +322,11 @@ impl Lifecycle {
         self.settle(now);
     }
 
+    /// Lets pass what is due.
     pub(crate) fn tick(&mut self, now: At) {
+        for at in self.due(now) {
+            self.touch(at);
+        }
         self.settle(now);
     }
 
@@ -432,24 +352,19 @@ impl Lifecycle {
 
     /// The first need that keeps this daemon from starting.
     fn unmet(&self, at: usize) -> Option<usize> {
-        let met = |&need: &usize| {
-            let need = &self.lives[need];
-            matches!(need.phase, Phase::Running { .. })
-                && !matches!(need.health, Health::Unhealthy(_))
-        };
-        self.graph.needs(at).iter().copied().find(|need| !met(need))
+        self.graph.needs(at).iter().copied().find(|&need| !self.lives[need].seen.well)
     }
 
     /// The first need that does not run any more.
     fn fallen(&self, at: usize) -> Option<usize> {
-        let runs = |&need: &usize| matches!(self.lives[need].phase, Phase::Running { .. });
-        self.graph.needs(at).iter().copied().find(|need| !runs(need))
+        self.graph.needs(at).iter().copied().find(|&need| !self.lives[need].seen.runs)
     }
 
     fn set(&mut self, at: usize, phase: Phase, reason: Reason, error: Option<String>) {
-        let from = self.lives[at].phase.state();
+        let life = self.touch(at);
+        let from = life.phase.state();
         let to = phase.state();
-        self.lives[at].phase = phase;
+        life.phase = phase;
         if from != to {
             self.commands.push(Command::Moved { at, from, to, reason, error });
         }
@@ -457,7 +372,7 @@ impl Lifecycle {
 
     /// Into `STARTING`, from a phase without a task.
     fn begin(&mut self, now: At, at: usize, fresh: bool) {
-        let life = &mut self.lives[at];
+        let life = self.touch(at);
         life.asked = true;
         life.finished = false;
         if fresh {
@@ -469,7 +384,7 @@ impl Lifecycle {
     }
 
     fn spawn(&mut self, now: At, at: usize, again: bool) {
-        let life = &mut self.lives[at];
+        let life = self.touch(at);
         life.run += 1;
         life.health = Health::Unknown;
         let run = life.run;
@@ -506,6 +421,7 @@ impl Lifecycle {
 
     fn crashed(&mut self, now: At, at: usize, error: String) {
         let draining = self.draining();
+        self.touched.insert(self.graph.rank(at));
         let life = &mut self.lives[at];
         life.last_error = Some(error.clone());
         if draining {
@@ -536,12 +452,41 @@ impl Lifecycle {
         self.set(at, phase, reason, Some(error));
     }
 
-    /// Lets time and the states of others take effect.
+    /// Lets time and the states of others take effect on whoever was touched.
     fn settle(&mut self, now: At) {
-        for at in self.graph.order().to_vec() {
-            self.advance(now, at);
+        loop {
+            while let Some(rank) = self.touched.pop_first() {
+                let at = self.graph.order()[rank];
+                self.advance(now, at);
+                // What it did to itself has had its effect.
+                self.touched.remove(&rank);
+                self.note(at);
+            }
+            self.drain_levels(now);
+            if self.touched.is_empty() {
+                return;
+            }
         }
-        self.drain_levels(now);
+    }
+
+    /// Brings what is kept about a life up to date, and tells its dependents.
+    fn note(&mut self, at: usize) {
+        let life = &self.lives[at];
+        let runs = matches!(life.phase, Phase::Running { .. });
+        let seen = Seen { runs, well: runs && !matches!(life.health, Health::Unhealthy(_)) };
+        let deadline = self.deadline(life);
+        let life = &mut self.lives[at];
+        if let Some(old) = std::mem::replace(&mut life.deadline, deadline) {
+            self.deadlines.remove(&(old, at));
+        }
+        self.deadlines.extend(deadline.map(|deadline| (deadline, at)));
+        if !std::mem::replace(&mut life.changed, true) {
+            self.changed.push(at);
+        }
+        if std::mem::replace(&mut life.seen, seen) != seen {
+            let ranks = self.graph.dependents(at).iter().map(|&other| self.graph.rank(other));
+            self.touched.extend(ranks);
+        }
     }
 
     fn advance(&mut self, now: At, at: usize) {
@@ -556,7 +501,7 @@ impl Lifecycle {
             Phase::Waiting { since, again, late } => match self.unmet(at) {
                 None => self.spawn(now, at, again),
                 Some(need) if !late && since + self.rules.dependency_wait <= now => {
-                    self.lives[at].phase = Phase::Waiting { since, again, late: true };
+                    self.touch(at).phase = Phase::Waiting { since, again, late: true };
                     self.commands.push(Command::Late { at, need });
                 }
                 Some(_) => {}
@@ -566,13 +511,13 @@ impl Lifecycle {
                 let error = format!("not ready within {limit:?}");
                 self.end(now, at, After::Crash(error), Reason::NotReady);
                 // It had its time; more grace would only add to it.
-                if let Phase::Ending { aborted, .. } = &mut self.lives[at].phase {
+                if let Phase::Ending { aborted, .. } = &mut self.touch(at).phase {
                     *aborted = Some(now);
                 }
                 self.commands.push(Command::Abort { at, run });
             }
             Phase::Running { since } if since + self.rules.restart.reset_after <= now => {
-                self.lives[at].crashes = 0;
+                self.touch(at).crashes = 0;
             }
             _ => {}
         }
@@ -615,27 +560,13 @@ impl Lifecycle {
     }
 }
 
-/// Health, and how many bad results in a row stand behind it.
-fn judge(spec: &Spec, now: At, vitals: &Vitals) -> (Health, u32) {
-    let limit = spec.cycle_limit.max(Duration::from_millis(1));
-    let silence = now.saturating_sub(vitals.last_beat);
-    if vitals.in_cycle && silence >= limit {
-        // Each full limit of silence is one result, so that reading often does not count double.
-        let silent = u32::try_from(silence.as_millis() / limit.as_millis()).unwrap_or(u32::MAX);
-        let message = format!("no beat for {} s", silence.as_secs());
-        return (Health::Unhealthy(message), vitals.bad_in_a_row.saturating_add(silent));
-    }
-    let overdue = vitals.due.and_then(|due| now.checked_sub(due + limit));
-    let health = match (&vitals.health, overdue) {
-        // Its runtime is starved, mostly by others: a restart would not help, so only degraded.
-        (Health::Healthy | Health::Unknown, Some(over)) => {
-            Health::Degraded(format!("cycle overdue by {} s", (over + limit).as_secs()))
-        }
-        (health, _) => health.clone(),
-    };
-    (health, vitals.bad_in_a_row)
-}
-
 mod questions;
+mod requests;
+mod vitals;
+
+pub(crate) use requests::Begun;
+pub(crate) use vitals::Vitals;
+use vitals::{judge, next_on_grid};
+
 #[cfg(test)]
 mod tests;

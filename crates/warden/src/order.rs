@@ -36,8 +36,10 @@ pub struct Graph {
     ids: Vec<DaemonId>,
     position: HashMap<DaemonId, usize>,
     needs: Vec<Vec<usize>>,
+    dependents: Vec<Vec<usize>>,
     level: Vec<usize>,
     order: Vec<usize>,
+    rank: Vec<usize>,
 }
 
 impl Graph {
@@ -63,8 +65,15 @@ impl Graph {
             }
             needs.push(own);
         }
-        let mut graph =
-            Self { ids, position, needs, level: vec![0; specs.len()], order: Vec::new() };
+        let mut dependents = vec![Vec::new(); specs.len()];
+        for (at, needs) in needs.iter().enumerate() {
+            for &need in needs {
+                dependents[need].push(at);
+            }
+        }
+        let level = vec![0; specs.len()];
+        let rank = level.clone();
+        let mut graph = Self { ids, position, needs, dependents, level, order: Vec::new(), rank };
         graph.sort()?;
         Ok(graph)
     }
@@ -78,6 +87,7 @@ impl Graph {
                 return Err(GraphError::Cycle(self.walk_in_circle(&left)));
             };
             left.remove(&next);
+            self.rank[next] = self.order.len();
             self.order.push(next);
             self.level[next] =
                 self.needs[next].iter().map(|&need| self.level[need] + 1).max().unwrap_or(0);
@@ -132,6 +142,16 @@ impl Graph {
 
     pub(crate) fn needs(&self, at: usize) -> &[usize] {
         &self.needs[at]
+    }
+
+    /// Who needs this one, directly.
+    pub(crate) fn dependents(&self, at: usize) -> &[usize] {
+        &self.dependents[at]
+    }
+
+    /// Its place in the order of start.
+    pub(crate) fn rank(&self, at: usize) -> usize {
+        self.rank[at]
     }
 
     pub(crate) fn level(&self, at: usize) -> usize {

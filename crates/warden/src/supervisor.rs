@@ -3,19 +3,23 @@
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, broadcast, mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::{AbortHandle, Id, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tracing::Instrument as _;
 
 use crate::{
-    Clock, Cx, DaemonId, DaemonView, GraphError, Handle, Missing, Reason, RestartPolicy, Runnable,
-    ShutdownReport, Snapshot, State, Transition,
-    cx::{Pulse, PulseSpec, Told},
-    handle::{Refusal, Request, Slot, Started},
+    Clock, Cx, DaemonId, GraphError, Handle, Missing, RestartPolicy, Runnable, ShutdownReport,
+    Snapshot, Transition,
+    bell::Bell,
+    cx::{Pulse, PulseSpec},
+    handle::{Refusal, Reply, Request, Slot, Started},
     lifecycle::{At, Begun, Command, End, Lifecycle, Rules, Vitals},
+    told::Told,
 };
+
+mod show;
 
 /// Requests that wait for the supervisor; a caller waits when they are full.
 const REQUESTS_WAITING: usize = 64;
@@ -44,7 +48,7 @@ pub struct Settings {
     pub bad_results: u32,
     /// Shortest pause between two cycles when wake-ups pour in; ours, 50 ms.
     pub wake_gap: Duration,
-    /// The loop turns, and publishes, at least so often; ours, 1 s.
+    /// All ages are shown anew, and the loop proves that it turns, at least so often; ours, 1 s.
     pub turn: Duration,
 }
 
@@ -83,7 +87,8 @@ struct Running {
     run: u64,
     pulse: Arc<Pulse>,
     abort: AbortHandle,
-    started_at_ms: i64,
+    /// The lifecycle was told that it is ready.
+    ready: bool,
     /// Results that the lifecycle has seen.
     results: u64,
 }
@@ -101,13 +106,21 @@ pub struct Supervisor {
     running: Vec<Option<Running>>,
     /// What the last run of each daemon told, for as long as there is no newer one.
     told: Vec<(Told, Option<i64>)>,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
     requests: mpsc::Receiver<Request>,
     transitions: broadcast::Sender<Transition>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Those of whom the snapshot is not true any more.
+    stale: Vec<usize>,
+    /// When all is shown anew.
+    turn_at: At,
     stops: Vec<Stop>,
+    answers: Vec<Answer>,
     shutdown: Option<Shutdown>,
 }
+
+/// An answer that waits until the snapshot shows what it speaks of.
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// Somebody waits for the end of this run.
 struct Stop {
@@ -159,27 +172,36 @@ impl Supervisor {
             requests,
             transitions,
             snapshot,
+            stale: Vec::new(),
+            turn_at: At::ZERO,
             stops: Vec::new(),
+            answers: Vec::new(),
             shutdown: None,
         };
-        supervisor.publish();
+        supervisor.show_all();
         Ok((handle, supervisor.drive()))
     }
 
     async fn drive(mut self) -> ShutdownReport {
         let mut open = true;
         loop {
+            // All that is there first, and only then one look at what came of it.
             self.listen();
-            self.lifecycle.tick(self.now());
+            while let Some(joined) = self.tasks.try_join_next_with_id() {
+                self.joined(joined);
+            }
+            self.let_time_pass();
             self.carry_out();
             self.answer_stops();
-            self.publish();
+            self.show();
+            for answer in self.answers.drain(..) {
+                answer();
+            }
             if self.lifecycle.drained() {
                 return self.leave();
             }
-            let turn = self.epoch + self.now() + self.settings.turn;
-            let next = self.lifecycle.next_deadline().map(|at| self.epoch + at);
-            let next = next.map_or(turn, |at| at.min(turn));
+            let next =
+                self.lifecycle.next_deadline().map_or(self.turn_at, |at| at.min(self.turn_at));
             tokio::select! {
                 biased;
                 request = self.requests.recv(), if open => {
@@ -193,8 +215,8 @@ impl Supervisor {
                 Some(joined) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.joined(joined);
                 }
-                () = self.bell.notified() => {}
-                () = sleep_until(next) => {}
+                () = self.bell.called() => {}
+                () = sleep_until(self.epoch + next) => {}
             }
         }
     }
@@ -210,7 +232,7 @@ impl Supervisor {
     // ---- from the daemons
 
     fn listen(&mut self) {
-        for at in 0..self.running.len() {
+        for at in self.bell.take() {
             self.listen_to(at);
         }
     }
@@ -218,24 +240,33 @@ impl Supervisor {
     fn listen_to(&mut self, at: usize) {
         let now = self.now();
         let Some(task) = &mut self.running[at] else { return };
-        let told = task.pulse.snapshot();
+        let told = &mut self.told[at].0;
+        task.pulse.copy_to(told);
+        self.stale.push(at);
         let news = told.results > task.results;
         task.results = told.results;
-        let (run, last_beat) = (task.run, task.pulse.last_beat());
-        if told.ready {
-            self.lifecycle.ready(now, at, run);
+        if told.ready && !task.ready {
+            task.ready = true;
+            self.lifecycle.ready(now, at, task.run);
         }
         if news || self.lifecycle.read_due(now, at) {
             let vitals = Vitals {
                 health: told.health.clone(),
                 bad_in_a_row: told.bad_in_a_row,
                 in_cycle: told.in_cycle.is_some(),
-                last_beat,
+                last_beat: task.pulse.last_beat(),
                 due: told.due,
             };
-            self.lifecycle.read(now, at, run, &vitals);
+            self.lifecycle.read(now, at, task.run, &vitals);
         }
-        self.told[at].0 = told;
+    }
+
+    fn let_time_pass(&mut self) {
+        let now = self.now();
+        for at in self.lifecycle.due(now) {
+            self.listen_to(at);
+        }
+        self.lifecycle.tick(now);
     }
 
     fn joined(&mut self, joined: Result<(Id, anyhow::Result<()>), JoinError>) {
@@ -264,28 +295,27 @@ impl Supervisor {
 
     fn serve(&mut self, request: Request) {
         let now = self.now();
-        // A caller that does not wait for its answer does not need it.
         match request {
             Request::Start { ids, reply } => {
                 let result = self.positions(&ids).map(|asked| {
                     let begun = self.lifecycle.start(now, &asked);
                     self.started(&begun, &ids)
                 });
-                drop(reply.send(result));
+                self.answer(reply, result);
             }
             Request::Stop { id, reply } => match self.position(id) {
                 Ok(at) => {
                     self.lifecycle.stop(now, at);
                     self.stops.push(Stop { at, run: self.lifecycle.run(at), reply });
                 }
-                Err(refusal) => drop(reply.send(Err(refusal))),
+                Err(refusal) => self.answer(reply, Err(refusal)),
             },
             Request::Restart { id, reply } => {
                 let result = self.position(id).map(|at| {
                     let begun = self.lifecycle.restart(now, at);
                     self.started(&begun, &[id])
                 });
-                drop(reply.send(result));
+                self.answer(reply, result);
             }
             Request::Retry { id, force, reply } => {
                 let result = self.position(id).and_then(|at| {
@@ -293,28 +323,32 @@ impl Supervisor {
                     let tried = self.lifecycle.retry(now, at, force);
                     if tried { Ok(()) } else { Err(Refusal::NothingToRetry { id, state }) }
                 });
-                drop(reply.send(result));
+                self.answer(reply, result);
             }
             Request::Pause { ids, cause, reply } => {
                 let result = self.positions(&ids).map(|asked| {
                     for at in asked {
-                        self.lifecycle.pause(at, &cause);
+                        self.lifecycle.pause(now, at, &cause);
                     }
                 });
-                self.carry_out();
-                drop(reply.send(result));
+                self.answer(reply, result);
             }
             Request::Resume { ids, cause, reply } => {
                 let result = self.positions(&ids).map(|asked| {
                     for at in asked {
-                        self.lifecycle.resume(at, &cause);
+                        self.lifecycle.resume(now, at, &cause);
                     }
                 });
-                self.carry_out();
-                drop(reply.send(result));
+                self.answer(reply, result);
             }
             Request::Shutdown { reply } => self.begin_shutdown(Some(reply)),
         }
+    }
+
+    /// Answers as soon as the snapshot shows what was done: who asks and then looks sees it.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+        // A caller that does not wait for its answer does not need it.
+        self.answers.push(Box::new(move || drop(reply.send(result))));
     }
 
     fn position(&self, id: DaemonId) -> Result<usize, Refusal> {
@@ -345,9 +379,10 @@ impl Supervisor {
             let ended =
                 !self.lifecycle.has_task(stop.at) || self.lifecycle.run(stop.at) != stop.run;
             if ended {
-                drop(stop.reply.send(Ok(())));
+                self.answer(stop.reply, Ok(()));
             } else if self.lifecycle.is_hung(stop.at) {
-                drop(stop.reply.send(Err(Refusal::Hung(self.id(stop.at)))));
+                let refusal = Refusal::Hung(self.id(stop.at));
+                self.answer(stop.reply, Err(refusal));
             } else {
                 self.stops.push(stop);
             }
@@ -438,6 +473,7 @@ impl Supervisor {
         let id = runnable.spec.id;
         let pulse = Arc::new(Pulse::new(PulseSpec {
             id,
+            at,
             clock: self.clock.clone(),
             epoch: self.epoch,
             bell: self.bell.clone(),
@@ -451,75 +487,14 @@ impl Supervisor {
         let abort = self.tasks.spawn_on(task, &self.settings.runtime);
         self.owners.insert(abort.id(), (at, run));
         let started_at_ms = self.clock.now_ms();
+        let (told, last_start) = &mut self.told[at];
         // The last status stays visible until the new run publishes its own.
-        pulse.keep_details(self.told[at].0.details.clone());
-        self.told[at] = (pulse.snapshot(), Some(started_at_ms));
-        self.running[at] = Some(Running { run, pulse, abort, started_at_ms, results: 0 });
-    }
-
-    fn tell(&mut self, at: usize, from: State, to: State, reason: Reason, error: Option<String>) {
-        let daemon = self.id(at);
-        let restarts = self.lifecycle.restarts(at);
-        let why = error.as_deref();
-        match to {
-            State::Failed | State::ImportFailed => {
-                tracing::error!(%daemon, %from, %to, %reason, restarts, error = why, "daemon given up");
-            }
-            State::Restarting | State::Degraded => {
-                tracing::warn!(%daemon, %from, %to, %reason, restarts, error = why, "daemon restarts");
-            }
-            State::Stopped if error.is_some() => {
-                tracing::warn!(%daemon, %from, %to, %reason, error = why, "daemon stopped badly");
-            }
-            State::Stopped | State::Starting | State::Running | State::Stopping => {
-                tracing::info!(%daemon, %from, %to, %reason, "daemon changed state");
-            }
-        }
-        if to == State::Stopped
-            && let Some(shutdown) = &mut self.shutdown
-        {
-            shutdown.report.stopped.push(daemon);
-        }
-        let at_ms = self.clock.now_ms();
-        // Without a listener there is nobody to tell.
-        drop(self.transitions.send(Transition { daemon, from, to, reason, error, at_ms }));
-    }
-
-    fn publish(&mut self) {
-        let now = self.now();
-        let order = self.lifecycle.graph().order();
-        let snapshot = Snapshot {
-            daemons: order.iter().map(|&at| self.view(now, at)).collect(),
-            uptime: now,
-            turned_at_ms: self.clock.now_ms(),
-            stopping: self.lifecycle.draining(),
-        };
-        self.snapshot.send_replace(Arc::new(snapshot));
-    }
-
-    fn view(&self, now: At, at: usize) -> DaemonView {
-        let spec = self.runnables[at].spec;
-        let task = self.running[at].as_ref();
-        let (told, last_start) = &self.told[at];
-        DaemonView {
-            id: spec.id,
-            priority: spec.priority,
-            critical: spec.critical,
-            asked: self.lifecycle.asked(at),
-            state: self.lifecycle.state(at),
-            cause: self.lifecycle.cause(at),
-            health: self.lifecycle.health(at),
-            details: told.details.clone(),
-            restarts: self.lifecycle.restarts(at),
-            last_error: self.lifecycle.last_error(at).map(str::to_owned),
-            started_at_ms: task.map(|task| task.started_at_ms).or(*last_start),
-            uptime: self.lifecycle.uptime(now, at),
-            last_beat_age: task.map(|task| now.saturating_sub(task.pulse.last_beat())),
-            in_cycle: told.in_cycle.map(|began| now.saturating_sub(began)),
-            cycles: told.cycles,
-            last_cycle: told.last_cycle,
-            next_retry_in: self.lifecycle.next_retry_in(now, at),
-        }
+        pulse.keep_details(std::mem::take(&mut told.details));
+        *told = Told::default();
+        pulse.copy_to(told);
+        *last_start = Some(started_at_ms);
+        self.stale.push(at);
+        self.running[at] = Some(Running { run, pulse, abort, ready: false, results: 0 });
     }
 }
 

@@ -15,6 +15,11 @@ impl Lifecycle {
         self.drain.is_some_and(|drain| drain.over)
     }
 
+    /// Daemons for whom something is due by time.
+    pub(crate) fn due(&self, now: At) -> Vec<usize> {
+        self.deadlines.range(..=(now, usize::MAX)).map(|&(_, at)| at).collect()
+    }
+
     /// The health of this daemon should be read now.
     pub(crate) fn read_due(&self, now: At, at: usize) -> bool {
         let life = &self.lives[at];
@@ -108,10 +113,10 @@ impl Lifecycle {
 
     /// When something changes by time alone.
     pub(crate) fn next_deadline(&self) -> Option<At> {
-        self.lives.iter().filter_map(|life| self.deadline(life)).min()
+        self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    fn deadline(&self, life: &Life) -> Option<At> {
+    pub(super) fn deadline(&self, life: &Life) -> Option<At> {
         match life.phase {
             Phase::Waiting { since, late, .. } => {
                 (!late).then(|| since + self.rules.dependency_wait)

@@ -234,6 +234,23 @@ proptest! {
 }
 
 #[test]
+fn a_change_is_news_of_that_daemon_and_of_those_who_need_it_only() {
+    let mut world = World::new();
+    for step in [Step::Start(2), Step::Start(3)] {
+        world.take(step);
+    }
+    (0..4).for_each(|at| world.take(Step::Ready(at)));
+    assert_eq!(world.machine.take_changed().len(), 4);
+    world.take(Step::Read(0, 0));
+    // A says that it is unhealthy, and B and C need it.
+    assert_eq!(world.machine.take_changed(), [0, 1, 2]);
+    world.take(Step::Read(0, 0));
+    assert_eq!(world.machine.take_changed(), [0]);
+    world.take(Step::Wait(1));
+    assert_eq!(world.machine.take_changed(), [0; 0]);
+}
+
+#[test]
 fn silence_counts_once_for_each_full_limit_however_often_it_is_read() {
     let vitals = Vitals { in_cycle: true, ..Vitals::default() };
     let check = |seconds| judge(&Spec::DEFAULT, Duration::from_secs(seconds), &vitals).1;

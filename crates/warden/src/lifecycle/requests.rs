@@ -1,0 +1,130 @@
+//! What people and programs ask of the machine.
+
+use super::{After, At, Command, Drain, Lifecycle, Phase};
+use crate::Reason;
+
+/// What a request to start did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) started: Vec<usize>,
+    pub(crate) missing: Vec<usize>,
+}
+
+impl Lifecycle {
+    /// Starts the asked and all they need; a person asked, so `FAILED` gets a fresh ladder.
+    pub(crate) fn start(&mut self, now: At, asked: &[usize]) -> Begun {
+        let mut begun = Begun::default();
+        if self.draining() {
+            return begun;
+        }
+        for at in self.graph.closure_of(asked) {
+            let life = self.touch(at);
+            match &mut life.phase {
+                Phase::ImportFailed => {
+                    begun.missing.push(at);
+                    continue;
+                }
+                Phase::Stopped | Phase::Failed => self.begin(now, at, true),
+                Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
+                _ => {
+                    life.asked = true;
+                    continue;
+                }
+            }
+            self.touch(at).asked = true;
+            begun.started.push(at);
+        }
+        self.settle(now);
+        begun
+    }
+
+    pub(crate) fn stop(&mut self, now: At, at: usize) {
+        self.touch(at).asked = false;
+        self.end(now, at, After::Stop, Reason::StopRequested);
+        self.settle(now);
+    }
+
+    /// A fresh object at once, with a fresh ladder; what it needs is started as well.
+    pub(crate) fn restart(&mut self, now: At, at: usize) -> Begun {
+        if self.draining() {
+            return Begun::default();
+        }
+        let had_task = self.lives[at].phase.has_task();
+        if matches!(self.lives[at].phase, Phase::Backoff { .. } | Phase::Parked { .. }) {
+            self.begin(now, at, true);
+        }
+        let mut begun = self.start(now, &[at]);
+        if had_task {
+            self.touch(at).crashes = 0;
+            self.end(now, at, After::StartAgain, Reason::StopRequested);
+            if !begun.started.contains(&at) {
+                begun.started.push(at);
+            }
+            self.settle(now);
+        }
+        begun
+    }
+
+    /// Tries one that is not running; without `force` its crashes still count.
+    ///
+    /// False from a state in which there is nothing to try, and for `IMPORT_FAILED` without force.
+    pub(crate) fn retry(&mut self, now: At, at: usize, force: bool) -> bool {
+        let possible = match self.lives[at].phase {
+            Phase::Failed | Phase::Stopped | Phase::Backoff { .. } | Phase::Parked { .. } => true,
+            Phase::ImportFailed => force,
+            _ => false,
+        };
+        if !possible || self.draining() {
+            return false;
+        }
+        if force {
+            let life = self.touch(at);
+            life.last_error = None;
+            life.recent.clear();
+        }
+        self.begin(now, at, force);
+        let needs = self.graph.needs(at).to_vec();
+        self.start(now, &needs);
+        self.settle(now);
+        true
+    }
+
+    pub(crate) fn pause(&mut self, now: At, at: usize, cause: &str) {
+        let life = self.touch(at);
+        if life.pauses.insert(cause.to_owned()) && life.pauses.len() == 1 {
+            self.commands.push(Command::Pause { at, paused: true });
+        }
+        self.settle(now);
+    }
+
+    pub(crate) fn resume(&mut self, now: At, at: usize, cause: &str) {
+        let life = self.touch(at);
+        if life.pauses.remove(cause) && life.pauses.is_empty() {
+            self.commands.push(Command::Pause { at, paused: false });
+        }
+        self.settle(now);
+    }
+
+    /// Stops all, the highest level first; asked a second time, all at once and without grace.
+    pub(crate) fn shutdown(&mut self, now: At) {
+        if self.draining() {
+            for at in 0..self.lives.len() {
+                self.end(now, at, After::Stop, Reason::Shutdown);
+                if let Phase::Ending { abort_at, .. } = &mut self.touch(at).phase {
+                    *abort_at = (*abort_at).min(now);
+                }
+            }
+        } else {
+            self.drain = Some(Drain { level: self.graph.level_count(), over: false });
+            for at in 0..self.lives.len() {
+                if matches!(
+                    self.lives[at].phase,
+                    Phase::Waiting { .. } | Phase::Backoff { .. } | Phase::Parked { .. }
+                ) {
+                    self.end(now, at, After::Stop, Reason::Shutdown);
+                }
+            }
+        }
+        self.settle(now);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the supervisor tells the world: changes of state, and the snapshot.
+
+use std::sync::Arc;
+
+use super::Supervisor;
+use crate::{DaemonView, Reason, Snapshot, State, Transition, lifecycle::At};
+
+impl Supervisor {
+    pub(super) fn tell(
+        &mut self,
+        at: usize,
+        from: State,
+        to: State,
+        reason: Reason,
+        error: Option<String>,
+    ) {
+        let daemon = self.id(at);
+        let restarts = self.lifecycle.restarts(at);
+        let why = error.as_deref();
+        match to {
+            State::Failed | State::ImportFailed => {
+                tracing::error!(%daemon, %from, %to, %reason, restarts, error = why, "daemon given up");
+            }
+            State::Restarting | State::Degraded => {
+                tracing::warn!(%daemon, %from, %to, %reason, restarts, error = why, "daemon restarts");
+            }
+            State::Stopped if error.is_some() => {
+                tracing::warn!(%daemon, %from, %to, %reason, error = why, "daemon stopped badly");
+            }
+            State::Stopped | State::Starting | State::Running | State::Stopping => {
+                tracing::info!(%daemon, %from, %to, %reason, "daemon changed state");
+            }
+        }
+        if to == State::Stopped
+            && let Some(shutdown) = &mut self.shutdown
+        {
+            shutdown.report.stopped.push(daemon);
+        }
+        let at_ms = self.clock.now_ms();
+        // Without a listener there is nobody to tell.
+        drop(self.transitions.send(Transition { daemon, from, to, reason, error, at_ms }));
+    }
+
+    /// Shows what changed, or everything when that is due.
+    pub(super) fn show(&mut self) {
+        if self.turn_at <= self.now() {
+            return self.show_all();
+        }
+        self.stale.append(&mut self.lifecycle.take_changed());
+        if self.stale.is_empty() {
+            return;
+        }
+        self.stale.sort_unstable();
+        self.stale.dedup();
+        let stale = std::mem::take(&mut self.stale);
+        let now = self.now();
+        self.snapshot.send_modify(|snapshot| {
+            // In place, unless somebody still reads the last one.
+            let snapshot = Arc::make_mut(snapshot);
+            for &at in &stale {
+                snapshot.daemons[self.lifecycle.graph().rank(at)] = self.view(now, at);
+            }
+            self.stamp(now, snapshot);
+        });
+        self.stale = stale;
+        self.stale.clear();
+    }
+
+    /// Looks at every daemon and shows it.
+    pub(super) fn show_all(&mut self) {
+        let now = self.now();
+        self.turn_at = now + self.settings.turn;
+        for (running, (told, _)) in self.running.iter().zip(&mut self.told) {
+            if let Some(running) = running {
+                running.pulse.glance(told);
+            }
+        }
+        self.stale.clear();
+        drop(self.lifecycle.take_changed());
+        let order = self.lifecycle.graph().order();
+        let mut snapshot = Snapshot {
+            daemons: order.iter().map(|&at| self.view(now, at)).collect(),
+            ..Snapshot::default()
+        };
+        self.stamp(now, &mut snapshot);
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    fn stamp(&self, now: At, snapshot: &mut Snapshot) {
+        snapshot.uptime = now;
+        snapshot.turned_at_ms = self.clock.now_ms();
+        snapshot.stopping = self.lifecycle.draining();
+    }
+
+    fn view(&self, now: At, at: usize) -> DaemonView {
+        let spec = self.runnables[at].spec;
+        let task = self.running[at].as_ref();
+        let (told, last_start) = &self.told[at];
+        DaemonView {
+            id: spec.id,
+            priority: spec.priority,
+            critical: spec.critical,
+            asked: self.lifecycle.asked(at),
+            state: self.lifecycle.state(at),
+            cause: self.lifecycle.cause(at),
+            health: self.lifecycle.health(at),
+            details: told.details.clone(),
+            restarts: self.lifecycle.restarts(at),
+            last_error: self.lifecycle.last_error(at).map(str::to_owned),
+            started_at_ms: *last_start,
+            uptime: self.lifecycle.uptime(now, at),
+            last_beat_age: task.map(|task| now.saturating_sub(task.pulse.last_beat())),
+            in_cycle: told.in_cycle.map(|began| now.saturating_sub(began)),
+            cycles: told.cycles,
+            last_cycle: told.last_cycle,
+            next_retry_in: self.lifecycle.next_retry_in(now, at),
+        }
+    }
+}
