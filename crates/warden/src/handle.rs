@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
-use crate::{DaemonId, Snapshot, Spec, State, Transition, Wake};
+use crate::{DaemonId, Notice, Snapshot, Spec, State, Transition, Wake, lifecycle::Asker};
 
 /// Asks a supervisor; cheap to clone. Questions read the last snapshot and wait for nobody.
 #[derive(Debug, Clone)]
@@ -14,6 +14,7 @@ pub struct Handle {
     slots: Arc<[Slot]>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     transitions: broadcast::Sender<Transition>,
+    notices: broadcast::Sender<Notice>,
 }
 
 /// What reaches a daemon without a detour through the supervisor.
@@ -40,7 +41,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 #[derive(Debug)]
 pub(crate) enum Request {
-    Start { ids: Vec<DaemonId>, reply: Reply<Started> },
+    Start { ids: Vec<DaemonId>, by: Asker, reply: Reply<Started> },
     Stop { id: DaemonId, reply: Reply<()> },
     Restart { id: DaemonId, reply: Reply<Started> },
     Retry { id: DaemonId, force: bool, reply: Reply<()> },
@@ -58,6 +59,8 @@ pub struct Started {
     pub added: Vec<DaemonId>,
     /// Daemons left in `IMPORT_FAILED`, with what is missing; only a forced retry tries them.
     pub missing: Vec<(DaemonId, String)>,
+    /// Daemons that [`Handle::start_planned`] left in `FAILED`.
+    pub failed: Vec<DaemonId>,
 }
 
 /// Why a request was not carried out.
@@ -104,8 +107,9 @@ impl Handle {
         slots: Arc<[Slot]>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
         transitions: broadcast::Sender<Transition>,
+        notices: broadcast::Sender<Notice>,
     ) -> Self {
-        Self { requests, slots, snapshot, transitions }
+        Self { requests, slots, snapshot, transitions, notices }
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
@@ -118,8 +122,16 @@ impl Handle {
     ///
     /// What runs already is left alone; `FAILED` gets a fresh count of restarts.
     pub async fn start(&self, ids: &[DaemonId]) -> Result<Started, Refusal> {
-        let ids = ids.to_vec();
-        self.ask(|reply| Request::Start { ids, reply }).await
+        let (ids, by) = (ids.to_vec(), Asker::Person);
+        self.ask(|reply| Request::Start { ids, by, reply }).await
+    }
+
+    /// The same for a list that nobody wrote for this moment, like the profile of a node.
+    ///
+    /// What an earlier supervisor gave up waits for a person, and its other crashes count.
+    pub async fn start_planned(&self, ids: &[DaemonId]) -> Result<Started, Refusal> {
+        let (ids, by) = (ids.to_vec(), Asker::Plan);
+        self.ask(|reply| Request::Start { ids, by, reply }).await
     }
 
     /// Stops one and waits for its end; those that need it go on, shown as degraded.
@@ -199,5 +211,10 @@ impl Handle {
     /// Changes of state from now on; a reader more than 1024 behind misses the oldest.
     pub fn transitions(&self) -> broadcast::Receiver<Transition> {
         self.transitions.subscribe()
+    }
+
+    /// Notices from now on; a reader more than 1024 behind misses the oldest.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
     }
 }

@@ -4,20 +4,16 @@
 //! whoever drives it carries them out and reports what came of them. That a daemon never has two
 //! tasks is visible here: only [`Lifecycle::spawn`] makes one, from a phase that has none.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
-    DaemonId, GraphError, Health, Reason, RestartPolicy, Spec, State, order::Graph, policy::Next,
+    DaemonId, GraphError, Health, History, Reason, RestartPolicy, Spec, State,
+    order::Graph,
+    policy::{Cascade, Grant, Next, Restarts},
 };
 
 /// Age of the supervisor.
 pub(crate) type At = Duration;
-
-/// Window of [`crate::Hourly`].
-const HOUR: Duration = Duration::from_hours(1);
 
 /// What the driver must do; positions are those of the registered list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +32,14 @@ pub(crate) enum Command {
     Late { at: usize, need: usize },
     /// Tell people that a task cannot be ended.
     Hung { at: usize },
+    /// Tell whoever keeps it that the history of this daemon is another.
+    Remember { at: usize },
+    /// Tell people of many crashes in a short time.
+    CrashLoop { at: usize, crashes: u32 },
+    /// Tell people that automatic restarts are suspended because of this one.
+    Tripped { at: usize },
+    /// Tell people that they are not any more, and who was started for that.
+    Closed { revived: Vec<usize> },
 }
 
 /// How a task ended.
@@ -54,7 +58,7 @@ pub(crate) enum End {
 /// The limits that the machine needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    pub(crate) restart: RestartPolicy,
+    pub(crate) restart: Arc<RestartPolicy>,
     pub(crate) health_interval: Duration,
     pub(crate) critical_health_interval: Duration,
     pub(crate) shutdown_timeout: Duration,
@@ -96,11 +100,14 @@ enum Phase {
         aborted: Option<At>,
         hung: bool,
     },
+    /// `held`: its time is over, but the breaker suspends all restarts.
     Backoff {
         until: At,
+        held: bool,
     },
     Parked {
         until: At,
+        held: bool,
     },
     Failed,
     ImportFailed,
@@ -138,10 +145,9 @@ struct Life {
     asked: bool,
     /// Number of the newest task.
     run: u64,
-    /// Crashes in a row.
-    crashes: u32,
-    /// Times of the crashes of the last hour.
-    recent: VecDeque<At>,
+    restarts: Restarts,
+    /// The state of `restarts` that was handed out to be kept.
+    kept: u64,
     last_error: Option<String>,
     finished: bool,
     pauses: BTreeSet<String>,
@@ -163,6 +169,13 @@ struct Seen {
     well: bool,
 }
 
+/// Do earlier crashes count for a start?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Fresh,
+    Counted,
+}
+
 /// Where a shutdown stands.
 #[derive(Debug, Clone, Copy)]
 struct Drain {
@@ -181,6 +194,7 @@ pub(crate) struct Lifecycle {
     graph: Graph,
     lives: Vec<Life>,
     drain: Option<Drain>,
+    cascade: Cascade,
     commands: Vec<Command>,
     /// Ranks of those that must be looked at, so that needs come before dependents.
     touched: BTreeSet<usize>,
@@ -196,8 +210,8 @@ impl Lifecycle {
             phase: Phase::Stopped,
             asked: false,
             run: 0,
-            crashes: 0,
-            recent: VecDeque::new(),
+            restarts: Restarts::new(rules.restart.clone(), spec),
+            kept: 0,
             last_error: None,
             finished: false,
             pauses: BTreeSet::new(),
@@ -208,15 +222,26 @@ impl Lifecycle {
             changed: false,
         };
         Ok(Self {
-            rules,
             graph,
             lives: specs.iter().map(life).collect(),
             drain: None,
+            cascade: Cascade::new(rules.restart.breaker.clone()),
+            rules,
             commands: Vec::new(),
             touched: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             changed: Vec::new(),
         })
+    }
+
+    /// Takes over what an earlier supervisor knew; what it had given up stays given up.
+    pub(crate) fn remember(&mut self, at: usize, history: &History, now_ms: i64) {
+        let life = self.touch(at);
+        if life.restarts.remember(history, now_ms) {
+            life.phase = Phase::Failed;
+        }
+        life.last_error.clone_from(&history.last_error);
+        self.settle(At::ZERO);
     }
 
     pub(crate) fn graph(&self) -> &Graph {
@@ -296,7 +321,7 @@ impl Lifecycle {
                 }
                 self.set(at, Phase::Stopped, Reason::Ended, error);
                 if after == After::StartAgain && !self.draining() {
-                    self.begin(now, at, true);
+                    self.begin(now, at, Begin::Fresh, Reason::StartRequested);
                 }
             }
         }
@@ -324,10 +349,30 @@ impl Lifecycle {
 
     /// Lets pass what is due.
     pub(crate) fn tick(&mut self, now: At) {
+        if self.cascade.close(now) && !self.draining() {
+            self.revive(now);
+        }
         for at in self.due(now) {
             self.touch(at);
         }
         self.settle(now);
+    }
+
+    /// After the breaker: what the process cannot live without does not wait for its turn.
+    fn revive(&mut self, now: At) {
+        let fallen = |life: &Life| {
+            let phase = &life.phase;
+            matches!(phase, Phase::Failed | Phase::Backoff { .. } | Phase::Parked { .. })
+        };
+        let mut revived = Vec::new();
+        for at in self.graph.order().to_vec() {
+            let life = &self.lives[at];
+            if life.spec.critical && life.asked && fallen(life) {
+                self.begin(now, at, Begin::Fresh, Reason::CascadeRecovery);
+                revived.push(at);
+            }
+        }
+        self.commands.push(Command::Closed { revived });
     }
 
     // ---- the machine
@@ -371,16 +416,17 @@ impl Lifecycle {
     }
 
     /// Into `STARTING`, from a phase without a task.
-    fn begin(&mut self, now: At, at: usize, fresh: bool) {
+    fn begin(&mut self, now: At, at: usize, past: Begin, reason: Reason) {
         let life = self.touch(at);
         life.asked = true;
         life.finished = false;
-        if fresh {
-            life.crashes = 0;
+        life.restarts.take_up();
+        if past == Begin::Fresh {
+            life.restarts.forgive();
         }
         let again = matches!(life.phase, Phase::Backoff { .. } | Phase::Parked { .. });
         let waiting = Phase::Waiting { since: now, again, late: false };
-        self.set(at, waiting, Reason::StartRequested, None);
+        self.set(at, waiting, reason, None);
     }
 
     fn spawn(&mut self, now: At, at: usize, again: bool) {
@@ -415,7 +461,10 @@ impl Lifecycle {
             Phase::Stopped => {}
             // A shutdown leaves FAILED visible; a person's stop clears it.
             Phase::Failed | Phase::ImportFailed if reason == Reason::Shutdown => {}
-            _ => self.set(at, Phase::Stopped, reason, None),
+            _ => {
+                self.touch(at).restarts.take_up();
+                self.set(at, Phase::Stopped, reason, None);
+            }
         }
     }
 
@@ -427,29 +476,23 @@ impl Lifecycle {
         if draining {
             return self.set(at, Phase::Stopped, Reason::Ended, Some(error));
         }
-        // The exact instant of forgiveness may come in the same turn as the crash.
-        if let Phase::Running { since } = life.phase
-            && now.saturating_sub(since) >= self.rules.restart.reset_after
-        {
-            life.crashes = 0;
-        }
-        life.recent.push_back(now);
-        while life.recent.front().is_some_and(|&crash| crash + HOUR < now) {
-            life.recent.pop_front();
-        }
-        let in_hour = u32::try_from(life.recent.len()).unwrap_or(u32::MAX);
-        let crash = life.crashes + 1;
-        let (phase, reason) = match self.rules.restart.after(life.spec, crash, in_hour) {
+        let ran = match life.phase {
+            Phase::Running { since } => now.saturating_sub(since),
+            _ => Duration::ZERO,
+        };
+        let next = life.restarts.crashed(millis(now), ran);
+        let looping = life.restarts.tell_loop(millis(now));
+        let (phase, reason) = match next {
             Next::Retry(pause) => {
-                life.crashes = crash;
-                (Phase::Backoff { until: now + pause }, Reason::Exception)
+                (Phase::Backoff { until: now + pause, held: false }, Reason::Exception)
             }
             Next::Park(pause) => {
-                (Phase::Parked { until: now + pause }, Reason::HourlyLimitExceeded)
+                (Phase::Parked { until: now + pause, held: false }, Reason::HourlyLimitExceeded)
             }
             Next::Fail => (Phase::Failed, Reason::MaxRestartsExceeded),
         };
         self.set(at, phase, reason, Some(error));
+        self.commands.extend(looping.map(|crashes| Command::CrashLoop { at, crashes }));
     }
 
     /// Lets time and the states of others take effect on whoever was touched.
@@ -476,6 +519,10 @@ impl Lifecycle {
         let seen = Seen { runs, well: runs && !matches!(life.health, Health::Unhealthy(_)) };
         let deadline = self.deadline(life);
         let life = &mut self.lives[at];
+        let changes = life.restarts.changes();
+        if std::mem::replace(&mut life.kept, changes) != changes {
+            self.commands.push(Command::Remember { at });
+        }
         if let Some(old) = std::mem::replace(&mut life.deadline, deadline) {
             self.deadlines.remove(&(old, at));
         }
@@ -491,11 +538,10 @@ impl Lifecycle {
 
     fn advance(&mut self, now: At, at: usize) {
         let run = self.lives[at].run;
-        if let Phase::Backoff { until } | Phase::Parked { until } = self.lives[at].phase
+        if let Phase::Backoff { until, .. } | Phase::Parked { until, .. } = self.lives[at].phase
             && until <= now
         {
-            let waiting = Phase::Waiting { since: now, again: true, late: false };
-            self.set(at, waiting, Reason::AutoRestart, None);
+            self.try_again(now, at);
         }
         match self.lives[at].phase {
             Phase::Waiting { since, again, late } => match self.unmet(at) {
@@ -517,7 +563,7 @@ impl Lifecycle {
                 self.commands.push(Command::Abort { at, run });
             }
             Phase::Running { since } if since + self.rules.restart.reset_after <= now => {
-                self.touch(at).crashes = 0;
+                self.touch(at).restarts.forgive();
             }
             _ => {}
         }
@@ -533,6 +579,31 @@ impl Lifecycle {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The pause after a crash is over: a restart, unless there are too many of them.
+    fn try_again(&mut self, now: At, at: usize) {
+        let (running, asked) = self.criticals();
+        match self.cascade.ask(now, self.id(at), running, asked) {
+            Grant::Yes => {
+                let waiting = Phase::Waiting { since: now, again: true, late: false };
+                self.set(at, waiting, Reason::AutoRestart, None);
+            }
+            Grant::Later(open_until) => self.hold(at, open_until),
+            Grant::Tripped(open_until) => {
+                self.hold(at, open_until);
+                self.commands.push(Command::Tripped { at });
+            }
+        }
+    }
+
+    fn hold(&mut self, at: usize, open_until: At) {
+        match &mut self.touch(at).phase {
+            Phase::Backoff { until, held } | Phase::Parked { until, held } => {
+                (*until, *held) = (open_until, true);
+            }
+            _ => {}
         }
     }
 
@@ -560,11 +631,16 @@ impl Lifecycle {
     }
 }
 
+/// Time as restarts are counted in.
+fn millis(at: At) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
+
 mod questions;
 mod requests;
 mod vitals;
 
-pub(crate) use requests::Begun;
+pub(crate) use requests::{Asker, Begun};
 pub(crate) use vitals::Vitals;
 use vitals::{judge, next_on_grid};
 

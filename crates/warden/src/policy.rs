@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::Spec;
 
-/// Restart after a crash: a ladder of growing pauses, then the end.
+mod breaker;
+mod restarts;
+
+pub use breaker::{Breaker, BreakerStatus};
+pub(crate) use breaker::{Cascade, Grant};
+pub use restarts::History;
+pub(crate) use restarts::{Next, Restarts};
+
+/// What follows a crash: a ladder of growing pauses, then the end.
 #[derive(Debug, Clone)]
 pub struct RestartPolicy {
     /// Pause after the first crash; each further one doubles it. Source: runbook, "Auto-Restart".
@@ -17,29 +27,93 @@ pub struct RestartPolicy {
     pub max_override: Option<u32>,
     /// Running for so long forgives all crashes. Source: manager contract, section 6.
     pub reset_after: Duration,
-    /// Many restarts spread over an hour lead to a long pause; off by default.
+    /// Instead of the ladder: pauses by the crashes of the last hour, and no end; off by default.
     pub hourly: Option<Hourly>,
+    /// Stops all restarts for a while when there are too many at once; off by default.
+    pub breaker: Option<Breaker>,
 }
 
-/// The long pause of a daemon that keeps crashing (manager contract, section 7).
+/// Pauses by the crashes of the last hour, for machines that nobody looks at for days.
+///
+/// Source of all numbers: manager contract, section 7.
 #[derive(Debug, Clone)]
 pub struct Hourly {
-    /// More crashes than this within an hour put the daemon into `DEGRADED`.
-    pub max: u32,
-    /// Pause of a critical daemon.
+    /// Most crashes in an hour of the normal tier.
+    pub normal_max: u32,
+    /// Its first pause; each further crash of the hour doubles it.
+    pub normal_base: Duration,
+    /// Its longest pause.
+    pub normal_cap: Duration,
+    /// Most crashes in an hour of the elevated tier; beyond it a daemon is `DEGRADED`.
+    pub elevated_max: u32,
+    /// The first pause of the elevated tier.
+    pub elevated_base: Duration,
+    /// Its longest pause.
+    pub elevated_cap: Duration,
+    /// Pause of a critical daemon in the degraded tier.
     pub retry_critical: Duration,
-    /// Pause of any other.
+    /// Pause of any other there.
     pub retry_other: Duration,
+    /// So long after it entered the degraded tier a daemon leaves it, its crashes forgotten.
+    pub leave_after: Duration,
+}
+
+/// Where a daemon stands by its crashes of the last hour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Short pauses.
+    #[default]
+    Normal,
+    /// Minutes.
+    Elevated,
+    /// Half an hour, or hours.
+    Degraded,
 }
 
 impl Default for Hourly {
     fn default() -> Self {
         Self {
-            max: 10,
+            normal_max: 5,
+            normal_base: Duration::from_secs(5),
+            normal_cap: Duration::from_secs(80),
+            elevated_max: 10,
+            elevated_base: Duration::from_secs(160),
+            elevated_cap: Duration::from_secs(320),
             retry_critical: Duration::from_mins(30),
             retry_other: Duration::from_hours(4),
+            leave_after: Duration::from_hours(2),
         }
     }
+}
+
+impl Hourly {
+    fn tier(&self, in_hour: u32) -> Tier {
+        if in_hour > self.elevated_max {
+            Tier::Degraded
+        } else if in_hour > self.normal_max {
+            Tier::Elevated
+        } else {
+            Tier::Normal
+        }
+    }
+
+    fn pause(&self, spec: &Spec, in_hour: u32) -> Duration {
+        match self.tier(in_hour) {
+            Tier::Normal => doubled(self.normal_base, self.normal_cap, in_hour),
+            Tier::Elevated => {
+                doubled(self.elevated_base, self.elevated_cap, in_hour - self.normal_max)
+            }
+            Tier::Degraded if spec.critical => self.retry_critical,
+            Tier::Degraded => self.retry_other,
+        }
+    }
+}
+
+/// Pause number `step`, from 1 on, of pauses that double up to a cap.
+fn doubled(base: Duration, cap: Duration, step: u32) -> Duration {
+    let factor = 1_u32.checked_shl(step.saturating_sub(1)).unwrap_or(u32::MAX);
+    base.checked_mul(factor).map_or(cap, |pause| pause.min(cap))
 }
 
 impl Default for RestartPolicy {
@@ -51,16 +125,9 @@ impl Default for RestartPolicy {
             max_override: None,
             reset_after: Duration::from_hours(1),
             hourly: None,
+            breaker: None,
         }
     }
-}
-
-/// What follows a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    Retry(Duration),
-    Park(Duration),
-    Fail,
 }
 
 impl RestartPolicy {
@@ -71,21 +138,7 @@ impl RestartPolicy {
 
     /// The pause after crash number `crash`, counted from 1.
     pub fn pause(&self, crash: u32) -> Duration {
-        let doublings = crash.saturating_sub(1);
-        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        self.base.checked_mul(factor).map_or(self.cap, |pause| pause.min(self.cap))
-    }
-
-    /// `crash` counts those in a row, `in_hour` those of the last hour, this one included.
-    pub(crate) fn after(&self, spec: &Spec, crash: u32, in_hour: u32) -> Next {
-        if let Some(hourly) = self.hourly.as_ref().filter(|hourly| in_hour > hourly.max) {
-            return Next::Park(if spec.critical {
-                hourly.retry_critical
-            } else {
-                hourly.retry_other
-            });
-        }
-        if crash > self.limit(spec) { Next::Fail } else { Next::Retry(self.pause(crash)) }
+        doubled(self.base, self.cap, crash)
     }
 }
 
@@ -109,16 +162,17 @@ mod tests {
         assert_eq!((policy.limit(&Spec::DEFAULT), policy.limit(&spec)), (5, 20));
         policy.max_override = Some(2);
         assert_eq!((policy.limit(&Spec::DEFAULT), policy.limit(&spec)), (2, 2));
-        assert_eq!(policy.after(&spec, 2, 2), Next::Retry(Duration::from_secs(2)));
-        assert_eq!(policy.after(&spec, 3, 3), Next::Fail);
     }
 
     #[test]
-    fn many_crashes_in_an_hour_park_the_daemon_if_that_is_switched_on() {
-        let policy = RestartPolicy { hourly: Some(Hourly::default()), ..RestartPolicy::default() };
+    fn the_pauses_of_an_hour_follow_its_tiers() {
+        let hourly = Hourly::default();
+        let pauses = |spec: &Spec| -> Vec<u64> {
+            (1..=12).map(|crash| hourly.pause(spec, crash).as_secs()).collect()
+        };
+        let tiers = [5, 10, 20, 40, 80, 160, 320, 320, 320, 320];
+        assert_eq!(pauses(&Spec::DEFAULT), [&tiers[..], &[14_400, 14_400]].concat());
         let critical = Spec { critical: true, ..Spec::DEFAULT };
-        assert_eq!(policy.after(&Spec::DEFAULT, 1, 10), Next::Retry(policy.base));
-        assert_eq!(policy.after(&Spec::DEFAULT, 1, 11), Next::Park(Duration::from_hours(4)));
-        assert_eq!(policy.after(&critical, 9, 11), Next::Park(Duration::from_mins(30)));
+        assert_eq!(pauses(&critical), [&tiers[..], &[1_800, 1_800]].concat());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{Cx, Daemon, Spec};
+use crate::{Cx, Daemon, History, Spec};
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
@@ -12,6 +12,8 @@ pub struct Runnable {
     pub spec: &'static Spec,
     /// Period to use instead of the spec's.
     pub period: Option<Duration>,
+    /// What an earlier supervisor knew of it.
+    pub history: Option<History>,
     spawn: Box<dyn Fn(Cx) -> Task + Send + Sync>,
 }
 
@@ -25,6 +27,7 @@ impl Runnable {
         Self {
             spec: &D::SPEC,
             period: None,
+            history: None,
             spawn: Box::new(move |cx| {
                 let make = make.clone();
                 Box::pin(async move { make()?.run(cx).await })
@@ -36,6 +39,13 @@ impl Runnable {
     #[must_use]
     pub fn every(mut self, period: Duration) -> Self {
         self.period = Some(period);
+        self
+    }
+
+    /// The same with a past: crashes count, and what was given up stays given up.
+    #[must_use]
+    pub fn remembering(mut self, history: History) -> Self {
+        self.history = Some(history);
         self
     }
 

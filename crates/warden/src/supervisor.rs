@@ -10,8 +10,8 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    Clock, Cx, DaemonId, GraphError, Handle, Missing, RestartPolicy, Runnable, ShutdownReport,
-    Snapshot, Transition,
+    Clock, Cx, DaemonId, GraphError, Handle, Missing, Notice, RestartPolicy, Runnable,
+    ShutdownReport, Snapshot, Transition,
     bell::Bell,
     cx::{Pulse, PulseSpec},
     handle::{Refusal, Reply, Request, Slot, Started},
@@ -23,7 +23,8 @@ mod show;
 
 /// Requests that wait for the supervisor; a caller waits when they are full.
 const REQUESTS_WAITING: usize = 64;
-/// Transitions kept for a slow listener; it then misses the oldest and is told how many.
+/// Transitions, or notices, kept for a slow listener; it then misses the oldest and is told how
+/// many.
 const TRANSITIONS_KEPT: usize = 1024;
 
 /// The limits of a supervisor.
@@ -71,7 +72,7 @@ impl Settings {
 
     fn rules(&self) -> Rules {
         Rules {
-            restart: self.restart.clone(),
+            restart: Arc::new(self.restart.clone()),
             health_interval: self.health_interval,
             critical_health_interval: self.critical_health_interval,
             shutdown_timeout: self.shutdown_timeout,
@@ -109,6 +110,7 @@ pub struct Supervisor {
     bell: Arc<Bell>,
     requests: mpsc::Receiver<Request>,
     transitions: broadcast::Sender<Transition>,
+    notices: broadcast::Sender<Notice>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// Those of whom the snapshot is not true any more.
     stale: Vec<usize>,
@@ -151,12 +153,19 @@ impl Supervisor {
         clock: Clock,
     ) -> Result<(Handle, impl Future<Output = ShutdownReport> + Send + 'static), GraphError> {
         let specs: Vec<_> = runnables.iter().map(|runnable| runnable.spec).collect();
-        let lifecycle = Lifecycle::new(&specs, settings.rules())?;
+        let mut lifecycle = Lifecycle::new(&specs, settings.rules())?;
+        for (at, runnable) in runnables.iter().enumerate() {
+            if let Some(history) = &runnable.history {
+                lifecycle.remember(at, history, clock.now_ms());
+            }
+        }
         let slots: Arc<[Slot]> = specs.iter().map(|spec| Slot::new(spec)).collect();
         let (request, requests) = mpsc::channel(REQUESTS_WAITING);
         let (transitions, _) = broadcast::channel(TRANSITIONS_KEPT);
+        let (notices, _) = broadcast::channel(TRANSITIONS_KEPT);
         let (snapshot, seen) = watch::channel(Arc::default());
-        let handle = Handle::new(request, slots.clone(), seen, transitions.clone());
+        let handle =
+            Handle::new(request, slots.clone(), seen, transitions.clone(), notices.clone());
         let mut supervisor = Self {
             lifecycle,
             settings,
@@ -171,6 +180,7 @@ impl Supervisor {
             bell: Arc::default(),
             requests,
             transitions,
+            notices,
             snapshot,
             stale: Vec::new(),
             turn_at: At::ZERO,
@@ -296,9 +306,9 @@ impl Supervisor {
     fn serve(&mut self, request: Request) {
         let now = self.now();
         match request {
-            Request::Start { ids, reply } => {
+            Request::Start { ids, by, reply } => {
                 let result = self.positions(&ids).map(|asked| {
-                    let begun = self.lifecycle.start(now, &asked);
+                    let begun = self.lifecycle.start(now, &asked, by);
                     self.started(&begun, &ids)
                 });
                 self.answer(reply, result);
@@ -370,7 +380,8 @@ impl Supervisor {
             .iter()
             .map(|&at| (self.id(at), self.lifecycle.last_error(at).unwrap_or_default().to_owned()))
             .collect();
-        Started { started, added, missing }
+        let failed = begun.failed.iter().map(|&at| self.id(at)).collect();
+        Started { started, added, missing, failed }
     }
 
     fn answer_stops(&mut self) {
@@ -460,6 +471,10 @@ impl Supervisor {
             Command::Moved { at, from, to, reason, error } => {
                 self.tell(at, from, to, reason, error);
             }
+            Command::Remember { .. }
+            | Command::CrashLoop { .. }
+            | Command::Tripped { .. }
+            | Command::Closed { .. } => self.give_notice(command),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use crate::{DaemonId, Health, Priority};
+use crate::{BreakerStatus, DaemonId, Health, History, Priority, Tier};
 
 /// The eight states of a daemon; printed in upper case, lower case in JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -73,6 +73,8 @@ pub enum Reason {
     HourlyLimitExceeded,
     /// The pause after a crash is over.
     AutoRestart,
+    /// It is critical, and the breaker over all restarts has closed.
+    CascadeRecovery,
     /// The machine lacks something.
     ImportError,
     /// Somebody asked to stop or restart it.
@@ -98,6 +100,7 @@ impl Reason {
             Self::MaxRestartsExceeded => "max_restarts_exceeded",
             Self::HourlyLimitExceeded => "hourly_limit_exceeded",
             Self::AutoRestart => "auto_restart",
+            Self::CascadeRecovery => "cascade_recovery",
             Self::ImportError => "import_error",
             Self::StopRequested => "stop_requested",
             Self::Shutdown => "shutdown",
@@ -130,6 +133,46 @@ pub struct Transition {
     pub at_ms: i64,
 }
 
+/// What is worth keeping or telling beside states; they are no transitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Another history of a daemon: keep it, and hand it to the next supervisor with
+    /// [`crate::Runnable::remembering`].
+    History {
+        /// Whose.
+        daemon: DaemonId,
+        /// The whole of it; earlier ones are void.
+        history: History,
+    },
+    /// Three crashes within five minutes, told once until there are fewer.
+    CrashLoop {
+        /// Whose.
+        daemon: DaemonId,
+        /// How many there are by now.
+        crashes: u32,
+    },
+    /// There were too many restarts: none for a while.
+    BreakerTripped(BreakerStatus),
+    /// Restarts go on.
+    BreakerClosed {
+        /// Critical daemons that were started for it.
+        revived: Vec<DaemonId>,
+    },
+}
+
+/// The crashes of one daemon, beside those in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Crashes {
+    /// Crashes under this supervisor that were followed by a restart.
+    pub total_restarts: u64,
+    /// Crashes within the last five minutes, of this and of earlier lives.
+    pub recent: u32,
+    /// They are three or more.
+    pub looping: bool,
+    /// Its tier; `None` unless restarts go by the hour.
+    pub tier: Option<Tier>,
+}
+
 /// Everything about one daemon at one moment.
 #[derive(Debug, Clone)]
 pub struct DaemonView {
@@ -151,6 +194,8 @@ pub struct DaemonView {
     pub details: serde_json::Value,
     /// Crashes in a row that were followed by a restart; 0 again after an hour of running.
     pub restarts: u32,
+    /// More about them.
+    pub crashes: Crashes,
     /// The last error, whole chain in one line; stays visible after a recovery.
     pub last_error: Option<String>,
     /// Wall clock of the last start of its task.
@@ -180,6 +225,8 @@ pub struct Snapshot {
     pub turned_at_ms: i64,
     /// A shutdown is going on or over.
     pub stopping: bool,
+    /// The breaker over all restarts.
+    pub breaker: BreakerStatus,
 }
 
 impl Snapshot {

@@ -232,6 +232,7 @@ mod tests {
             health: Health::Healthy,
             details: serde_json::Value::Null,
             restarts: 0,
+            crashes: warden::Crashes::default(),
             last_error: None,
             started_at_ms: None,
             uptime: Duration::ZERO,

@@ -18,6 +18,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("manager.restart_max", "RINGRIFT_DAEMON_RESTART_MAX"),
     ("manager.health_interval", "RINGRIFT_DAEMON_HEALTH_INTERVAL"),
     ("manager.shutdown_timeout", "RINGRIFT_DAEMON_SHUTDOWN_TIMEOUT"),
+    ("manager.degraded_mode", "RINGRIFT_DEGRADED_MODE_ENABLED"),
     ("manager.log_level", "RINGRIFT_LOG_LEVEL"),
     ("daemons.training_node_watcher.enabled", "RINGRIFT_TRAINING_ACTIVITY_ENABLED"),
     ("daemons.training_node_watcher.interval", "RINGRIFT_TRAINING_ACTIVITY_INTERVAL"),
@@ -90,6 +91,18 @@ pub fn keys() -> Vec<Key> {
         Kind::Seconds { min: 1.0, max: 600.0 },
         json!(30.0),
         "time that each level of daemons has to stop",
+    );
+    add(
+        "manager.degraded_mode",
+        Kind::Flag,
+        json!(false),
+        "restart by the crashes of an hour, without an end, instead of the ladder and FAILED",
+    );
+    add(
+        "manager.cascade_breaker",
+        Kind::Flag,
+        json!(false),
+        "suspend all restarts for 2 minutes when there are too many within 5",
     );
     add(
         "manager.durability",

@@ -68,6 +68,10 @@ pub struct Settings {
     pub health_interval: Duration,
     /// Time that each level has to stop.
     pub shutdown_timeout: Duration,
+    /// Restarts by the crashes of an hour instead of the ladder.
+    pub degraded_mode: bool,
+    /// A breaker over all restarts.
+    pub cascade_breaker: bool,
     /// When a fact counts as kept.
     pub durability: Durability,
     /// Least level that the log file takes.
@@ -102,6 +106,7 @@ impl Settings {
         let value = |key: &str| &all.get(key).expect("a key of the table").value;
         let whole = |key: &str| value(key).as_u64().expect("a whole number");
         let text = |key: &str| value(key).as_str().expect("a text").to_owned();
+        let flag = |key: &str| value(key).as_bool().expect("true or false");
         let time =
             |key: &str| Duration::from_secs_f64(value(key).as_f64().expect("a number of seconds"));
         let words = |value: &Value| -> Vec<String> {
@@ -136,6 +141,8 @@ impl Settings {
                 .map(|max| u32::try_from(max).expect("at most 1000")),
             health_interval: time("manager.health_interval"),
             shutdown_timeout: time("manager.shutdown_timeout"),
+            degraded_mode: flag("manager.degraded_mode"),
+            cascade_breaker: flag("manager.cascade_breaker"),
             durability: match text("manager.durability").as_str() {
                 "full" => Durability::Full,
                 _ => Durability::Normal,

@@ -126,6 +126,7 @@ impl World {
             daemons,
             uptime: Duration::from_millis(uptime),
             turned_at_ms: self.now_ms(),
+            breaker: warden::BreakerStatus::default(),
             stopping: false,
         };
         *self.snapshot.lock().unwrap() = Some(Arc::new(snapshot));
@@ -161,6 +162,7 @@ pub(super) fn daemon(name: &'static str) -> DaemonView {
         health: Health::Healthy,
         details: serde_json::Value::Null,
         restarts: 0,
+        crashes: warden::Crashes::default(),
         last_error: None,
         started_at_ms: Some(START_MS),
         uptime: Duration::from_mins(1),

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
-use warden::{Clock, RestartPolicy, Supervisor, Transition};
+use warden::{Breaker, Clock, Hourly, RestartPolicy, Supervisor, Transition};
 
 use super::{
     feed::{Feed, Saved},
@@ -190,7 +190,12 @@ async fn stop(end: End, handle: &warden::Handle, signals: &mut Signals) -> End {
 
 fn supervisor_settings(settings: &Settings, daemons: &Runtime) -> warden::Settings {
     warden::Settings {
-        restart: RestartPolicy { max_override: settings.restart_max, ..RestartPolicy::default() },
+        restart: RestartPolicy {
+            max_override: settings.restart_max,
+            hourly: settings.degraded_mode.then(Hourly::default),
+            breaker: settings.cascade_breaker.then(Breaker::default),
+            ..RestartPolicy::default()
+        },
         health_interval: settings.health_interval,
         shutdown_timeout: settings.shutdown_timeout,
         ..warden::Settings::new(daemons.clone())

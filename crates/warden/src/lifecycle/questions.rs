@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{After, At, Life, Lifecycle, Phase};
-use crate::{Health, State};
+use super::{After, At, Life, Lifecycle, Phase, millis};
+use crate::{BreakerStatus, Crashes, Health, History, State};
 
 impl Lifecycle {
     pub(crate) fn draining(&self) -> bool {
@@ -48,7 +48,34 @@ impl Lifecycle {
     }
 
     pub(crate) fn restarts(&self, at: usize) -> u32 {
-        self.lives[at].crashes
+        self.lives[at].restarts.in_a_row()
+    }
+
+    pub(crate) fn crashes(&self, now: At, at: usize) -> Crashes {
+        let restarts = &self.lives[at].restarts;
+        let now = millis(now);
+        Crashes {
+            total_restarts: restarts.total(),
+            recent: restarts.recent(now),
+            looping: restarts.is_looping(now),
+            tier: restarts.tier(now),
+        }
+    }
+
+    pub(crate) fn history(&self, now: At, at: usize, now_ms: i64) -> History {
+        self.lives[at].restarts.history(millis(now), now_ms, self.last_error(at))
+    }
+
+    pub(crate) fn breaker(&self, now: At) -> BreakerStatus {
+        let (running, asked) = self.criticals();
+        self.cascade.status(now, running, asked)
+    }
+
+    /// Critical daemons that run, and that somebody asked for.
+    pub(super) fn criticals(&self) -> (u32, u32) {
+        let asked = self.lives.iter().filter(|life| life.spec.critical && life.asked);
+        asked
+            .fold((0, 0), |(running, asked), life| (running + u32::from(life.seen.runs), asked + 1))
     }
 
     pub(crate) fn last_error(&self, at: usize) -> Option<&str> {
@@ -64,7 +91,9 @@ impl Lifecycle {
 
     pub(crate) fn next_retry_in(&self, now: At, at: usize) -> Option<Duration> {
         match self.lives[at].phase {
-            Phase::Backoff { until } | Phase::Parked { until } => Some(until.saturating_sub(now)),
+            Phase::Backoff { until, .. } | Phase::Parked { until, .. } => {
+                Some(until.saturating_sub(now))
+            }
             _ => None,
         }
     }
@@ -96,12 +125,19 @@ impl Lifecycle {
             }
             Phase::Ending { hung: true, .. } => Some("hung".into()),
             Phase::Ending { after: After::Crash(error), .. } => Some(error.clone()),
+            Phase::Backoff { held: true, .. } | Phase::Parked { held: true, .. } => {
+                Some("too many restarts of all daemons".into())
+            }
             Phase::Backoff { .. } | Phase::Starting { again: true, .. } => {
-                let limit = self.rules.restart.limit(life.spec);
-                Some(format!("restart {} of {limit}", life.crashes))
+                let count = life.restarts.in_a_row();
+                // By the hour there is no last restart.
+                Some(match self.rules.restart.hourly {
+                    Some(_) => format!("restart {count}"),
+                    None => format!("restart {count} of {}", life.restarts.limit()),
+                })
             }
             Phase::Parked { .. } => Some("too many crashes in an hour".into()),
-            Phase::Failed => Some(format!("given up after {} restarts", life.crashes)),
+            Phase::Failed => Some(format!("given up after {} restarts", life.restarts.in_a_row())),
             Phase::ImportFailed => life.last_error.clone(),
             Phase::Running { .. } if !life.pauses.is_empty() => {
                 let causes: Vec<&str> = life.pauses.iter().map(String::as_str).collect();
@@ -113,7 +149,8 @@ impl Lifecycle {
 
     /// When something changes by time alone.
     pub(crate) fn next_deadline(&self) -> Option<At> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        let first = self.deadlines.first().map(|&(deadline, _)| deadline);
+        first.into_iter().chain(self.cascade.open_until()).min()
     }
 
     pub(super) fn deadline(&self, life: &Life) -> Option<At> {
@@ -124,14 +161,14 @@ impl Lifecycle {
             Phase::Starting { ready_by, .. } => Some(ready_by),
             Phase::Running { since } => {
                 let forgiven = since + self.rules.restart.reset_after;
-                let forgive = (life.crashes > 0).then_some(forgiven);
+                let forgive = (life.restarts.in_a_row() > 0).then_some(forgiven);
                 forgive.into_iter().chain([life.read_at]).min()
             }
             Phase::Ending { aborted: Some(aborted), hung: false, .. } => {
                 Some(aborted + self.rules.abort_grace)
             }
             Phase::Ending { abort_at, hung: false, .. } => Some(abort_at),
-            Phase::Backoff { until } | Phase::Parked { until } => Some(until),
+            Phase::Backoff { until, .. } | Phase::Parked { until, .. } => Some(until),
             Phase::Ending { hung: true, .. }
             | Phase::Stopped
             | Phase::Failed

@@ -1,6 +1,6 @@
 //! What people and programs ask of the machine.
 
-use super::{After, At, Command, Drain, Lifecycle, Phase};
+use super::{After, At, Begin, Command, Drain, Lifecycle, Phase};
 use crate::Reason;
 
 /// What a request to start did.
@@ -8,11 +8,21 @@ use crate::Reason;
 pub(crate) struct Begun {
     pub(crate) started: Vec<usize>,
     pub(crate) missing: Vec<usize>,
+    pub(crate) failed: Vec<usize>,
+}
+
+/// Who asks for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Somebody who knows what was given up, and wants it tried all the same.
+    Person,
+    /// A list; what was given up waits for a person, and crashes of an earlier life count.
+    Plan,
 }
 
 impl Lifecycle {
-    /// Starts the asked and all they need; a person asked, so `FAILED` gets a fresh ladder.
-    pub(crate) fn start(&mut self, now: At, asked: &[usize]) -> Begun {
+    /// Starts the asked and all they need; for a person `FAILED` gets a fresh ladder.
+    pub(crate) fn start(&mut self, now: At, asked: &[usize], by: Asker) -> Begun {
         let mut begun = Begun::default();
         if self.draining() {
             return begun;
@@ -24,7 +34,15 @@ impl Lifecycle {
                     begun.missing.push(at);
                     continue;
                 }
-                Phase::Stopped | Phase::Failed => self.begin(now, at, true),
+                Phase::Failed if by == Asker::Plan => {
+                    life.asked = true;
+                    begun.failed.push(at);
+                    continue;
+                }
+                Phase::Stopped | Phase::Failed => {
+                    let past = if by == Asker::Plan { Begin::Counted } else { Begin::Fresh };
+                    self.begin(now, at, past, Reason::StartRequested);
+                }
                 Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
                 _ => {
                     life.asked = true;
@@ -51,11 +69,11 @@ impl Lifecycle {
         }
         let had_task = self.lives[at].phase.has_task();
         if matches!(self.lives[at].phase, Phase::Backoff { .. } | Phase::Parked { .. }) {
-            self.begin(now, at, true);
+            self.begin(now, at, Begin::Fresh, Reason::StartRequested);
         }
-        let mut begun = self.start(now, &[at]);
+        let mut begun = self.start(now, &[at], Asker::Person);
         if had_task {
-            self.touch(at).crashes = 0;
+            self.touch(at).restarts.forgive();
             self.end(now, at, After::StartAgain, Reason::StopRequested);
             if !begun.started.contains(&at) {
                 begun.started.push(at);
@@ -80,11 +98,12 @@ impl Lifecycle {
         if force {
             let life = self.touch(at);
             life.last_error = None;
-            life.recent.clear();
+            life.restarts.forget();
         }
-        self.begin(now, at, force);
+        let past = if force { Begin::Fresh } else { Begin::Counted };
+        self.begin(now, at, past, Reason::StartRequested);
         let needs = self.graph.needs(at).to_vec();
-        self.start(now, &needs);
+        self.start(now, &needs, Asker::Person);
         self.settle(now);
         true
     }

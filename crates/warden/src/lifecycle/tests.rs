@@ -17,7 +17,7 @@ static SPECS: [Spec; 4] = [
 
 fn rules() -> Rules {
     Rules {
-        restart: RestartPolicy::default(),
+        restart: Arc::default(),
         health_interval: Duration::from_secs(30),
         critical_health_interval: Duration::from_secs(15),
         shutdown_timeout: Duration::from_secs(30),
@@ -98,7 +98,7 @@ impl World {
         let now = self.now;
         let machine = &mut self.machine;
         match step {
-            Step::Start(at) => drop(machine.start(now, &[at])),
+            Step::Start(at) => drop(machine.start(now, &[at], Asker::Person)),
             Step::Stop(at) => machine.stop(now, at),
             Step::Restart(at) => drop(machine.restart(now, at)),
             Step::Retry(at, force) => {
@@ -172,6 +172,12 @@ impl World {
                 }
                 Command::Late { at, need } => assert_ne!(at, need),
                 Command::Hung { at } => assert!(self.tasks[at].is_some_and(|task| task.ending)),
+                Command::Remember { at } => {
+                    let history = self.machine.history(self.now, at, 0);
+                    assert_eq!(history.given_up, self.machine.state(at) == State::Failed);
+                }
+                Command::CrashLoop { crashes, .. } => assert!(crashes >= 3),
+                Command::Tripped { .. } | Command::Closed { .. } => panic!("there is no breaker"),
                 Command::Pause { .. } => {}
             }
         }

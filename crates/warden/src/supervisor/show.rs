@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::Supervisor;
-use crate::{DaemonView, Reason, Snapshot, State, Transition, lifecycle::At};
+use crate::{
+    DaemonView, Notice, Reason, Snapshot, State, Transition,
+    lifecycle::{At, Command},
+};
 
 impl Supervisor {
     pub(super) fn tell(
@@ -39,6 +42,39 @@ impl Supervisor {
         let at_ms = self.clock.now_ms();
         // Without a listener there is nobody to tell.
         drop(self.transitions.send(Transition { daemon, from, to, reason, error, at_ms }));
+    }
+
+    pub(super) fn give_notice(&mut self, command: Command) {
+        let notice = match command {
+            Command::Remember { at } => {
+                let history = self.lifecycle.history(self.now(), at, self.clock.now_ms());
+                Notice::History { daemon: self.id(at), history }
+            }
+            Command::CrashLoop { at, crashes } => {
+                let daemon = self.id(at);
+                tracing::warn!(%daemon, crashes, "crash loop: so many crashes within five minutes");
+                Notice::CrashLoop { daemon, crashes }
+            }
+            Command::Tripped { at } => {
+                let status = self.lifecycle.breaker(self.now());
+                tracing::error!(
+                    daemon = %self.id(at),
+                    restarts = status.recent_restart_count,
+                    threshold = status.threshold,
+                    seconds = status.cooldown_remaining,
+                    "too many restarts of all daemons: none for a while"
+                );
+                Notice::BreakerTripped(status)
+            }
+            Command::Closed { revived } => {
+                let revived: Vec<_> = revived.into_iter().map(|at| self.id(at)).collect();
+                tracing::info!(revived = ?revived, "automatic restarts go on");
+                Notice::BreakerClosed { revived }
+            }
+            _ => return,
+        };
+        // Without a listener there is nobody to tell.
+        drop(self.notices.send(notice));
     }
 
     /// Shows what changed, or everything when that is due.
@@ -90,6 +126,7 @@ impl Supervisor {
         snapshot.uptime = now;
         snapshot.turned_at_ms = self.clock.now_ms();
         snapshot.stopping = self.lifecycle.draining();
+        snapshot.breaker = self.lifecycle.breaker(now);
     }
 
     fn view(&self, now: At, at: usize) -> DaemonView {
@@ -106,6 +143,7 @@ impl Supervisor {
             health: self.lifecycle.health(at),
             details: told.details.clone(),
             restarts: self.lifecycle.restarts(at),
+            crashes: self.lifecycle.crashes(now, at),
             last_error: self.lifecycle.last_error(at).map(str::to_owned),
             started_at_ms: *last_start,
             uptime: self.lifecycle.uptime(now, at),

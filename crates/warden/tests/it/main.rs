@@ -3,6 +3,8 @@
 // The attribute tells clippy that helpers of tests may unwrap.
 #[cfg(test)]
 mod puppet;
+#[cfg(test)]
+mod restarts;
 mod supervision;
 #[cfg(test)]
 mod threads;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use warden::{
-    Clock, Cx, DaemonId, GraphError, Health, Hourly, Refusal, Settings, State, Stopping,
-    Supervisor, TimedOut,
+    Clock, Cx, DaemonId, GraphError, Health, Refusal, Settings, State, Stopping, Supervisor,
+    TimedOut,
 };
 
 use crate::puppet::{A, Act, AfterSlow, B, Bench, C, Puppet, Script, Slow, WAKE};
@@ -356,22 +356,6 @@ async fn a_person_gets_a_fresh_ladder_and_a_plain_retry_does_not() {
     bench.pass(secs(100)).await;
     assert_eq!(bench.diary.times("A start").len(), 5);
     assert_eq!(bench.handle.snapshot().get(A::ID).unwrap().state, State::Failed);
-}
-
-#[tokio::test(start_paused = true)]
-async fn too_many_crashes_in_an_hour_park_a_daemon_when_that_is_switched_on() {
-    let bench = Bench::with(
-        |diary| vec![Puppet::<A>::runnable(Script::default().cycle([Act::Fail]), diary)],
-        |settings| {
-            settings.restart.max = 100;
-            settings.restart.hourly = Some(Hourly { max: 2, ..Hourly::default() });
-        },
-    );
-    bench.handle.start(&[A::ID]).await.unwrap();
-    let snapshot = bench.until_state(A::ID, State::Degraded).await;
-    assert_eq!(snapshot.get(A::ID).unwrap().next_retry_in, Some(Duration::from_mins(30)));
-    bench.pass(secs(1_801)).await;
-    assert_eq!(bench.diary.times("A start"), [0, 1_000, 3_000, 1_803_000]);
 }
 
 #[tokio::test(start_paused = true)]
