@@ -10,6 +10,9 @@ pub enum Operational {
     /// A daemon changed its state.
     #[serde(rename = "daemon.status_changed")]
     DaemonStatusChanged(DaemonStatusChanged),
+    /// The crashes of a daemon, as the next manager must know them.
+    #[serde(rename = "daemon.restarts_changed")]
+    DaemonRestartsChanged(DaemonRestartsChanged),
     /// A gate opened, closed, or is closed for another reason.
     #[serde(rename = "gate.changed")]
     GateChanged(GateChanged),
@@ -26,6 +29,7 @@ impl Operational {
     pub fn topic(&self) -> &'static str {
         match self {
             Self::DaemonStatusChanged(_) => "daemon.status_changed",
+            Self::DaemonRestartsChanged(_) => "daemon.restarts_changed",
             Self::GateChanged(_) => "gate.changed",
             Self::AlarmChanged(_) => "alarm.changed",
             Self::DeadLettersReplayed(_) => "dead_letters.replayed",
@@ -36,6 +40,7 @@ impl Operational {
     pub fn subject(&self) -> String {
         match self {
             Self::DaemonStatusChanged(e) => format!("daemon.{}", e.daemon),
+            Self::DaemonRestartsChanged(e) => restarts_subject(&e.daemon),
             Self::GateChanged(e) => gate_subject(&e.gate, e.config),
             Self::AlarmChanged(e) => format!("alarm.{}", e.alarm),
             Self::DeadLettersReplayed(_) => "dead_letters".to_owned(),
@@ -56,6 +61,26 @@ pub struct DaemonStatusChanged {
     pub reason: String,
     /// The last error, if any.
     pub error: Option<String>,
+}
+
+/// See [`Operational::DaemonRestartsChanged`]; the newest of a daemon counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonRestartsChanged {
+    /// The daemon.
+    pub daemon: String,
+    /// Crashes in a row that were followed by a restart.
+    pub crashes: u32,
+    /// Crashes of the last hour, milliseconds since the Unix epoch, oldest first.
+    pub recent_ms: Vec<i64>,
+    /// It is `FAILED` and waits for a person.
+    pub given_up: bool,
+    /// The last error, if any.
+    pub last_error: Option<String>,
+}
+
+/// Subject of a daemon's crashes.
+pub fn restarts_subject(daemon: &str) -> String {
+    format!("restarts.{daemon}")
 }
 
 /// See [`Operational::GateChanged`]: every "no" of the pipeline is one of these.

@@ -207,6 +207,11 @@ fn operational(fact: &Operational) -> Told {
             let tone = if bad { Tone::Bad } else { Tone::Quiet };
             (None, tone, format!("{}: {} -> {} ({why})", e.daemon, e.from, e.to))
         }
+        Operational::DaemonRestartsChanged(e) => {
+            let end = if e.given_up { ", given up" } else { "" };
+            let sentence = format!("{}: {} crashes in a row{end}", e.daemon, e.crashes);
+            (None, if e.given_up { Tone::Bad } else { Tone::Quiet }, sentence)
+        }
         Operational::GateChanged(e) => {
             let sentence = if e.open {
                 format!("{} goes on", e.gate)

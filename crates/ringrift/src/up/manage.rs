@@ -17,7 +17,7 @@ use warden::{Breaker, Clock, Hourly, RestartPolicy, Supervisor, Transition};
 use super::{
     feed::{Feed, Saved},
     goal::Goal,
-    greet, leader,
+    greet, history, leader,
     parts::Parts,
 };
 use crate::{
@@ -90,6 +90,7 @@ pub async fn run(
     // Before anything runs, so that a signal that comes now is not missed.
     let mut signals = Signals::listen()?;
     let runnables = std::mem::take(&mut parts.runnables);
+    let runnables = history::recall(&parts.log, runnables).await?;
     let (handle, supervision) =
         Supervisor::new(runnables, supervisor_settings(settings, daemons), Clock::system())?;
     parts.bell.connect(Line(handle.clone()));
@@ -97,6 +98,11 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let supervision = tasks.spawn(supervision);
     let transitions = tasks.spawn(record(handle.transitions(), parts.state.clone()));
+    let histories = tasks.spawn(history::keep(
+        handle.notices(),
+        parts.state.catalogue.clone(),
+        Clock::system(),
+    ));
     let lost = tasks
         .spawn_on(leader::keep(parts.log.clone(), parts.lease.clone(), Clock::system()), daemons);
     let serving = CancellationToken::new();
@@ -113,7 +119,10 @@ pub async fn run(
     let socket = tasks.spawn(control::serve(listener, Arc::new(control)));
 
     greet(settings, parts, order, http);
-    handle.start(&parts.plan.start).await?;
+    let started = handle.start_planned(&parts.plan.start).await?;
+    for id in started.failed {
+        warn!(daemon = %id, "given up by an earlier manager: start or retry it when it is mended");
+    }
 
     // On the daemons' runtime: a terminal that takes no more text must not hold the supervisor up.
     let done = CancellationToken::new();
@@ -159,6 +168,7 @@ pub async fn run(
     drop(page.await);
     socket.abort();
     transitions.abort();
+    histories.abort();
     Ok((end, saved))
 }
 

@@ -6,6 +6,7 @@
 
 mod feed;
 mod goal;
+mod history;
 mod leader;
 mod manage;
 mod parts;

@@ -5,3 +5,4 @@ mod bench;
 mod commands;
 mod contract;
 mod manager;
+mod survival;
