@@ -47,7 +47,18 @@ pub(crate) enum Request {
     Retry { id: DaemonId, force: bool, reply: Reply<()> },
     Pause { ids: Vec<DaemonId>, cause: String, reply: Reply<()> },
     Resume { ids: Vec<DaemonId>, cause: String, reply: Reply<()> },
+    Lead { leadership: Leadership, reply: Reply<()> },
     Shutdown { reply: oneshot::Sender<ShutdownReport> },
+}
+
+/// Does this node lead its cluster? A single machine always does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Leadership {
+    /// It leads: leader-only daemons run here.
+    #[default]
+    Held,
+    /// Another does: they stand by.
+    Lost,
 }
 
 /// What a request to start did.
@@ -165,6 +176,12 @@ impl Handle {
     pub async fn resume(&self, ids: &[DaemonId], cause: &str) -> Result<(), Refusal> {
         let (ids, cause) = (ids.to_vec(), cause.to_owned());
         self.ask(|reply| Request::Resume { ids, cause, reply }).await
+    }
+
+    /// Says whether this node leads; without it leader-only daemons are stopped, with it those that
+    /// are asked for come back by themselves. Does not wait for either.
+    pub async fn lead(&self, leadership: Leadership) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Lead { leadership, reply }).await
     }
 
     /// Stops all by reverse levels and waits for it; a second call stops at once.

@@ -7,9 +7,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
-    DaemonId, GraphError, Health, History, Reason, RestartPolicy, Spec, State,
+    DaemonId, GraphError, Health, History, Leadership, Reason, RestartPolicy, Spec, State,
     order::Graph,
-    policy::{Cascade, Grant, Next, Restarts},
+    policy::{Cascade, Restarts},
 };
 
 /// Age of the supervisor.
@@ -28,8 +28,8 @@ pub(crate) enum Command {
     Pause { at: usize, paused: bool },
     /// Tell people of a change.
     Moved { at: usize, from: State, to: State, reason: Reason, error: Option<String> },
-    /// Tell people that a need is not ready for long.
-    Late { at: usize, need: usize },
+    /// Tell people that something keeps this daemon from starting for long.
+    Late { at: usize, obstacle: Obstacle },
     /// Tell people that a task cannot be ended.
     Hung { at: usize },
     /// Tell whoever keeps it that the history of this daemon is another.
@@ -40,6 +40,15 @@ pub(crate) enum Command {
     Tripped { at: usize },
     /// Tell people that they are not any more, and who was started for that.
     Closed { revived: Vec<usize> },
+}
+
+/// What keeps a daemon from starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// A daemon that it needs does not run well.
+    Need(usize),
+    /// So many percent of the memory are in use.
+    Memory(u8),
 }
 
 /// How a task ended.
@@ -65,6 +74,8 @@ pub(crate) struct Rules {
     pub(crate) dependency_wait: Duration,
     pub(crate) abort_grace: Duration,
     pub(crate) bad_results: u32,
+    /// From so many percent of memory in use on only critical daemons start.
+    pub(crate) memory_limit: u8,
 }
 
 /// What follows the end of a task that was asked to end.
@@ -72,12 +83,15 @@ pub(crate) struct Rules {
 enum After {
     Stop,
     StartAgain,
+    StandBy,
     Crash(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     Stopped,
+    /// Leader-only, and this node does not lead.
+    StandingBy,
     /// No task yet: needs somebody. `again`: this is a try after a crash.
     Waiting {
         since: At,
@@ -116,7 +130,7 @@ enum Phase {
 impl Phase {
     fn state(&self) -> State {
         match self {
-            Self::Stopped => State::Stopped,
+            Self::Stopped | Self::StandingBy => State::Stopped,
             Self::Waiting { again: false, .. } | Self::Starting { again: false, .. } => {
                 State::Starting
             }
@@ -195,6 +209,9 @@ pub(crate) struct Lifecycle {
     lives: Vec<Life>,
     drain: Option<Drain>,
     cascade: Cascade,
+    leadership: Leadership,
+    /// Percent of memory in use at the last look.
+    memory: Option<u8>,
     commands: Vec<Command>,
     /// Ranks of those that must be looked at, so that needs come before dependents.
     touched: BTreeSet<usize>,
@@ -226,6 +243,8 @@ impl Lifecycle {
             lives: specs.iter().map(life).collect(),
             drain: None,
             cascade: Cascade::new(rules.restart.breaker.clone()),
+            leadership: Leadership::Held,
+            memory: None,
             rules,
             commands: Vec::new(),
             touched: BTreeSet::new(),
@@ -315,11 +334,13 @@ impl Lifecycle {
         };
         match after {
             After::Crash(reason) => self.crashed(now, at, reason),
-            After::Stop | After::StartAgain => {
+            After::Stop | After::StartAgain | After::StandBy => {
                 if error.is_some() {
                     self.touch(at).last_error.clone_from(&error);
                 }
-                self.set(at, Phase::Stopped, Reason::Ended, error);
+                let stands_by = after == After::StandBy && !self.draining();
+                let phase = if stands_by { Phase::StandingBy } else { Phase::Stopped };
+                self.set(at, phase, Reason::Ended, error);
                 if after == After::StartAgain && !self.draining() {
                     self.begin(now, at, Begin::Fresh, Reason::StartRequested);
                 }
@@ -358,23 +379,6 @@ impl Lifecycle {
         self.settle(now);
     }
 
-    /// After the breaker: what the process cannot live without does not wait for its turn.
-    fn revive(&mut self, now: At) {
-        let fallen = |life: &Life| {
-            let phase = &life.phase;
-            matches!(phase, Phase::Failed | Phase::Backoff { .. } | Phase::Parked { .. })
-        };
-        let mut revived = Vec::new();
-        for at in self.graph.order().to_vec() {
-            let life = &self.lives[at];
-            if life.spec.critical && life.asked && fallen(life) {
-                self.begin(now, at, Begin::Fresh, Reason::CascadeRecovery);
-                revived.push(at);
-            }
-        }
-        self.commands.push(Command::Closed { revived });
-    }
-
     // ---- the machine
 
     fn id(&self, at: usize) -> DaemonId {
@@ -388,16 +392,28 @@ impl Lifecycle {
     fn interval(&self, at: usize) -> Duration {
         let spec = self.lives[at].spec;
         let common = self.rules.health_interval;
-        spec.health_interval.unwrap_or(if spec.critical {
+        let interval = spec.health_interval.unwrap_or(if spec.critical {
             common.min(self.rules.critical_health_interval)
         } else {
             common
-        })
+        });
+        // A daemon that went silent is named within two of its limits.
+        interval.min(spec.cycle_limit)
     }
 
     /// The first need that keeps this daemon from starting.
     fn unmet(&self, at: usize) -> Option<usize> {
         self.graph.needs(at).iter().copied().find(|&need| !self.lives[need].seen.well)
+    }
+
+    fn obstacle(&self, at: usize) -> Option<Obstacle> {
+        let full = self.memory.filter(|&used| used >= self.rules.memory_limit);
+        let memory = full.filter(|_| !self.lives[at].spec.critical).map(Obstacle::Memory);
+        self.unmet(at).map(Obstacle::Need).or(memory)
+    }
+
+    fn stands_by(&self, at: usize) -> bool {
+        self.leadership == Leadership::Lost && self.lives[at].spec.leader_only
     }
 
     /// The first need that does not run any more.
@@ -452,7 +468,7 @@ impl Lifecycle {
             Phase::Starting { .. } | Phase::Running { .. } => {
                 let error = match &after {
                     After::Crash(error) => Some(error.clone()),
-                    After::Stop | After::StartAgain => None,
+                    After::Stop | After::StartAgain | After::StandBy => None,
                 };
                 let ending = Phase::Ending { after, abort_at, aborted: None, hung: false };
                 self.set(at, ending, reason, error);
@@ -466,33 +482,6 @@ impl Lifecycle {
                 self.set(at, Phase::Stopped, reason, None);
             }
         }
-    }
-
-    fn crashed(&mut self, now: At, at: usize, error: String) {
-        let draining = self.draining();
-        self.touched.insert(self.graph.rank(at));
-        let life = &mut self.lives[at];
-        life.last_error = Some(error.clone());
-        if draining {
-            return self.set(at, Phase::Stopped, Reason::Ended, Some(error));
-        }
-        let ran = match life.phase {
-            Phase::Running { since } => now.saturating_sub(since),
-            _ => Duration::ZERO,
-        };
-        let next = life.restarts.crashed(millis(now), ran);
-        let looping = life.restarts.tell_loop(millis(now));
-        let (phase, reason) = match next {
-            Next::Retry(pause) => {
-                (Phase::Backoff { until: now + pause, held: false }, Reason::Exception)
-            }
-            Next::Park(pause) => {
-                (Phase::Parked { until: now + pause, held: false }, Reason::HourlyLimitExceeded)
-            }
-            Next::Fail => (Phase::Failed, Reason::MaxRestartsExceeded),
-        };
-        self.set(at, phase, reason, Some(error));
-        self.commands.extend(looping.map(|crashes| Command::CrashLoop { at, crashes }));
     }
 
     /// Lets time and the states of others take effect on whoever was touched.
@@ -543,12 +532,13 @@ impl Lifecycle {
         {
             self.try_again(now, at);
         }
+        self.follow(now, at);
         match self.lives[at].phase {
-            Phase::Waiting { since, again, late } => match self.unmet(at) {
+            Phase::Waiting { since, again, late } => match self.obstacle(at) {
                 None => self.spawn(now, at, again),
-                Some(need) if !late && since + self.rules.dependency_wait <= now => {
+                Some(obstacle) if !late && since + self.rules.dependency_wait <= now => {
                     self.touch(at).phase = Phase::Waiting { since, again, late: true };
-                    self.commands.push(Command::Late { at, need });
+                    self.commands.push(Command::Late { at, obstacle });
                 }
                 Some(_) => {}
             },
@@ -582,31 +572,6 @@ impl Lifecycle {
         }
     }
 
-    /// The pause after a crash is over: a restart, unless there are too many of them.
-    fn try_again(&mut self, now: At, at: usize) {
-        let (running, asked) = self.criticals();
-        match self.cascade.ask(now, self.id(at), running, asked) {
-            Grant::Yes => {
-                let waiting = Phase::Waiting { since: now, again: true, late: false };
-                self.set(at, waiting, Reason::AutoRestart, None);
-            }
-            Grant::Later(open_until) => self.hold(at, open_until),
-            Grant::Tripped(open_until) => {
-                self.hold(at, open_until);
-                self.commands.push(Command::Tripped { at });
-            }
-        }
-    }
-
-    fn hold(&mut self, at: usize, open_until: At) {
-        match &mut self.touch(at).phase {
-            Phase::Backoff { until, held } | Phase::Parked { until, held } => {
-                (*until, *held) = (open_until, true);
-            }
-            _ => {}
-        }
-    }
-
     fn drain_levels(&mut self, now: At) {
         let Some(mut drain) = self.drain else { return };
         while !drain.over {
@@ -636,6 +601,7 @@ fn millis(at: At) -> i64 {
     i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
 
+mod comebacks;
 mod questions;
 mod requests;
 mod vitals;

@@ -65,7 +65,7 @@ pub struct Spec {
     pub wakes_on: &'static [Wake],
     /// Liveness of the whole process depends on it, and its health is read more often.
     pub critical: bool,
-    /// Only the leader of a cluster runs it; the caller starts and stops it accordingly.
+    /// Only the leader of a cluster runs it, see [`crate::Handle::lead`].
     pub leader_only: bool,
     /// Restarts in a row before it is given up; `None` = the supervisor's default.
     pub max_restarts: Option<u32>,

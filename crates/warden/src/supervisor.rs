@@ -10,12 +10,12 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    Clock, Cx, DaemonId, GraphError, Handle, Missing, Notice, RestartPolicy, Runnable,
+    Clock, Cx, DaemonId, GraphError, Handle, MemoryGauge, Missing, Notice, RestartPolicy, Runnable,
     ShutdownReport, Snapshot, Transition,
     bell::Bell,
     cx::{Pulse, PulseSpec},
     handle::{Refusal, Reply, Request, Slot, Started},
-    lifecycle::{At, Begun, Command, End, Lifecycle, Rules, Vitals},
+    lifecycle::{At, Begun, Command, End, Lifecycle, Obstacle, Rules, Vitals},
     told::Told,
 };
 
@@ -47,6 +47,10 @@ pub struct Settings {
     pub abort_grace: Duration,
     /// Bad results in a row that restart. Source: manager contract, 3.
     pub bad_results: u32,
+    /// How full the machine's memory is.
+    pub memory: MemoryGauge,
+    /// From so many percent on only critical daemons start. Source: manager contract, 90.
+    pub memory_limit: u8,
     /// Shortest pause between two cycles when wake-ups pour in; ours, 50 ms.
     pub wake_gap: Duration,
     /// All ages are shown anew, and the loop proves that it turns, at least so often; ours, 1 s.
@@ -65,6 +69,8 @@ impl Settings {
             dependency_wait: Duration::from_secs(30),
             abort_grace: Duration::from_secs(1),
             bad_results: 3,
+            memory: MemoryGauge::none(),
+            memory_limit: 90,
             wake_gap: Duration::from_millis(50),
             turn: Duration::from_secs(1),
         }
@@ -79,6 +85,7 @@ impl Settings {
             dependency_wait: self.dependency_wait,
             abort_grace: self.abort_grace,
             bad_results: self.bad_results,
+            memory_limit: self.memory_limit,
         }
     }
 }
@@ -116,6 +123,8 @@ pub struct Supervisor {
     stale: Vec<usize>,
     /// When all is shown anew.
     turn_at: At,
+    /// When memory was looked at last.
+    weighed_at: Option<At>,
     stops: Vec<Stop>,
     answers: Vec<Answer>,
     shutdown: Option<Shutdown>,
@@ -184,6 +193,7 @@ impl Supervisor {
             snapshot,
             stale: Vec::new(),
             turn_at: At::ZERO,
+            weighed_at: None,
             stops: Vec::new(),
             answers: Vec::new(),
             shutdown: None,
@@ -273,10 +283,23 @@ impl Supervisor {
 
     fn let_time_pass(&mut self) {
         let now = self.now();
-        for at in self.lifecycle.due(now) {
+        let due = self.lifecycle.due(now);
+        if (!due.is_empty() || self.turn_at <= now) && self.lifecycle.anybody_starts(now) {
+            self.weigh();
+        }
+        for at in due {
             self.listen_to(at);
         }
         self.lifecycle.tick(now);
+    }
+
+    /// Looks at the memory before something starts, once a turn at most.
+    fn weigh(&mut self) {
+        let now = self.now();
+        if self.weighed_at.is_none_or(|at| at + self.settings.turn <= now) {
+            self.weighed_at = Some(now);
+            self.lifecycle.weigh(now, self.settings.memory.percent());
+        }
     }
 
     fn joined(&mut self, joined: Result<(Id, anyhow::Result<()>), JoinError>) {
@@ -305,6 +328,12 @@ impl Supervisor {
 
     fn serve(&mut self, request: Request) {
         let now = self.now();
+        if matches!(
+            request,
+            Request::Start { .. } | Request::Restart { .. } | Request::Retry { .. }
+        ) {
+            self.weigh();
+        }
         match request {
             Request::Start { ids, by, reply } => {
                 let result = self.positions(&ids).map(|asked| {
@@ -350,6 +379,10 @@ impl Supervisor {
                     }
                 });
                 self.answer(reply, result);
+            }
+            Request::Lead { leadership, reply } => {
+                self.lifecycle.lead(now, leadership);
+                self.answer(reply, Ok(()));
             }
             Request::Shutdown { reply } => self.begin_shutdown(Some(reply)),
         }
@@ -457,9 +490,13 @@ impl Supervisor {
             Command::Pause { at, paused } => {
                 self.slots[at].pause.send_replace(paused);
             }
-            Command::Late { at, need } => {
+            Command::Late { at, obstacle: Obstacle::Need(need) } => {
                 let (daemon, need) = (self.id(at), self.id(need));
                 tracing::warn!(%daemon, %need, "need not ready for long, still waiting");
+            }
+            Command::Late { at, obstacle: Obstacle::Memory(percent) } => {
+                let daemon = self.id(at);
+                tracing::warn!(%daemon, percent, "memory in use for long, still waiting");
             }
             Command::Hung { at } => {
                 let daemon = self.id(at);

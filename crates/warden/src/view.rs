@@ -79,6 +79,10 @@ pub enum Reason {
     ImportError,
     /// Somebody asked to stop or restart it.
     StopRequested,
+    /// It is leader-only, and this node does not lead.
+    LeadershipLost,
+    /// It is leader-only, and this node leads now.
+    LeadershipGained,
     /// The whole supervisor shuts down.
     Shutdown,
     /// It ended after it had been asked to.
@@ -103,6 +107,8 @@ impl Reason {
             Self::CascadeRecovery => "cascade_recovery",
             Self::ImportError => "import_error",
             Self::StopRequested => "stop_requested",
+            Self::LeadershipLost => "leadership_lost",
+            Self::LeadershipGained => "leadership_gained",
             Self::Shutdown => "shutdown",
             Self::Ended => "ended",
             Self::Finished => "finished",
@@ -182,11 +188,12 @@ pub struct DaemonView {
     pub priority: Priority,
     /// From its spec.
     pub critical: bool,
-    /// Somebody wants it to run: by name, or as a need of another.
+    /// Somebody wants it to run here: by name, or as a need of another, and if it is leader-only,
+    /// this node leads.
     pub asked: bool,
     /// Its state.
     pub state: State,
-    /// What explains the state: `waiting for X`, `hung`, `paused: disk full`, `restart 2 of 5`.
+    /// What explains the state: `waiting for X`, `hung`, `restart 2 of 5` ...
     pub cause: Option<String>,
     /// Health as the supervisor judges it.
     pub health: Health,

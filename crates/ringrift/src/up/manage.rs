@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
-use warden::{Breaker, Clock, Hourly, RestartPolicy, Supervisor, Transition};
+use warden::{Breaker, Clock, Hourly, MemoryGauge, RestartPolicy, Supervisor, Transition};
 
 use super::{
     feed::{Feed, Saved},
@@ -208,8 +208,16 @@ fn supervisor_settings(settings: &Settings, daemons: &Runtime) -> warden::Settin
         },
         health_interval: settings.health_interval,
         shutdown_timeout: settings.shutdown_timeout,
+        memory: MemoryGauge::new(memory_used),
         ..warden::Settings::new(daemons.clone())
     }
+}
+
+/// Percent of the machine's memory in use; `None` when it cannot be told.
+fn memory_used() -> Option<u8> {
+    let memory = hosts::memory().ok()?;
+    let used = memory.total.saturating_sub(memory.available);
+    u8::try_from(used.saturating_mul(100).checked_div(memory.total)?).ok()
 }
 
 /// The daemons' line to the supervisor.

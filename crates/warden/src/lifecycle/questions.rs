@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{After, At, Life, Lifecycle, Phase, millis};
+use super::{After, At, Life, Lifecycle, Obstacle, Phase, millis};
 use crate::{BreakerStatus, Crashes, Health, History, State};
 
 impl Lifecycle {
@@ -44,7 +44,16 @@ impl Lifecycle {
     }
 
     pub(crate) fn asked(&self, at: usize) -> bool {
-        self.lives[at].asked
+        self.lives[at].asked && !self.stands_by(at)
+    }
+
+    /// Somebody wants to start, now or within this turn.
+    pub(crate) fn anybody_starts(&self, now: At) -> bool {
+        self.lives.iter().any(|life| match life.phase {
+            Phase::Waiting { .. } => true,
+            Phase::Backoff { until, .. } | Phase::Parked { until, .. } => until <= now,
+            _ => false,
+        })
     }
 
     pub(crate) fn restarts(&self, at: usize) -> u32 {
@@ -102,8 +111,13 @@ impl Lifecycle {
         let life = &self.lives[at];
         match &life.phase {
             Phase::Ending { hung: true, .. } => Health::Unhealthy("hung".into()),
-            Phase::Waiting { late: true, .. } => match self.unmet(at) {
-                Some(need) => Health::Degraded(format!("{} is not ready", self.id(need))),
+            Phase::Waiting { late: true, .. } => match self.obstacle(at) {
+                Some(Obstacle::Need(need)) => {
+                    Health::Degraded(format!("{} is not ready", self.id(need)))
+                }
+                Some(Obstacle::Memory(used)) => {
+                    Health::Degraded(format!("{used} % of memory is used"))
+                }
                 None => Health::Unknown,
             },
             Phase::Running { .. } => match (&life.health, self.fallen(at)) {
@@ -120,9 +134,13 @@ impl Lifecycle {
         let life = &self.lives[at];
         match &life.phase {
             Phase::Stopped => life.finished.then(|| "finished".into()),
-            Phase::Waiting { .. } => {
-                self.unmet(at).map(|need| format!("waiting for {}", self.id(need)))
+            Phase::StandingBy | Phase::Ending { after: After::StandBy, hung: false, .. } => {
+                Some("another node leads".into())
             }
+            Phase::Waiting { .. } => self.obstacle(at).map(|obstacle| match obstacle {
+                Obstacle::Need(need) => format!("waiting for {}", self.id(need)),
+                Obstacle::Memory(used) => format!("waiting for memory ({used} % used)"),
+            }),
             Phase::Ending { hung: true, .. } => Some("hung".into()),
             Phase::Ending { after: After::Crash(error), .. } => Some(error.clone()),
             Phase::Backoff { held: true, .. } | Phase::Parked { held: true, .. } => {
@@ -171,6 +189,7 @@ impl Lifecycle {
             Phase::Backoff { until, .. } | Phase::Parked { until, .. } => Some(until),
             Phase::Ending { hung: true, .. }
             | Phase::Stopped
+            | Phase::StandingBy
             | Phase::Failed
             | Phase::ImportFailed => None,
         }

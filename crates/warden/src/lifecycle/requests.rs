@@ -1,7 +1,7 @@
 //! What people and programs ask of the machine.
 
 use super::{After, At, Begin, Command, Drain, Lifecycle, Phase};
-use crate::Reason;
+use crate::{Leadership, Reason};
 
 /// What a request to start did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,6 +124,27 @@ impl Lifecycle {
         self.settle(now);
     }
 
+    pub(crate) fn lead(&mut self, now: At, leadership: Leadership) {
+        self.leadership = leadership;
+        for at in 0..self.lives.len() {
+            if self.lives[at].spec.leader_only {
+                self.touch(at);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Takes a reading of the memory in use, in percent.
+    pub(crate) fn weigh(&mut self, now: At, used: Option<u8>) {
+        self.memory = used;
+        for at in 0..self.lives.len() {
+            if matches!(self.lives[at].phase, Phase::Waiting { .. }) {
+                self.touch(at);
+            }
+        }
+        self.settle(now);
+    }
+
     /// Stops all, the highest level first; asked a second time, all at once and without grace.
     pub(crate) fn shutdown(&mut self, now: At) {
         if self.draining() {
@@ -138,7 +159,10 @@ impl Lifecycle {
             for at in 0..self.lives.len() {
                 if matches!(
                     self.lives[at].phase,
-                    Phase::Waiting { .. } | Phase::Backoff { .. } | Phase::Parked { .. }
+                    Phase::Waiting { .. }
+                        | Phase::Backoff { .. }
+                        | Phase::Parked { .. }
+                        | Phase::StandingBy
                 ) {
                     self.end(now, at, After::Stop, Reason::Shutdown);
                 }

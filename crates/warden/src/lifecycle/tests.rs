@@ -12,7 +12,7 @@ static SPECS: [Spec; 4] = [
     Spec { id: A, ready_within: Duration::from_secs(5), ..Spec::DEFAULT },
     Spec { id: B, needs: &[A], critical: true, ..Spec::DEFAULT },
     Spec { id: C, needs: &[A, B], max_restarts: Some(1), ..Spec::DEFAULT },
-    Spec { id: DaemonId("D"), ..Spec::DEFAULT },
+    Spec { id: DaemonId("D"), leader_only: true, ..Spec::DEFAULT },
 ];
 
 fn rules() -> Rules {
@@ -24,6 +24,7 @@ fn rules() -> Rules {
         dependency_wait: Duration::from_secs(30),
         abort_grace: Duration::from_secs(1),
         bad_results: 3,
+        memory_limit: 90,
     }
 }
 
@@ -38,6 +39,8 @@ enum Step {
     End(usize, End),
     Read(usize, u32),
     Wait(u64),
+    Lead(Leadership),
+    Weigh(u8),
     Shutdown,
 }
 
@@ -58,6 +61,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4_usize, 0..4_u32).prop_map(|(at, bad)| Step::Read(at, bad)),
         4 => (0..40_000_u64).prop_map(Step::Wait),
         1 => (3_500_000..3_700_000_u64).prop_map(Step::Wait),
+        2 => prop_oneof![Just(Leadership::Held), Just(Leadership::Lost)].prop_map(Step::Lead),
+        2 => (0..100_u8).prop_map(Step::Weigh),
     ]
 }
 
@@ -136,6 +141,8 @@ impl World {
                 self.now = end;
                 self.machine.tick(end);
             }
+            Step::Lead(leadership) => machine.lead(now, leadership),
+            Step::Weigh(used) => machine.weigh(now, Some(used)),
             Step::Shutdown => machine.shutdown(now),
         }
         self.obey();
@@ -170,7 +177,7 @@ impl World {
                         assert!(self.tasks[at].is_some_and(|task| task.ready), "not ready");
                     }
                 }
-                Command::Late { at, need } => assert_ne!(at, need),
+                Command::Late { at, obstacle } => assert_ne!(obstacle, Obstacle::Need(at)),
                 Command::Hung { at } => assert!(self.tasks[at].is_some_and(|task| task.ending)),
                 Command::Remember { at } => {
                     let history = self.machine.history(self.now, at, 0);

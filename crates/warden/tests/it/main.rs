@@ -2,6 +2,8 @@
 
 // The attribute tells clippy that helpers of tests may unwrap.
 #[cfg(test)]
+mod conditions;
+#[cfg(test)]
 mod puppet;
 #[cfg(test)]
 mod restarts;

@@ -12,7 +12,7 @@ use warden::{
     Clock, Cx, Daemon, DaemonId, Health, Refusal, Runnable, Settings, Spec, State, Supervisor,
 };
 
-use crate::puppet::{A, Act, B, Bench, Puppet, Script};
+use crate::puppet::{A, Act, B, Bench, Puppet, Quick, Script};
 
 /// Frees the blocked thread however the test ends, since its runtime waits for it.
 struct Free(Arc<AtomicBool>);
@@ -92,6 +92,42 @@ fn a_supervisor_on_its_own_thread_lives_while_every_daemon_thread_is_blocked() {
         let report = bench.handle.shutdown().await.unwrap();
         // A cannot leave its thread, and B has none to leave on.
         assert_eq!((report.aborted, report.hung), (vec![B::ID, A::ID], vec![B::ID, A::ID]));
+    });
+}
+
+#[test]
+fn a_blocked_thread_is_named_while_others_go_on_and_the_shutdown_ends_in_time() {
+    let daemons =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let free = Free(Arc::default());
+    own.block_on(async {
+        let jam = Script::default().cycle([Act::Jam(free.0.clone())]);
+        let bench = Bench::with(
+            |diary| {
+                vec![
+                    Puppet::<Quick>::runnable(jam, diary),
+                    Puppet::<A>::runnable(Script::default(), diary).every(Duration::from_millis(1)),
+                ]
+            },
+            |settings| {
+                settings.runtime = daemons.handle().clone();
+                settings.shutdown_timeout = Duration::from_millis(100);
+                settings.abort_grace = Duration::from_millis(50);
+                // Only its own limit makes the supervisor look at it.
+                settings.health_interval = Duration::from_hours(1);
+                settings.bad_results = u32::MAX;
+            },
+        );
+        bench.handle.start(&[Quick::ID, A::ID]).await.unwrap();
+        let named = |health: &Health| {
+            health.message().is_some_and(|message| message.starts_with("no beat for "))
+        };
+        let seen = bench.until(|s| named(&s.get(Quick::ID).unwrap().health)).await;
+        let cycles = seen.get(A::ID).unwrap().cycles;
+        bench.until(|s| s.get(A::ID).unwrap().cycles > cycles + 10).await;
+        let report = bench.handle.shutdown().await.unwrap();
+        assert_eq!((report.hung, report.stopped), (vec![Quick::ID], vec![A::ID]));
     });
 }
 
