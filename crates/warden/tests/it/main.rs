@@ -2,7 +2,13 @@
 
 // The attribute tells clippy that helpers of tests may unwrap.
 #[cfg(test)]
+mod chance;
+#[cfg(test)]
 mod conditions;
+#[cfg(test)]
+mod lives;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod puppet;
 #[cfg(test)]
