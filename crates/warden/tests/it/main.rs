@@ -2,6 +2,8 @@
 
 // The attribute tells clippy that helpers of tests may unwrap.
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod chance;
 #[cfg(test)]
 mod conditions;
