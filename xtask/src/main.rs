@@ -1,8 +1,9 @@
-//! `cargo xtask`: check, tidy, docs.
+//! `cargo xtask`: check, tidy, docs, bench.
 //!
 //! Exit codes are those of the binary: 0 done, 1 a check failed, 2 usage.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to people")]
 
+mod bench;
 mod check;
 mod docs;
 mod tidy;
@@ -19,7 +20,8 @@ usage: cargo xtask COMMAND
   check --long NAMES  the long suites alone, e.g. --long faults,torch
   tidy                the layout rules alone
   docs                write the derived documents again
-  docs --check        say which derived documents are stale";
+  docs --check        say which derived documents are stale
+  bench manager       the manager beside other supervisors [--rows A,B] [--peers A,B] [--rounds N] [--json]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         ["tidy"] => report(tidy::run(&workspace)),
         ["docs"] => report(docs::write(&workspace)),
         ["docs", "--check"] => report(docs::verify(&workspace)),
+        ["bench", ref words @ ..] => bench::run(&workspace, words).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

@@ -1,0 +1,159 @@
+//! What our own examples measure, each in a release build and as one JSON object.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::figures::{Goal, Reading, Row, Spread, Unit};
+use super::otp::Otp;
+use super::{Choice, Place};
+use crate::workspace::{Workspace, capture};
+
+/// Builds an example; gives its program.
+pub fn build(workspace: &Workspace, package: &str, example: &str) -> anyhow::Result<PathBuf> {
+    let source = format!("crates/{package}/examples/{example}.rs");
+    if !workspace.root().join(&source).is_file() {
+        bail!("there is no {source}");
+    }
+    eprintln!("building {example}");
+    let mut cargo = workspace.cargo(&["build", "--quiet", "--release", "--package", package]);
+    cargo.args(["--example", example, "--message-format=json"]);
+    let messages = capture(cargo).with_context(|| format!("{source} does not build"))?;
+    let program = messages.lines().rev().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message.get("executable")?.as_str()?))
+    });
+    program.with_context(|| format!("the build of {source} names no program"))
+}
+
+/// What one example said, or why it said nothing.
+pub struct Answer(Result<Value, String>);
+
+impl Answer {
+    pub fn of(place: &Place<'_>, package: &str, example: &str) -> Self {
+        let run = || {
+            let program = build(place.workspace, package, example)?;
+            eprintln!("running {example}");
+            let mut command = place.workspace.command(program);
+            command.arg("--json");
+            let text = capture(command)?;
+            let last = text.lines().last().with_context(|| format!("{example} printed nothing"))?;
+            serde_json::from_str(last).with_context(|| format!("read what {example} prints"))
+        };
+        Self(run().map_err(|error: anyhow::Error| one_line(&format!("{error:#}"))))
+    }
+
+    /// The figure at a path of keys, times a factor into the unit of the row.
+    pub fn reading(&self, path: &[&str], factor: f64) -> Reading {
+        let value = match &self.0 {
+            Ok(value) => value,
+            Err(why) => return Reading::Absent(why.clone()),
+        };
+        let found = path.iter().try_fold(value, |value, key| value.get(*key));
+        let Some(spread) = found.and_then(Spread::read) else {
+            return Reading::Absent(format!("the example has no field {}", path.join(".")));
+        };
+        let Spread { min, median, p95, n } = spread;
+        Reading::Measured(Spread {
+            min: min * factor,
+            median: median * factor,
+            p95: p95 * factor,
+            n,
+        })
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The rows of the supervisor of tasks, with OTP measured before and after ours.
+pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
+    let mut otp = Otp::default();
+    let with_otp = choice.has_peer("otp");
+    if with_otp {
+        otp.measure(place);
+    }
+    let answer = Answer::of(place, "warden", "manager_bench");
+    if with_otp {
+        otp.measure(place);
+    }
+    let row = |name, title, goal, field: &str, has_bare: bool| Row {
+        name,
+        title,
+        unit: Unit::Microseconds,
+        goal,
+        ours: answer.reading(&[field], 1.0),
+        bare: has_bare.then(|| answer.reading(&["bare", field], 1.0)),
+        peers: if with_otp && has_bare {
+            vec![("otp".to_owned(), otp.reading(field))]
+        } else {
+            Vec::new()
+        },
+    };
+    let idle = |title, unit, goal, field, factor| Row {
+        name: "idle",
+        title,
+        unit,
+        goal,
+        ours: answer.reading(&["idle", field], factor),
+        bare: Some(answer.reading(&["bare", "idle", field], factor)),
+        peers: Vec::new(),
+    };
+    let rows = [
+        row("start", "89 daemons asked -> all RUNNING", Goal::AtMost(1_000.0), "start_89_us", true),
+        row(
+            "start",
+            "... and each change recorded durably",
+            Goal::AtMost(20_000.0),
+            "start_89_recorded_us",
+            false,
+        ),
+        row(
+            "crash",
+            "task crash -> running again",
+            Goal::AtMost(28.0),
+            "crash_to_running_us",
+            true,
+        ),
+        row("sweep", "health sweep of 89 daemons", Goal::AtMost(300.0), "health_sweep_us", false),
+        row("stop", "89 idle daemons asked -> stopped", Goal::AtMost(1_000.0), "stop_89_us", true),
+        idle(
+            "resident memory, 89 idle daemons with health",
+            Unit::Mebibytes,
+            Goal::AtMost(20.0),
+            "rss_kib",
+            1.0 / 1024.0,
+        ),
+        idle("processor time of the same", Unit::Percent, Goal::AtMost(0.03), "cpu_percent", 1.0),
+    ];
+    rows.into_iter().filter(|row| choice.has_row(row.name)).collect()
+}
+
+/// The rows of the log, beside bare commits of the same engine.
+pub fn facts(place: &Place<'_>) -> Vec<Row> {
+    let answer = Answer::of(place, "courier", "courier_bench");
+    let row = |title, goal, field: &str| Row {
+        name: "facts",
+        title,
+        unit: Unit::PerSecond,
+        goal,
+        ours: answer.reading(&[field], 1.0),
+        bare: Some(answer.reading(&["bare_commits_per_s"], 1.0)),
+        peers: Vec::new(),
+    };
+    vec![
+        row(
+            "durable facts, 1 subscriber",
+            Goal::AtLeastTimesBare(0.5),
+            "append_1_subscriber_per_s",
+        ),
+        row(
+            "durable facts, 10 subscribers",
+            Goal::AtLeastTimesBare(0.5),
+            "append_10_subscribers_per_s",
+        ),
+        row("durable facts, batched", Goal::AtLeast(200_000.0), "batched_per_s"),
+    ]
+}
