@@ -13,17 +13,19 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+// One variable for each group, so that a line costs the same however many there are.
 const SCRIPT: &str = r#"
-groups=
 while read -r what group; do
   case $what in
-    +) groups="$groups $group" ;;
-    -) left=
-       for other in $groups; do [ "$other" = "$group" ] || left="$left $other"; done
-       groups=$left ;;
+    +) eval "group_$group=1" ;;
+    -) unset "group_$group" ;;
   esac
 done
-for group in $groups; do kill -9 "-$group" 2>/dev/null; done
+set | while IFS== read -r name value; do
+  case $name in
+    group_*) kill -9 "-${name#group_}" 2>/dev/null ;;
+  esac
+done
 "#;
 
 #[derive(Debug)]
