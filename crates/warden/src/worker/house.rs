@@ -28,6 +28,8 @@ use super::{
 
 /// Time between two readings of memory: at 1 GB/s a worker overshoots by half a gigabyte.
 const CENSUS: Duration = Duration::from_millis(500);
+/// Of so many readings one is made if nobody at work has a limit; then they are for people only.
+const LAZY: u32 = 10;
 /// Longest wait for killed workers when the last handle is gone.
 const REAP: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,7 @@ pub(super) struct Request {
 pub(super) struct House {
     runtime: Runtime,
     rooms: Rooms,
+    writer: log::Writer,
 }
 
 /// What is kept for the workers at work.
@@ -48,10 +51,17 @@ struct Rooms {
     records: Records,
     guardian: Guardian,
     logs: Logs,
+    pen: log::Pen,
     table: Table,
-    /// Where the watch over each group learns its memory.
-    memory: HashMap<u32, slot::Sender<u64>>,
+    memory: HashMap<u32, Memory>,
     page: u64,
+}
+
+/// What is known of the memory of one group.
+struct Memory {
+    /// Where its watch learns it.
+    bytes: slot::Sender<u64>,
+    limited: bool,
 }
 
 impl House {
@@ -61,20 +71,25 @@ impl House {
             .build()
             .context("make the runtime of the workers' thread")?;
         let guardian = Guardian::new().context("start /bin/sh to guard the workers' groups")?;
+        let writer = log::Writer::start()?;
         let rooms = Rooms {
             records,
             guardian,
             logs: Logs::default(),
+            pen: writer.pen(),
             table,
             memory: HashMap::new(),
             page: rustix::param::page_size() as u64,
         };
-        Ok(Self { runtime, rooms })
+        Ok(Self { runtime, rooms, writer })
     }
 
     pub(super) fn run(self, requests: mpsc::Receiver<Request>) {
-        let Self { runtime, rooms } = self;
+        let Self { runtime, rooms, writer } = self;
         runtime.block_on(rooms.serve(requests));
+        // With it goes whoever could still hand lines to the writer.
+        drop(runtime);
+        writer.finish(REAP);
     }
 }
 
@@ -83,6 +98,7 @@ impl Rooms {
         let mut watches = JoinSet::new();
         let mut census = tokio::time::interval(CENSUS);
         census.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut passed_over = 0;
         loop {
             tokio::select! {
                 request = requests.recv() => {
@@ -94,7 +110,13 @@ impl Rooms {
                     Ok(pid) => self.forget(pid),
                     Err(error) => tracing::error!(%error, "the watch over a worker broke"),
                 },
-                _ = census.tick(), if !self.memory.is_empty() => self.take_census(),
+                _ = census.tick(), if !self.memory.is_empty() => {
+                    passed_over += 1;
+                    if passed_over >= LAZY || self.memory.values().any(|memory| memory.limited) {
+                        passed_over = 0;
+                        self.take_census();
+                    }
+                }
             }
         }
         // All handles are gone, so every watch is about to kill and reap its group. What takes
@@ -119,14 +141,14 @@ impl Rooms {
         let log = self.logs.open(spec).map_err(prepare)?;
         let mark = self.records.next_mark();
 
-        let mut child = spawn(spec, &mark).map_err(refuse)?;
+        let child = spawn(spec, &mark).map_err(refuse)?;
         let pid = child.id().ok_or_else(|| refuse(io::ErrorKind::NotFound.into()))?;
         let group = watch::Group::new(pid);
         self.guardian.add(pid);
         // From here on an early return drops `group`, which kills what was started.
-        let prepared = self.furnish(pid, &mark, spec, &mut child, log);
-        let (exit, stderr) = match prepared {
-            Ok(prepared) => prepared,
+        let prepared = self.furnish(pid, &mark, spec);
+        let exit = match prepared {
+            Ok(exit) => exit,
             Err(source) => {
                 drop(group);
                 self.forget(pid);
@@ -140,18 +162,21 @@ impl Rooms {
         let terminate = CancellationToken::new();
         let abandoned = CancellationToken::new();
         let started = Instant::now();
-        self.memory.insert(pid, memory);
+        let limited = spec.limits.memory.is_some();
+        self.memory.insert(pid, Memory { bytes: memory, limited });
         let row = Row { program: name(&spec.program), started, memory: 0 };
         self.table.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, row);
         let watch = watch::Watch {
             group,
             child,
+            pid,
             exit,
+            log,
+            pen: self.pen.clone(),
             job: spec.job.clone(),
             limits: spec.limits.clone(),
             started,
             lines,
-            stderr,
             memory: memory_receiver,
             terminate: terminate.clone(),
             abandoned: abandoned.clone(),
@@ -171,21 +196,11 @@ impl Rooms {
         })
     }
 
-    fn furnish(
-        &self,
-        pid: u32,
-        mark: &str,
-        spec: &WorkerSpec,
-        child: &mut Child,
-        log: std::sync::Arc<std::sync::Mutex<log::RotatingLog>>,
-    ) -> io::Result<(AsyncFd<OwnedFd>, oneshot::Receiver<Vec<String>>)> {
+    fn furnish(&mut self, pid: u32, mark: &str, spec: &WorkerSpec) -> io::Result<AsyncFd<OwnedFd>> {
         self.records.write(pid, mark, &spec.program)?;
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or(io::ErrorKind::InvalidData)?;
-        let exit = wait_on(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)?;
-        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let stderr = log::copy(pid, stderr.into_owned_fd()?, log)?;
-        Ok((exit, stderr))
+        wait_on(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)
     }
 
     fn forget(&mut self, pid: u32) {
@@ -195,7 +210,7 @@ impl Rooms {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
-    fn take_census(&mut self) {
+    fn take_census(&self) {
         let stats = match process::all() {
             Ok(stats) => stats,
             Err(error) => return tracing::warn!(%error, "memory of workers cannot be read"),
@@ -205,9 +220,9 @@ impl Rooms {
             *pages.entry(stat.group).or_default() += stat.resident_pages;
         }
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        for (pid, watch) in &self.memory {
+        for (pid, memory) in &self.memory {
             let bytes = pages.get(pid).copied().unwrap_or(0) * self.page;
-            watch.send_replace(bytes);
+            memory.bytes.send_replace(bytes);
             if let Some(row) = table.get_mut(pid) {
                 row.memory = bytes;
             }

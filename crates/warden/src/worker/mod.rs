@@ -80,7 +80,7 @@ impl WorkerSpec {
 pub struct Limits {
     /// Resident bytes of its whole group, pages shared inside the group counted in each process.
     ///
-    /// Read twice a second. No limit on address space: just-in-time compilers, GPU drivers and
+    /// Read twice a second, every five seconds while nobody at work has a limit. No limit on address space: just-in-time compilers, GPU drivers and
     /// allocators reserve many times what they use, so such a limit kills healthy workers.
     pub memory: Option<u64>,
     /// Longest time without a line on standard output.
@@ -235,7 +235,7 @@ impl Workers {
     /// The folder cannot be written, `/bin/sh` (the guardian) or the thread cannot be started, or
     /// a survivor does not die.
     pub fn new(run_dir: &Path) -> anyhow::Result<Self> {
-        let records = records::Records::open(&run_dir.join("workers"))?;
+        let mut records = records::Records::open(&run_dir.join("workers"))?;
         let ended = records.end_survivors()?;
         if !ended.is_empty() {
             tracing::warn!(workers = ?ended, "workers of an earlier life were ended");

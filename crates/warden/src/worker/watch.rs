@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Cause, Exit, LINE_MAX_BYTES, Limits, WorkerEnd, WorkerLine, process};
+use super::{Cause, Exit, LINE_MAX_BYTES, Limits, WorkerEnd, WorkerLine, log, process};
 
 /// Longest wait for a pipe to close after the group was killed; only a process that left the
 /// group on purpose can hold it open.
@@ -58,13 +58,15 @@ pub(super) struct Watch {
     /// Before `child`: dropped first, so the group dies while the leader's number is ours.
     pub(super) group: Group,
     pub(super) child: Child,
+    pub(super) pid: u32,
     /// Readable when the leader has ended; it is not reaped by that.
     pub(super) exit: AsyncFd<OwnedFd>,
     pub(super) job: String,
     pub(super) limits: Limits,
     pub(super) started: Instant,
     pub(super) lines: mpsc::Sender<WorkerLine>,
-    pub(super) stderr: oneshot::Receiver<Vec<String>>,
+    pub(super) log: log::Shared,
+    pub(super) pen: log::Pen,
     pub(super) memory: slot::Receiver<u64>,
     pub(super) terminate: CancellationToken,
     pub(super) abandoned: CancellationToken,
@@ -83,13 +85,24 @@ impl Watch {
                 listen(stdout, self.lines.clone(), ear.clone(), self.started, ended.clone());
             pipes.spawn(listen);
         }
+        let (last, mut last_words) = oneshot::channel();
+        if let Some(stderr) = self.child.stderr.take() {
+            let copy = log::copy(self.pid, stderr, self.log.clone(), self.pen.clone());
+            pipes.spawn(async move {
+                // Nobody waits any more: a stranger held the pipe open for too long.
+                drop(last.send(copy.await));
+            });
+        }
         let (asked, peak_memory) = self.until_leader_ended(&ear).await;
         self.group.end();
-        let status = self.child.wait().await;
+        let status = match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => self.child.wait().await,
+        };
         let duration = self.started.elapsed();
         ended.cancel();
         let last_words =
-            timeout(PIPES, &mut self.stderr).await.ok().and_then(Result::ok).unwrap_or_default();
+            timeout(PIPES, &mut last_words).await.ok().and_then(Result::ok).unwrap_or_default();
         let exit = match status {
             Ok(status) => judge(status, asked),
             Err(error) => {

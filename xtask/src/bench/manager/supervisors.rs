@@ -144,7 +144,7 @@ fn supervisor_file(site: &Site) -> anyhow::Result<()> {
     Ok(fs_err::write(site.dir.join("supervisord.conf"), text)?)
 }
 
-/// It looks at its children ten times a second; the default is once in 5 s.
+/// It looks at its children ten times a second (default: once in 5 s), and lets them inherit the mark.
 fn circus_file(site: &Site) -> anyhow::Result<()> {
     let (dir, child) = (site.dir.display(), site.child.display());
     let (socket, children) = (site.socket.display(), site.children);
@@ -152,7 +152,7 @@ fn circus_file(site: &Site) -> anyhow::Result<()> {
         "[circus]\ncheck_delay=0.1\nwarmup_delay=0\nendpoint=ipc://{dir}/endpoint\n\
          pubsub_endpoint=ipc://{dir}/pubsub\n\
          [watcher:child]\ncmd={child} {socket}\nnumprocesses={children}\nwarmup_delay=0\n\
-         max_retry=-1\n"
+         max_retry=-1\ncopy_env=True\n"
     );
     Ok(fs_err::write(site.dir.join("circus.ini"), text)?)
 }
