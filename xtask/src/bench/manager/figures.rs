@@ -182,6 +182,16 @@ pub fn microseconds(nanoseconds: u64) -> f64 {
     Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6
 }
 
+pub fn mebibytes(bytes: u64) -> f64 {
+    let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+    f64::from(kibibytes) / 1024.0
+}
+
+/// Both in nanoseconds.
+pub fn percent(ran: u64, took: u64) -> f64 {
+    100.0 * microseconds(ran) / microseconds(took)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

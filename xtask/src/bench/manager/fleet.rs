@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::contender::Contender;
-use super::figures::{Goal, Reading, Row, Unit, microseconds};
+use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
 use super::processes::now;
 use super::supervisors::{BARE, Kind, OURS, PEERS};
-use super::{Choice, Place, otp, ours};
+use super::{Choice, Place, ours};
 
 /// Starts and stops of ours and the bare one; a round of the others takes ten seconds.
 const STARTS: usize = 7;
@@ -80,7 +80,7 @@ impl Lane {
 
 /// Measures the chosen rows.
 pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
-    let bench = ours::build(place.workspace, "warden", "children_bench");
+    let bench = ours::build(place.workspace, "warden", ours::Target::Example("children_bench"));
     let bench = |_: &Kind| match &bench {
         Ok(program) => Ok(program.clone()),
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
@@ -95,7 +95,6 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     if choice.has_row("children") {
         starts_and_stops(&mut lanes);
     }
-    let mut otp = Vec::new();
     let (kill, orphans, idle) =
         (choice.has_row("kill"), choice.has_row("orphans"), choice.has_row("idle"));
     if kill || orphans || idle {
@@ -106,7 +105,7 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
         std::thread::sleep(GROW_UP);
     }
     if idle {
-        otp = rest(place, choice, &mut lanes);
+        rest(&mut lanes);
     }
     if kill {
         kills(&mut lanes, choice.rounds);
@@ -114,7 +113,7 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     if orphans {
         lose_supervisors(&mut lanes);
     }
-    rows(choice, &lanes, &otp)
+    rows(choice, &lanes)
 }
 
 fn starts_and_stops(lanes: &mut [Lane]) {
@@ -135,44 +134,21 @@ fn starts_and_stops(lanes: &mut [Lane]) {
 }
 
 /// All rest at the same time, so that all have the same neighbours.
-fn rest(place: &Place<'_>, choice: &Choice, lanes: &mut [Lane]) -> Vec<(String, Reading, Reading)> {
-    let seconds = IDLE.as_secs();
-    eprintln!("all idle for {seconds} s");
-    let otp = choice.has_peer("otp").then(|| otp::Idle::start(place));
+fn rest(lanes: &mut [Lane]) {
+    eprintln!("all idle for {} s", IDLE.as_secs());
     let before: Vec<Option<u64>> =
         lanes.iter().map(|lane| used(lane).map(|(_, ran)| ran)).collect();
-    let otp_before = otp.as_ref().and_then(|it| it.as_ref().ok()?.usage().ok());
     let began = now();
     std::thread::sleep(IDLE);
-    let percent = |ran: u64, took: u64| 100.0 * microseconds(ran) / microseconds(took);
     for (lane, before) in lanes.iter_mut().zip(before) {
         let (Some(before), Some((memory, ran))) = (before, used(lane)) else { continue };
         lane.column.memory.push(mebibytes(memory));
         lane.column.processor.push(percent(ran.saturating_sub(before), now() - began));
     }
-    let Some(otp) = otp else { return Vec::new() };
-    let after = otp.and_then(|it| it.usage());
-    let (memory, processor) = match (otp_before, after) {
-        (Some((_, before)), Ok((memory, ran))) => (
-            Reading::of(vec![mebibytes(memory)], ""),
-            Reading::of(vec![percent(ran.saturating_sub(before), now() - began)], ""),
-        ),
-        (_, Err(error)) => {
-            let why = Reading::Absent(format!("{error:#}"));
-            (why.clone(), why)
-        }
-        (None, Ok(_)) => return Vec::new(),
-    };
-    vec![("otp".to_owned(), memory, processor)]
 }
 
 fn used(lane: &Lane) -> Option<(u64, u64)> {
     lane.contender.as_ref()?.usage().ok()
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
-    f64::from(kibibytes) / 1024.0
 }
 
 fn kills(lanes: &mut [Lane], rounds: usize) {
@@ -299,12 +275,16 @@ const LINES: &[Line] = &[
         Goal::AtMost(20.0),
         |column| &column.memory,
     ),
-    Line("idle", "processor time of the same", Unit::Percent, Goal::AtMost(0.03), |column| {
-        &column.processor
-    }),
+    Line(
+        "idle",
+        "processor time of a supervisor of 100 idle children",
+        Unit::Percent,
+        Goal::AtMost(0.03),
+        |column| &column.processor,
+    ),
 ];
 
-fn rows(choice: &Choice, lanes: &[Lane], otp: &[(String, Reading, Reading)]) -> Vec<Row> {
+fn rows(choice: &Choice, lanes: &[Lane]) -> Vec<Row> {
     let mut rows = Vec::new();
     for &Line(name, title, unit, goal, pick) in LINES {
         if !choice.has_row(name) {
@@ -314,15 +294,7 @@ fn rows(choice: &Choice, lanes: &[Lane], otp: &[(String, Reading, Reading)]) -> 
             lanes.iter().find(|lane| lane.name == wanted.name).map(|l| l.reading(pick))
         };
         let peers = lanes.iter().filter(|lane| lane.is_peer());
-        let mut peers: Vec<_> =
-            peers.map(|lane| (lane.name.to_owned(), lane.reading(pick))).collect();
-        for (name, memory, processor) in otp {
-            match unit {
-                Unit::Mebibytes => peers.push((name.clone(), memory.clone())),
-                Unit::Percent => peers.push((name.clone(), processor.clone())),
-                _ => {}
-            }
-        }
+        let peers: Vec<_> = peers.map(|lane| (lane.name.to_owned(), lane.reading(pick))).collect();
         let ours = reading(&OURS).unwrap_or(Reading::Absent("it was left out".to_owned()));
         rows.push(Row { name, title, unit, goal, ours, bare: reading(&BARE), peers });
     }

@@ -1,67 +1,123 @@
-//! The rows about HTTP: wrk against our router and a bare one, in turn.
+//! The rows about HTTP: wrk against an idle manager and against the least that sends the same bytes.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::Value;
 
-use super::figures::{Goal, Reading, Row, Unit};
-use super::processes::{Message, send};
+use super::births::marked;
+use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
+use super::ours::{Target, build};
+use super::processes::{Family, Message, Process, now, send, usage};
 use super::tools::Package;
-use super::{Choice, Place, ours};
+use super::{Choice, Place};
 use crate::workspace::capture;
 
 const WRK: Package = Package::Debian { name: "wrk", program: "wrk" };
 const ROUNDS: usize = 3;
 /// As the anchors were measured: one thread of wrk, four connections; it shares the cores.
 const STEADY: &[&str] = &["-t1", "-c4", "-d3s"];
-/// Nine seconds of 256 connections that ask as fast as they can.
+/// 256 connections that ask as fast as they can, for longer than the probe beside them.
 const FLOOD: &[&str] = &["-t1", "-c256", "-d9s"];
 const PROBE: &[&str] = &["-t1", "-c1", "-d5s", "--latency"];
+/// The profile with the fewest daemons: no work that would take processor time from the answers.
+const PROFILE: &str = "minimal";
+const READY: u64 = 20;
+const IDLE: Duration = Duration::from_secs(20);
 
-/// The example at work: two servers on ports of their own.
-struct Servers {
-    process: Child,
+/// A manager at work, and beside it a bare server of the same bodies.
+struct Servers<'a> {
+    manager: Child,
     ours: String,
-    bare: String,
+    bare: Option<(Child, String)>,
+    place: &'a Place<'a>,
+    mark: String,
 }
 
-impl Servers {
-    /// It prints one JSON object, `{"ours": URL, "bare": URL}`, and serves until its input ends.
-    fn start(place: &Place<'_>) -> anyhow::Result<Self> {
-        let program = ours::build(place.workspace, "ringrift", "http_bench")?;
+impl<'a> Servers<'a> {
+    fn start(place: &'a Place<'a>) -> anyhow::Result<Self> {
+        let program = build(place.workspace, "ringrift", Target::Program("ringrift"))?;
+        let bare = build(place.workspace, "ringrift", Target::Example("bare_http"))?;
+        let dir = place.home.join("manager");
+        let data = dir.join("data");
+        fs_err::create_dir_all(&dir)?;
+        let mark = format!("{}.manager", place.mark);
         let mut command = place.workspace.command(program);
-        command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().context("start http_bench")?;
+        command.args(["up", "--profile", PROFILE, "--port", "0", "--data"]).arg(&data);
+        let manager = marked(command, &mark, &dir)?.spawn().context("start a manager")?;
+        let mut servers = Self { manager, ours: String::new(), bare: None, place, mark };
+        servers.ours = servers.ready(&data.join("run/port")).with_context(|| {
+            let said = fs_err::read_to_string(dir.join("output")).unwrap_or_default();
+            format!("the manager said: {}", said.lines().last().unwrap_or("nothing"))
+        })?;
+
+        let mut command = place.workspace.command(bare);
+        command.arg(&servers.ours);
+        let mut command = marked(command, &servers.mark, &dir)?;
+        let mut process = command.stdout(Stdio::piped()).spawn().context("start bare_http")?;
         let output = process.stdout.take().context("its output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let mut servers = Self { process, ours: String::new(), bare: String::new() };
-        let said: Value = serde_json::from_str(&line)
-            .with_context(|| format!("http_bench says `{}`, no JSON", line.trim()))?;
-        let url = |name: &str| {
-            let url = said.get(name).and_then(Value::as_str);
-            let url = url.with_context(|| format!("http_bench names no `{name}` address"))?;
-            anyhow::Ok(url.trim_end_matches('/').to_owned())
-        };
-        (servers.ours, servers.bare) = (url("ours")?, url("bare")?);
+        let mut address = String::new();
+        BufReader::new(output).read_line(&mut address)?;
+        servers.bare = Some((process, address.trim().to_owned()));
         Ok(servers)
+    }
+
+    /// Its address, once it answers.
+    fn ready(&mut self, port: &Path) -> anyhow::Result<String> {
+        let until = now() + READY * 1_000_000_000;
+        while now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            anyhow::ensure!(self.manager.try_wait()?.is_none(), "it ended by itself");
+            let Ok(port) = fs_err::read_to_string(port) else { continue };
+            let address = format!("127.0.0.1:{}", port.trim());
+            if answers(&address).unwrap_or(false) {
+                return Ok(address);
+            }
+        }
+        anyhow::bail!("it does not answer within {READY} s")
+    }
+
+    /// Resident bytes and nanoseconds run of the manager alone.
+    fn usage(&self) -> anyhow::Result<(u64, u64)> {
+        let family = Family::of(&self.mark, None, &self.place.child)?;
+        let is_manager = |process: &Process| process.pid == self.manager.id();
+        let manager: Vec<Process> = family.others.into_iter().filter(is_manager).collect();
+        Ok(usage(&manager))
     }
 }
 
-impl Drop for Servers {
+/// Whether all daemons are ready.
+fn answers(address: &str) -> anyhow::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200 "))
+}
+
+impl Drop for Servers<'_> {
     fn drop(&mut self) {
-        self.process.stdin.take();
-        std::thread::sleep(Duration::from_millis(200));
-        let ended = match self.process.try_wait() {
-            Ok(None) => send(self.process.id(), Message::KILL),
-            _ => Ok(()),
+        let mut end = || {
+            send(self.manager.id(), Message::TERM)?;
+            for _ in 0..50 {
+                if self.manager.try_wait()?.is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Family::end(&self.mark, &self.place.child)?;
+            self.manager.wait()?;
+            if let Some((bare, _)) = &mut self.bare {
+                bare.wait()?;
+            }
+            anyhow::Ok(())
         };
-        if let Err(error) = ended.and_then(|()| Ok(self.process.wait()?)) {
-            eprintln!("http_bench: {error:#}");
+        if let Err(error) = end() {
+            eprintln!("manager: {error:#}");
         }
     }
 }
@@ -110,8 +166,11 @@ struct Figures {
     health: Vec<f64>,
     health_bare: Vec<f64>,
     metrics: Vec<f64>,
+    metrics_bare: Vec<f64>,
     flood: Vec<f64>,
     flood_bare: Vec<f64>,
+    memory: Vec<f64>,
+    processor: Vec<f64>,
 }
 
 /// Measures the chosen rows.
@@ -120,58 +179,95 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     let fault = run(place, choice, &mut figures).err().map(|error| format!("{error:#}"));
     let why = fault.as_deref().and_then(|text| text.lines().next()).unwrap_or("left out");
     let reading = |values: &[f64]| Reading::of(values.to_vec(), why);
+    let row = |name, title, unit, goal, ours: &[f64], bare: Option<&[f64]>| Row {
+        name,
+        title,
+        unit,
+        goal,
+        ours: reading(ours),
+        bare: bare.map(reading),
+        peers: Vec::new(),
+    };
     let rows = [
-        Row {
-            name: "health",
-            title: "/health",
-            unit: Unit::PerSecond,
-            goal: Goal::AtLeastTimesBare(0.8),
-            ours: reading(&figures.health),
-            bare: Some(reading(&figures.health_bare)),
-            peers: Vec::new(),
-        },
-        Row {
-            name: "metrics",
-            title: "/metrics",
-            unit: Unit::PerSecond,
-            goal: Goal::AtLeast(10_000.0),
-            ours: reading(&figures.metrics),
-            bare: None,
-            peers: Vec::new(),
-        },
-        Row {
-            name: "flood",
-            title: "p99 of /health under a flood of 256 connections",
-            unit: Unit::Microseconds,
-            goal: Goal::AtMost(100_000.0),
-            ours: reading(&figures.flood),
-            bare: Some(reading(&figures.flood_bare)),
-            peers: Vec::new(),
-        },
+        row(
+            "health",
+            "/health",
+            Unit::PerSecond,
+            Goal::AtLeastTimesBare(0.8),
+            &figures.health,
+            Some(&figures.health_bare),
+        ),
+        row(
+            "metrics",
+            "/metrics",
+            Unit::PerSecond,
+            Goal::AtLeast(10_000.0),
+            &figures.metrics,
+            Some(&figures.metrics_bare),
+        ),
+        row(
+            "flood",
+            "p99 of /health while 256 connections flood /metrics",
+            Unit::Microseconds,
+            Goal::AtMost(100_000.0),
+            &figures.flood,
+            Some(&figures.flood_bare),
+        ),
+        row(
+            "idle",
+            "resident memory of a whole manager, smallest profile, HTTP on",
+            Unit::Mebibytes,
+            Goal::AtMost(20.0),
+            &figures.memory,
+            None,
+        ),
+        row(
+            "idle",
+            "processor time of a whole manager, smallest profile, HTTP on",
+            Unit::Percent,
+            Goal::AtMost(0.03),
+            &figures.processor,
+            None,
+        ),
     ];
     rows.into_iter().filter(|row| choice.has_row(row.name)).collect()
 }
 
 fn run(place: &Place<'_>, choice: &Choice, figures: &mut Figures) -> anyhow::Result<()> {
     let servers = Servers::start(place)?;
+    if choice.has_row("idle") {
+        eprintln!("the manager idle for {} s", IDLE.as_secs());
+        let (_, before) = servers.usage()?;
+        let began = now();
+        std::thread::sleep(IDLE);
+        let (memory, after) = servers.usage()?;
+        figures.memory.push(mebibytes(memory));
+        figures.processor.push(percent(after.saturating_sub(before), now() - began));
+    }
+    if !choice.has_any(&["health", "metrics", "flood"]) {
+        return Ok(());
+    }
     let wrk = WRK.program(place.workspace)?;
     let wrk = Wrk { place, program: &wrk };
-    let (health, health_bare) =
-        (format!("{}/health", servers.ours), format!("{}/health", servers.bare));
+    let bare = servers.bare.as_ref().map(|(_, address)| address).context("a bare server")?;
+    let url = |address: &str, path: &str| format!("http://{address}{path}");
     for round in 0..ROUNDS {
         eprintln!("requests, round {} of {ROUNDS}", round + 1);
         if choice.has_row("health") {
-            figures.health.push(wrk.per_second(&health)?);
-            figures.health_bare.push(wrk.per_second(&health_bare)?);
+            figures.health.push(wrk.per_second(&url(&servers.ours, "/health"))?);
+            figures.health_bare.push(wrk.per_second(&url(bare, "/health"))?);
         }
         if choice.has_row("metrics") {
-            figures.metrics.push(wrk.per_second(&format!("{}/metrics", servers.ours))?);
+            figures.metrics.push(wrk.per_second(&url(&servers.ours, "/metrics"))?);
+            figures.metrics_bare.push(wrk.per_second(&url(bare, "/metrics"))?);
         }
     }
     if choice.has_row("flood") {
         eprintln!("flood");
-        figures.flood.push(flood(&wrk, &format!("{}/metrics", servers.ours), &health)?);
-        figures.flood_bare.push(flood(&wrk, &health_bare, &health_bare)?);
+        let flooded =
+            |address: &str| flood(&wrk, &url(address, "/metrics"), &url(address, "/health"));
+        figures.flood.push(flooded(&servers.ours)?);
+        figures.flood_bare.push(flooded(bare)?);
     }
     Ok(())
 }

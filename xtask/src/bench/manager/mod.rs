@@ -136,7 +136,7 @@ pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
     if choice.has_any(&["kill", "children", "orphans", "idle"]) {
         rows.extend(fleet::measure(&place, &choice));
     }
-    if choice.has_any(&["health", "metrics", "flood"]) {
+    if choice.has_any(&["health", "metrics", "flood", "idle"]) {
         rows.extend(http::measure(&place, &choice));
     }
     if choice.has_row("facts") {

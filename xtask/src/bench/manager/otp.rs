@@ -9,13 +9,15 @@ use serde_json::Value;
 
 use super::Place;
 use super::births::marked;
-use super::figures::{Reading, Spread};
-use super::processes::{Family, usage};
+use super::figures::{Reading, Spread, mebibytes, percent};
+use super::processes::{Family, now, usage};
 use super::tools::Package;
 use crate::workspace::{capture, succeed};
 
 const ERLANG: Package = Package::Debian { name: "erlang-base", program: "erl" };
 const COMPILER: Package = Package::Debian { name: "erlang-base", program: "erlc" };
+
+const IDLE: Duration = Duration::from_secs(20);
 
 fn compile(place: &Place<'_>) -> anyhow::Result<PathBuf> {
     let erl = ERLANG.program(place.workspace)?;
@@ -59,31 +61,52 @@ impl Otp {
     }
 }
 
-/// A virtual machine with 89 idle children, to be looked at from outside.
-pub struct Idle<'a> {
+/// Resident memory and processor time of a virtual machine with 89 idle children, from outside.
+pub fn idle(place: &Place<'_>) -> (Reading, Reading) {
+    match rest(place) {
+        Ok((memory, processor)) => {
+            (Reading::of(vec![memory], ""), Reading::of(vec![processor], ""))
+        }
+        Err(error) => {
+            let why = Reading::Absent(format!("{error:#}"));
+            (why.clone(), why)
+        }
+    }
+}
+
+fn rest(place: &Place<'_>) -> anyhow::Result<(f64, f64)> {
+    let machine = Idle::start(place)?;
+    let (_, before) = machine.usage()?;
+    let began = now();
+    std::thread::sleep(IDLE);
+    let (memory, after) = machine.usage()?;
+    Ok((mebibytes(memory), percent(after.saturating_sub(before), now() - began)))
+}
+
+struct Idle<'a> {
     process: Child,
     mark: String,
     place: &'a Place<'a>,
 }
 
 impl<'a> Idle<'a> {
-    pub fn start(place: &'a Place<'a>) -> anyhow::Result<Self> {
+    fn start(place: &'a Place<'a>) -> anyhow::Result<Self> {
         let erl = compile(place)?;
         let dir = place.home.join("otp");
         fs_err::create_dir_all(&dir)?;
         let mark = format!("{}.otp", place.mark);
         let process = marked(command(place, &erl, "idle"), &mark, &dir)?.spawn()?;
         let idle = Self { process, mark, place };
-        for _ in 0..100 {
+        for _ in 0..400 {
             std::thread::sleep(Duration::from_millis(50));
             if fs_err::read_to_string(dir.join("output"))?.contains("up") {
                 return Ok(idle);
             }
         }
-        anyhow::bail!("OTP is not up after 5 s")
+        anyhow::bail!("OTP is not up after 20 s")
     }
 
-    pub fn usage(&self) -> anyhow::Result<(u64, u64)> {
+    fn usage(&self) -> anyhow::Result<(u64, u64)> {
         Ok(usage(&Family::of(&self.mark, None, &self.place.child)?.others))
     }
 }

@@ -6,40 +6,52 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::figures::{Goal, Reading, Row, Spread, Unit};
-use super::otp::Otp;
+use super::otp::{self, Otp};
 use super::{Choice, Place};
 use crate::workspace::{Workspace, capture};
 
-/// Builds an example; gives its program.
-pub fn build(workspace: &Workspace, package: &str, example: &str) -> anyhow::Result<PathBuf> {
-    let source = format!("crates/{package}/examples/{example}.rs");
-    if !workspace.root().join(&source).is_file() {
-        bail!("there is no {source}");
-    }
-    eprintln!("building {example}");
+#[derive(Debug, Clone, Copy)]
+pub enum Target {
+    Example(&'static str),
+    Program(&'static str),
+}
+
+/// Builds a release; gives its program.
+pub fn build(workspace: &Workspace, package: &str, target: Target) -> anyhow::Result<PathBuf> {
+    let (flag, name) = match target {
+        Target::Example(name) => ("--example", name),
+        Target::Program(name) => ("--bin", name),
+    };
+    eprintln!("building {name}");
     let mut cargo = workspace.cargo(&["build", "--quiet", "--release", "--package", package]);
-    cargo.args(["--example", example, "--message-format=json"]);
-    let messages = capture(cargo).with_context(|| format!("{source} does not build"))?;
+    cargo.args([flag, name, "--message-format=json-render-diagnostics"]);
+    let messages = match capture(cargo) {
+        Ok(messages) => messages,
+        Err(error) => {
+            let complaint = format!("{error:#}");
+            let why = complaint.lines().find(|line| line.starts_with("error"));
+            bail!("{package} has no {name} that builds: {}", why.unwrap_or(&complaint));
+        }
+    };
     let program = messages.lines().rev().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    program.with_context(|| format!("the build of {source} names no program"))
+    program.with_context(|| format!("the build of {name} names no program"))
 }
 
 /// What one example said, or why it said nothing.
 pub struct Answer(Result<Value, String>);
 
 impl Answer {
-    pub fn of(place: &Place<'_>, package: &str, example: &str) -> Self {
+    pub fn of(place: &Place<'_>, package: &str, example: &'static str, words: &[&str]) -> Self {
         let run = || {
-            let program = build(place.workspace, package, example)?;
+            let program = build(place.workspace, package, Target::Example(example))?;
             eprintln!("running {example}");
             let mut command = place.workspace.command(program);
-            command.arg("--json");
+            command.current_dir(place.home).args(words);
             let text = capture(command)?;
-            let last = text.lines().last().with_context(|| format!("{example} printed nothing"))?;
-            serde_json::from_str(last).with_context(|| format!("read what {example} prints"))
+            serde_json::from_str(&text).with_context(|| format!("read what {example} prints"))
         };
         Self(run().map_err(|error: anyhow::Error| one_line(&format!("{error:#}"))))
     }
@@ -75,7 +87,7 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     if with_otp {
         otp.measure(place);
     }
-    let answer = Answer::of(place, "warden", "manager_bench");
+    let answer = Answer::of(place, "warden", "manager_bench", &["--json"]);
     if with_otp {
         otp.measure(place);
     }
@@ -92,14 +104,21 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
             Vec::new()
         },
     };
-    let idle = |title, unit, goal, field, factor| Row {
+    let (memory, processor) = if with_otp && choice.has_row("idle") {
+        eprintln!("OTP idle");
+        otp::idle(place)
+    } else {
+        let left_out = Reading::Absent("left out".to_owned());
+        (left_out.clone(), left_out)
+    };
+    let idle = |title, unit, goal, field, factor, peer: Reading| Row {
         name: "idle",
         title,
         unit,
         goal,
         ours: answer.reading(&["idle", field], factor),
         bare: Some(answer.reading(&["bare", "idle", field], factor)),
-        peers: Vec::new(),
+        peers: if with_otp { vec![("otp".to_owned(), peer)] } else { Vec::new() },
     };
     let rows = [
         row("start", "89 daemons asked -> all RUNNING", Goal::AtMost(1_000.0), "start_89_us", true),
@@ -125,15 +144,23 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
             Goal::AtMost(20.0),
             "rss_kib",
             1.0 / 1024.0,
+            memory,
         ),
-        idle("processor time of the same", Unit::Percent, Goal::AtMost(0.03), "cpu_percent", 1.0),
+        idle(
+            "processor time, 89 idle daemons with health",
+            Unit::Percent,
+            Goal::AtMost(0.03),
+            "cpu_percent",
+            1.0,
+            processor,
+        ),
     ];
     rows.into_iter().filter(|row| choice.has_row(row.name)).collect()
 }
 
 /// The rows of the log, beside bare commits of the same engine.
 pub fn facts(place: &Place<'_>) -> Vec<Row> {
-    let answer = Answer::of(place, "courier", "courier_bench");
+    let answer = Answer::of(place, "courier", "courier_bench", &[]);
     let row = |title, goal, field: &str| Row {
         name: "facts",
         title,
