@@ -91,6 +91,11 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     if with_otp {
         otp.measure(place);
     }
+    let recorded = if choice.has_row("start") {
+        Answer::of(place, "ringrift-daemons", "record_bench", &[])
+    } else {
+        Answer(Err("left out".to_owned()))
+    };
     let row = |name, title, goal, field: &str, has_bare: bool| Row {
         name,
         title,
@@ -122,13 +127,15 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     };
     let rows = [
         row("start", "89 daemons asked -> all RUNNING", Goal::AtMost(1_000.0), "start_89_us", true),
-        row(
-            "start",
-            "... and each change recorded durably",
-            Goal::AtMost(20_000.0),
-            "start_89_recorded_us",
-            false,
-        ),
+        Row {
+            name: "start",
+            title: "... and every change of their states in the log",
+            unit: Unit::Microseconds,
+            goal: Goal::AtMost(20_000.0),
+            ours: recorded.reading(&["start_89_recorded_us"], 1.0),
+            bare: None,
+            peers: Vec::new(),
+        },
         row(
             "crash",
             "task crash -> running again",
