@@ -10,52 +10,16 @@ use std::collections::BTreeMap;
 use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobHash, Job, MatchResult, ModelId, NodeId, TrainReport, WorkId};
+use crate::{
+    BlobHash, Job, MatchResult, ModelId, NodeId, TrainReport, WorkId,
+    topic::{bodies, facts},
+};
 
-/// An event type: its topic is known without a value, so that daemons can name what wakes them.
-pub trait Topic {
-    /// `<thing>.<past tense>`.
-    const TOPIC: &'static str;
-}
+facts! {
+    /// Any event of the pipeline.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    enum Event in Pipeline;
 
-macro_rules! events {
-    ($($(#[$doc:meta])* $name:ident = $topic:literal, $subject:expr;)*) => {
-        /// Any event.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "topic")]
-        pub enum Event {
-            $($(#[$doc])* #[serde(rename = $topic)] $name($name),)*
-        }
-
-        $(
-            impl Topic for $name {
-                const TOPIC: &'static str = $topic;
-            }
-            impl From<$name> for Event {
-                fn from(event: $name) -> Self {
-                    Self::$name(event)
-                }
-            }
-        )*
-
-        /// Every topic and what it says.
-        pub const TOPICS: &[&str] = &[$($topic,)*];
-
-        impl Event {
-            /// The topic, e.g. `model.promoted`.
-            pub fn topic(&self) -> &'static str {
-                match self { $(Self::$name(_) => $topic,)* }
-            }
-
-            /// The log's subject: the key of the state machine that this event moves.
-            pub fn subject(&self) -> String {
-                match self { $(Self::$name(event) => ($subject)(event),)* }
-            }
-        }
-    };
-}
-
-events! {
     /// Work was asked for.
     WorkQueued = "work.queued", |e: &WorkQueued| work_subject(&e.work);
     /// A node took it.
@@ -125,308 +89,310 @@ pub fn champion_subject(config: Config) -> String {
     format!("champion.{config}")
 }
 
-/// See [`Event::WorkQueued`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkQueued {
-    /// Its id.
-    pub work: WorkId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// What to do.
-    pub job: Job,
-    /// Why, one sentence.
-    pub reason: String,
-}
+bodies! {
+    /// See [`Event::WorkQueued`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct WorkQueued {
+        /// Its id.
+        pub work: WorkId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// What to do.
+        pub job: Job,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::WorkClaimed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkClaimed {
-    /// The item.
-    pub work: WorkId,
-    /// Counts from 1; a released attempt keeps its number.
-    pub attempt: u32,
-    /// Who.
-    pub node: NodeId,
-    /// Epoch of the claimer's lease; a claim of an older epoch is void.
-    pub epoch: u64,
-}
+    /// See [`Event::WorkClaimed`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkClaimed {
+        /// The item.
+        pub work: WorkId,
+        /// Counts from 1; a released attempt keeps its number.
+        pub attempt: u32,
+        /// Who.
+        pub node: NodeId,
+        /// Epoch of the claimer's lease; a claim of an older epoch is void.
+        pub epoch: u64,
+    }
 
-/// See [`Event::WorkReleased`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkReleased {
-    /// The item.
-    pub work: WorkId,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::WorkReleased`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkReleased {
+        /// The item.
+        pub work: WorkId,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::WorkFailed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkFailed {
-    /// The item.
-    pub work: WorkId,
-    /// The attempt that failed.
-    pub attempt: u32,
-    /// What happened.
-    pub error: String,
-    /// No further attempt will be made.
-    pub last: bool,
-}
+    /// See [`Event::WorkFailed`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkFailed {
+        /// The item.
+        pub work: WorkId,
+        /// The attempt that failed.
+        pub attempt: u32,
+        /// What happened.
+        pub error: String,
+        /// No further attempt will be made.
+        pub last: bool,
+    }
 
-/// See [`Event::WorkCompleted`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkCompleted {
-    /// The item.
-    pub work: WorkId,
-    /// Wall seconds of the attempt.
-    pub seconds: f64,
-}
+    /// See [`Event::WorkCompleted`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct WorkCompleted {
+        /// The item.
+        pub work: WorkId,
+        /// Wall seconds of the attempt.
+        pub seconds: f64,
+    }
 
-/// See [`Event::WorkCancelled`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkCancelled {
-    /// The item.
-    pub work: WorkId,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::WorkCancelled`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkCancelled {
+        /// The item.
+        pub work: WorkId,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::GamesCommitted`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GamesCommitted {
-    /// The games file.
-    pub batch: BlobHash,
-    /// Its size.
-    pub bytes: u64,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The item that asked for it.
-    pub work: WorkId,
-    /// Who played.
-    pub model: ModelId,
-    /// Games in it.
-    pub games: u32,
-    /// Searched decisions in it.
-    pub positions: u64,
-    /// Games won per seat.
-    pub seat_wins: Vec<u32>,
-    /// Wall seconds of playing.
-    pub seconds: f64,
-}
+    /// See [`Event::GamesCommitted`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct GamesCommitted {
+        /// The games file.
+        pub batch: BlobHash,
+        /// Its size, bytes.
+        pub bytes: u64,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The item that asked for it.
+        pub work: WorkId,
+        /// Who played.
+        pub model: ModelId,
+        /// Games in it.
+        pub games: u32,
+        /// Searched decisions in it.
+        pub positions: u64,
+        /// Games won per seat.
+        pub seat_wins: Vec<u32>,
+        /// Wall seconds of playing.
+        pub seconds: f64,
+    }
 
-/// See [`Event::BatchAccepted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchAccepted {
-    /// The batch.
-    pub batch: BlobHash,
-    /// Configuration of the game.
-    pub config: Config,
-    /// Games that count.
-    pub games: u32,
-    /// Ids of those games.
-    pub ids: Vec<String>,
-}
+    /// See [`Event::BatchAccepted`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct BatchAccepted {
+        /// The batch.
+        pub batch: BlobHash,
+        /// Configuration of the game.
+        pub config: Config,
+        /// Games that count.
+        pub games: u32,
+        /// Ids of those games.
+        pub ids: Vec<String>,
+    }
 
-/// See [`Event::BatchRejected`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchRejected {
-    /// The batch.
-    pub batch: BlobHash,
-    /// Configuration of the game.
-    pub config: Config,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::BatchRejected`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct BatchRejected {
+        /// The batch.
+        pub batch: BlobHash,
+        /// Configuration of the game.
+        pub config: Config,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::SamplesExported`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SamplesExported {
-    /// The sample file.
-    pub samples: BlobHash,
-    /// Its size.
-    pub bytes: u64,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The batches it was made of.
-    pub batches: Vec<BlobHash>,
-    /// Rows in it.
-    pub rows: u64,
-    /// Games behind them.
-    pub games: u64,
-    /// Encoder id of its features.
-    pub encoder: String,
-}
+    /// See [`Event::SamplesExported`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct SamplesExported {
+        /// The sample file.
+        pub samples: BlobHash,
+        /// Its size, bytes.
+        pub bytes: u64,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The batches it was made of.
+        pub batches: Vec<BlobHash>,
+        /// Rows in it.
+        pub rows: u64,
+        /// Games behind them.
+        pub games: u64,
+        /// Encoder id of its features.
+        pub encoder: String,
+    }
 
-/// See [`Event::WindowCombined`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowCombined {
-    /// The window file.
-    pub window: BlobHash,
-    /// Its size.
-    pub bytes: u64,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The sample files in it.
-    pub samples: Vec<BlobHash>,
-    /// Rows in it.
-    pub rows: u64,
-    /// Games behind them.
-    pub games: u64,
-}
+    /// See [`Event::WindowCombined`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WindowCombined {
+        /// The window file.
+        pub window: BlobHash,
+        /// Its size, bytes.
+        pub bytes: u64,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The sample files in it.
+        pub samples: Vec<BlobHash>,
+        /// Rows in it.
+        pub rows: u64,
+        /// Games behind them.
+        pub games: u64,
+    }
 
-/// See [`Event::CheckpointSaved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointSaved {
-    /// The training.
-    pub work: WorkId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The checkpoint file.
-    pub checkpoint: BlobHash,
-    /// Its size.
-    pub bytes: u64,
-}
+    /// See [`Event::CheckpointSaved`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct CheckpointSaved {
+        /// The training.
+        pub work: WorkId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The checkpoint file.
+        pub checkpoint: BlobHash,
+        /// Its size, bytes.
+        pub bytes: u64,
+    }
 
-/// See [`Event::TrainingCompleted`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainingCompleted {
-    /// The item.
-    pub work: WorkId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The candidate it made.
-    pub model: ModelId,
-    /// The window it read.
-    pub window: BlobHash,
-    /// Figures.
-    pub report: TrainReport,
-}
+    /// See [`Event::TrainingCompleted`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct TrainingCompleted {
+        /// The item.
+        pub work: WorkId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The candidate it made.
+        pub model: ModelId,
+        /// The window it read.
+        pub window: BlobHash,
+        /// Figures.
+        pub report: TrainReport,
+    }
 
-/// See [`Event::ModelCreated`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelCreated {
-    /// The model.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// 0 = random weights.
-    pub generation: u32,
-    /// The model its training started from.
-    pub parent: Option<ModelId>,
-    /// The weights file.
-    pub weights: BlobHash,
-    /// Its size.
-    pub bytes: u64,
-}
+    /// See [`Event::ModelCreated`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ModelCreated {
+        /// The model.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// 0 = random weights.
+        pub generation: u32,
+        /// The model its training started from.
+        pub parent: Option<ModelId>,
+        /// The weights file.
+        pub weights: BlobHash,
+        /// Its size, bytes.
+        pub bytes: u64,
+    }
 
-/// See [`Event::MatchPlayed`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MatchPlayed {
-    /// Unique; a gauntlet's matches carry its work id.
-    pub id: String,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The result.
-    pub result: MatchResult,
-    /// The games, replayable.
-    pub records: Option<BlobHash>,
-    /// Size of the records.
-    pub bytes: u64,
-}
+    /// See [`Event::MatchPlayed`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct MatchPlayed {
+        /// Unique; a gauntlet's matches carry its work id.
+        pub id: String,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The result.
+        pub result: MatchResult,
+        /// The games, replayable.
+        pub records: Option<BlobHash>,
+        /// Size of the records, bytes.
+        pub bytes: u64,
+    }
 
-/// See [`Event::EvaluationCompleted`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationCompleted {
-    /// The candidate.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The champion it met.
-    pub against: ModelId,
-    /// Against the champion; none when the file was refused.
-    pub main: Option<MatchResult>,
-    /// Against the fixed ruler.
-    pub guard: Option<MatchResult>,
-    /// What is wrong with the candidate's file.
-    pub fault: Option<String>,
-}
+    /// See [`Event::EvaluationCompleted`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct EvaluationCompleted {
+        /// The candidate.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The champion it met.
+        pub against: ModelId,
+        /// Against the champion; none when the file was refused.
+        pub main: Option<MatchResult>,
+        /// Against the fixed ruler.
+        pub guard: Option<MatchResult>,
+        /// What is wrong with the candidate's file.
+        pub fault: Option<String>,
+    }
 
-/// See [`Event::ModelRejected`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelRejected {
-    /// The model.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::ModelRejected`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ModelRejected {
+        /// The model.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::ModelAccepted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelAccepted {
-    /// The model.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::ModelAccepted`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ModelAccepted {
+        /// The model.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::ChampionInstalled`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChampionInstalled {
-    /// Generation 0.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-}
+    /// See [`Event::ChampionInstalled`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ChampionInstalled {
+        /// Generation 0.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+    }
 
-/// See [`Event::ModelPromoted`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelPromoted {
-    /// The new champion.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// The champion it beat.
-    pub over: ModelId,
-    /// Elo gain over it.
-    pub elo: f64,
-    /// Lower end of the gain's 95 % interval.
-    pub elo_low: f64,
-    /// Upper end of the gain's 95 % interval.
-    pub elo_high: f64,
-    /// Games behind the figure.
-    pub games: u32,
-}
+    /// See [`Event::ModelPromoted`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct ModelPromoted {
+        /// The new champion.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// The champion it beat.
+        pub over: ModelId,
+        /// Elo gain over it.
+        pub elo: f64,
+        /// Lower end of the gain's 95 % interval.
+        pub elo_low: f64,
+        /// Upper end of the gain's 95 % interval.
+        pub elo_high: f64,
+        /// Games behind the figure.
+        pub games: u32,
+    }
 
-/// See [`Event::ModelDistributed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelDistributed {
-    /// The model.
-    pub model: ModelId,
-    /// Configuration of the game.
-    pub config: Config,
-    /// Its weights, verified on that node.
-    pub weights: BlobHash,
-    /// Whose workers use it.
-    pub node: NodeId,
-}
+    /// See [`Event::ModelDistributed`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ModelDistributed {
+        /// The model.
+        pub model: ModelId,
+        /// Configuration of the game.
+        pub config: Config,
+        /// Its weights, verified on that node.
+        pub weights: BlobHash,
+        /// Whose workers use it.
+        pub node: NodeId,
+    }
 
-/// What self-play and training of one config use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parameters {
-    /// Simulations of a full self-play search.
-    pub simulations: u32,
-    /// Temperature of the first decisions.
-    pub temperature: f32,
-    /// Random decisions at the start of a game, at most.
-    pub opening_moves: u32,
-    /// Factor on the trainer's learning rate.
-    pub learning_rate_scale: f32,
-    /// Factor on the rows of the training window.
-    pub window_scale: f32,
+    /// What self-play and training of one config use.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct Parameters {
+        /// Simulations of a full self-play search.
+        pub simulations: u32,
+        /// Temperature of the first decisions.
+        pub temperature: f32,
+        /// Random decisions at the start of a game, at most.
+        pub opening_moves: u32,
+        /// Factor on the trainer's learning rate.
+        pub learning_rate_scale: f32,
+        /// Factor on the rows of the training window.
+        pub window_scale: f32,
+    }
 }
 
 impl Default for Parameters {
@@ -441,15 +407,17 @@ impl Default for Parameters {
     }
 }
 
-/// See [`Event::ParametersSet`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParametersSet {
-    /// Configuration of the game.
-    pub config: Config,
-    /// From now on.
-    pub parameters: Parameters,
-    /// Why, one sentence.
-    pub reason: String,
+bodies! {
+    /// See [`Event::ParametersSet`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct ParametersSet {
+        /// Configuration of the game.
+        pub config: Config,
+        /// From now on.
+        pub parameters: Parameters,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 }
 
 /// What an adviser saw.
@@ -464,42 +432,44 @@ pub enum Advice {
     Progress,
 }
 
-/// See [`Event::AdviceGiven`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdviceGiven {
-    /// Configuration of the game.
-    pub config: Config,
-    /// The model whose evaluation led to it.
-    pub model: ModelId,
-    /// What was seen.
-    pub advice: Advice,
-    /// One sentence.
-    pub reason: String,
-}
+bodies! {
+    /// See [`Event::AdviceGiven`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct AdviceGiven {
+        /// Configuration of the game.
+        pub config: Config,
+        /// The model whose evaluation led to it.
+        pub model: ModelId,
+        /// What was seen.
+        pub advice: Advice,
+        /// One sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::CurriculumRebalanced`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CurriculumRebalanced {
-    /// Weight of each config, 1 = neutral, 0.5..=2.
-    pub weights: BTreeMap<Config, f64>,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::CurriculumRebalanced`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct CurriculumRebalanced {
+        /// Weight of each config, 1 = neutral, 0.5..=2.
+        pub weights: BTreeMap<Config, f64>,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::AllocationUpdated`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AllocationUpdated {
-    /// Share of self-play per config; sums to 1.
-    pub shares: BTreeMap<Config, f64>,
-    /// Why, one sentence.
-    pub reason: String,
-}
+    /// See [`Event::AllocationUpdated`].
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct AllocationUpdated {
+        /// Share of self-play per config; sums to 1.
+        pub shares: BTreeMap<Config, f64>,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 
-/// See [`Event::ArtefactTrashed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArtefactTrashed {
-    /// The file.
-    pub hash: BlobHash,
-    /// Why, one sentence.
-    pub reason: String,
+    /// See [`Event::ArtefactTrashed`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactTrashed {
+        /// The file.
+        pub hash: BlobHash,
+        /// Why, one sentence.
+        pub reason: String,
+    }
 }

@@ -56,4 +56,22 @@ impl WorkId {
     pub fn new(kind: crate::WorkKind, config: Config, number: u64) -> Self {
         Self(format!("{kind}-{config}-{number:06}"))
     }
+
+    /// The configuration of the game that the id names.
+    pub fn config(&self) -> Option<Config> {
+        self.0.split('-').nth(1)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_id_names_its_config() {
+        let config: Config = "square8_3p".parse().unwrap();
+        assert_eq!(WorkId::new(crate::WorkKind::Train, config, 7).config(), Some(config));
+        assert_eq!(WorkId("combine-hex8_2p-12".into()).config(), "hex8_2p".parse().ok());
+        assert_eq!(WorkId("by hand".into()).config(), None);
+    }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlobHash, ModelId, WorkId};
+use crate::{BlobHash, ModelId, WorkId, topic::bodies};
 
 /// Version of the worker contract. A worker refuses a job of another version with exit code 125.
 pub const WORKER_CONTRACT: u32 = 1;
@@ -347,19 +347,21 @@ pub struct SamplesReport {
     pub report: serde_json::Value,
 }
 
-/// Report of [`Job::Train`]; artefacts `checkpoint` (several) and `weights`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainReport {
-    /// Optimiser steps in all, earlier attempts included.
-    pub steps: u32,
-    /// Samples seen.
-    pub samples: u64,
-    /// Policy cross-entropy on the validation split, nats.
-    pub policy_loss: f64,
-    /// Value error on the validation split, mean square.
-    pub value_loss: f64,
-    /// Wall seconds of this attempt.
-    pub seconds: f64,
+bodies! {
+    /// Report of [`Job::Train`]; artefacts `checkpoint` (several) and `weights`.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct TrainReport {
+        /// Optimiser steps in all, earlier attempts included.
+        pub steps: u32,
+        /// Samples seen.
+        pub samples: u64,
+        /// Policy cross-entropy on the validation split, nats.
+        pub policy_loss: f64,
+        /// Value error on the validation split, mean square.
+        pub value_loss: f64,
+        /// Wall seconds of this attempt.
+        pub seconds: f64,
+    }
 }
 
 /// Report of [`Job::Gauntlet`]; artefact `records` (the games of both matches, replayable), none
@@ -389,37 +391,39 @@ pub enum TestDecision {
     Undecided,
 }
 
-/// A finished match, seen from its first player.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MatchResult {
-    /// Text of the first player, e.g. `model:hex8_2p-m0003@32`.
-    pub a: String,
-    /// Text of the second player.
-    pub b: String,
-    /// Games played.
-    pub games: u32,
-    /// Games won by `a`.
-    pub wins: u32,
-    /// Games won by `b`.
-    pub losses: u32,
-    /// Pairs in which `a` won 0, 1, 2 games.
-    pub pairs: [u32; 3],
-    /// Share of games won by `a`, 0..=1.
-    pub score: f64,
-    /// Elo difference by the score.
-    pub elo: f64,
-    /// Lower end of its 95 % interval.
-    pub elo_low: f64,
-    /// Upper end of its 95 % interval.
-    pub elo_high: f64,
-    /// Log-likelihood ratio of the sequential test; 0 for a match of fixed length.
-    pub llr: f64,
-    /// How that test ended; none for a match of fixed length.
-    pub decision: Option<TestDecision>,
-    /// Different final positions; few of them = a meaningless match.
-    pub distinct_games: u32,
-    /// Wall seconds.
-    pub seconds: f64,
+bodies! {
+    /// A finished match, seen from its first player.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub struct MatchResult {
+        /// Text of the first player, e.g. `model:hex8_2p-m0003@32`.
+        pub a: String,
+        /// Text of the second player.
+        pub b: String,
+        /// Games played.
+        pub games: u32,
+        /// Games won by `a`.
+        pub wins: u32,
+        /// Games won by `b`.
+        pub losses: u32,
+        /// Pairs in which `a` won 0, 1, 2 games.
+        pub pairs: [u32; 3],
+        /// Share of games won by `a`, 0..=1.
+        pub score: f64,
+        /// Elo difference by the score.
+        pub elo: f64,
+        /// Lower end of its 95 % interval.
+        pub elo_low: f64,
+        /// Upper end of its 95 % interval.
+        pub elo_high: f64,
+        /// Log-likelihood ratio of the sequential test; 0 for a match of fixed length.
+        pub llr: f64,
+        /// How that test ended; none for a match of fixed length.
+        pub decision: Option<TestDecision>,
+        /// Different final positions; few of them = a meaningless match.
+        pub distinct_games: u32,
+        /// Wall seconds.
+        pub seconds: f64,
+    }
 }
 
 impl MatchResult {

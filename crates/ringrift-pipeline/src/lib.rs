@@ -11,6 +11,7 @@ mod ids;
 mod job;
 mod operational;
 mod stage;
+mod topic;
 
 pub use catalogue::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
@@ -25,3 +26,4 @@ pub use job::*;
 pub use operational::*;
 pub use ringrift_rules::Config;
 pub use stage::{Stage, StageView, stage_of};
+pub use topic::{Body, Field, Kind, Topic, kinds, resolve};

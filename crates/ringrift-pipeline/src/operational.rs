@@ -3,121 +3,97 @@
 use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
-/// A fact of the operational stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "topic")]
-pub enum Operational {
+use crate::topic::{bodies, facts};
+
+facts! {
+    /// A fact of the operational stream.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    enum Operational in Operational;
+
     /// A daemon changed its state.
-    #[serde(rename = "daemon.status_changed")]
-    DaemonStatusChanged(DaemonStatusChanged),
+    DaemonStatusChanged = "daemon.status_changed", |e: &DaemonStatusChanged| format!("daemon.{}", e.daemon);
     /// The crashes of a daemon, as the next manager must know them.
-    #[serde(rename = "daemon.restarts_changed")]
-    DaemonRestartsChanged(DaemonRestartsChanged),
+    DaemonRestartsChanged = "daemon.restarts_changed", |e: &DaemonRestartsChanged| restarts_subject(&e.daemon);
     /// A gate opened, closed, or is closed for another reason.
-    #[serde(rename = "gate.changed")]
-    GateChanged(GateChanged),
+    GateChanged = "gate.changed", |e: &GateChanged| gate_subject(&e.gate, e.config);
     /// Something needs a person's eye, or no longer does.
-    #[serde(rename = "alarm.changed")]
-    AlarmChanged(AlarmChanged),
+    AlarmChanged = "alarm.changed", |e: &AlarmChanged| format!("alarm.{}", e.alarm);
     /// Dead letters were tried again.
-    #[serde(rename = "dead_letters.replayed")]
-    DeadLettersReplayed(DeadLettersReplayed),
+    DeadLettersReplayed = "dead_letters.replayed", |_: &DeadLettersReplayed| "dead_letters".to_owned();
 }
 
-impl Operational {
-    /// The topic.
-    pub fn topic(&self) -> &'static str {
-        match self {
-            Self::DaemonStatusChanged(_) => "daemon.status_changed",
-            Self::DaemonRestartsChanged(_) => "daemon.restarts_changed",
-            Self::GateChanged(_) => "gate.changed",
-            Self::AlarmChanged(_) => "alarm.changed",
-            Self::DeadLettersReplayed(_) => "dead_letters.replayed",
-        }
+bodies! {
+    /// See [`Operational::DaemonStatusChanged`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct DaemonStatusChanged {
+        /// The daemon.
+        pub daemon: String,
+        /// State before, lower case.
+        pub from: String,
+        /// State after, lower case.
+        pub to: String,
+        /// `exception`, `max_restarts_exceeded`, `auto_restart` ...
+        pub reason: String,
+        /// The last error, if any.
+        pub error: Option<String>,
     }
 
-    /// The log's subject.
-    pub fn subject(&self) -> String {
-        match self {
-            Self::DaemonStatusChanged(e) => format!("daemon.{}", e.daemon),
-            Self::DaemonRestartsChanged(e) => restarts_subject(&e.daemon),
-            Self::GateChanged(e) => gate_subject(&e.gate, e.config),
-            Self::AlarmChanged(e) => format!("alarm.{}", e.alarm),
-            Self::DeadLettersReplayed(_) => "dead_letters".to_owned(),
-        }
+    /// See [`Operational::DaemonRestartsChanged`]; the newest of a daemon counts.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct DaemonRestartsChanged {
+        /// The daemon.
+        pub daemon: String,
+        /// Crashes in a row that were followed by a restart.
+        pub crashes: u32,
+        /// Crashes of the last hour, milliseconds since the Unix epoch, oldest first.
+        pub recent_ms: Vec<i64>,
+        /// It is `FAILED` and waits for a person.
+        pub given_up: bool,
+        /// The last error, if any.
+        pub last_error: Option<String>,
     }
-}
 
-/// See [`Operational::DaemonStatusChanged`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonStatusChanged {
-    /// The daemon.
-    pub daemon: String,
-    /// State before, lower case.
-    pub from: String,
-    /// State after, lower case.
-    pub to: String,
-    /// `exception`, `max_restarts_exceeded`, `auto_restart` ...
-    pub reason: String,
-    /// The last error, if any.
-    pub error: Option<String>,
-}
+    /// See [`Operational::GateChanged`]: every "no" of the pipeline is one of these.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct GateChanged {
+        /// The daemon whose gate it is.
+        pub gate: String,
+        /// The config concerned; none = all.
+        pub config: Option<Config>,
+        /// Does it let work through?
+        pub open: bool,
+        /// Short, stable name of the reason; a fact is written only when it changes.
+        pub code: String,
+        /// The reason in one sentence.
+        pub reason: String,
+        /// What would open it.
+        pub needs: String,
+    }
 
-/// See [`Operational::DaemonRestartsChanged`]; the newest of a daemon counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonRestartsChanged {
-    /// The daemon.
-    pub daemon: String,
-    /// Crashes in a row that were followed by a restart.
-    pub crashes: u32,
-    /// Crashes of the last hour, milliseconds since the Unix epoch, oldest first.
-    pub recent_ms: Vec<i64>,
-    /// It is `FAILED` and waits for a person.
-    pub given_up: bool,
-    /// The last error, if any.
-    pub last_error: Option<String>,
+    /// See [`Operational::AlarmChanged`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct AlarmChanged {
+        /// Stable name, e.g. `progress.hex8_2p`.
+        pub alarm: String,
+        /// Raised or cleared.
+        pub raised: bool,
+        /// One sentence.
+        pub sentence: String,
+    }
+
+    /// See [`Operational::DeadLettersReplayed`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct DeadLettersReplayed {
+        /// How many were handled at last.
+        pub recovered: u32,
+        /// How many were given up.
+        pub abandoned: u32,
+    }
 }
 
 /// Subject of a daemon's crashes.
 pub fn restarts_subject(daemon: &str) -> String {
     format!("restarts.{daemon}")
-}
-
-/// See [`Operational::GateChanged`]: every "no" of the pipeline is one of these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GateChanged {
-    /// The daemon whose gate it is.
-    pub gate: String,
-    /// The config concerned; none = all.
-    pub config: Option<Config>,
-    /// Does it let work through?
-    pub open: bool,
-    /// Short, stable name of the reason; a fact is written only when it changes.
-    pub code: String,
-    /// The reason in one sentence.
-    pub reason: String,
-    /// What would open it.
-    pub needs: String,
-}
-
-/// See [`Operational::AlarmChanged`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AlarmChanged {
-    /// Stable name, e.g. `progress.hex8_2p`.
-    pub alarm: String,
-    /// Raised or cleared.
-    pub raised: bool,
-    /// One sentence.
-    pub sentence: String,
-}
-
-/// See [`Operational::DeadLettersReplayed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLettersReplayed {
-    /// How many were handled at last.
-    pub recovered: u32,
-    /// How many were given up.
-    pub abandoned: u32,
 }
 
 /// Subject of a gate.

@@ -104,6 +104,8 @@ enum Command {
     Stop(commands::stop::StopArgs),
     /// Say what keeps a config from going on
     Why(commands::why::WhyArgs),
+    /// Show what happened, or follow it
+    Events(commands::events::EventsArgs),
     /// List models
     Models(commands::lists::ModelsArgs),
     /// List batches of games
@@ -144,6 +146,7 @@ impl Cli {
             Command::Status(args) => commands::status::run(&args),
             Command::Stop(args) => commands::stop::run(&args),
             Command::Why(args) => commands::why::run(&args),
+            Command::Events(args) => commands::events::run(&args),
             Command::Models(args) => commands::lists::models(&args),
             Command::Games(args) => commands::lists::games(&args),
             Command::Matches(args) => commands::lists::matches(&args),

@@ -10,6 +10,20 @@ pub fn say(line: &str) {
     drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
 
+/// Prints a line; tells whether somebody still reads. For what would else print for ever.
+pub fn is_heard(line: &str) -> bool {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}
+
+/// The same text without line breaks and other control characters: what a worker or a file says
+/// must not write on a terminal by itself.
+pub fn one_line(text: &str) -> String {
+    let lines: Vec<&str> =
+        text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" | ").replace(char::is_control, " ")
+}
+
 /// Prints a line on standard error.
 pub fn complain(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
@@ -61,5 +75,16 @@ pub fn duration(seconds: f64) -> String {
         format!("{:.0} min", seconds / 60.0)
     } else {
         format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stays_on_one_line() {
+        assert_eq!(one_line("one\r\n  two\n\n"), "one | two");
+        assert_eq!(one_line("\u{1b}[31mred\u{7}"), " [31mred ");
     }
 }

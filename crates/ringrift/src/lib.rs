@@ -11,6 +11,7 @@ mod console;
 mod control;
 mod data_dir;
 mod exit;
+mod facts;
 mod http;
 mod logs;
 mod matches;

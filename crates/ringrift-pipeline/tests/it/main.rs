@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use courier::{Batch, Courier, Digest, Embedded, Folder, NewFact, Options, Reader, Stream, refold};
 use ringrift_pipeline::{
-    BatchState, Catalogue, Event, Gate, ModelStatus, Operational, PipelineFold, Record, TOPICS,
-    WorkKind, WorkState,
+    BatchState, Catalogue, Event, Gate, ModelStatus, Operational, PipelineFold, Record, WorkKind,
+    WorkState,
 };
 use story::{claimed, committed, hash, hex, model, result, selfplay, story, work};
 use tempfile::TempDir;
@@ -55,13 +55,21 @@ fn every_event_survives_the_wire_and_the_story_tells_them_all() {
         let text = serde_json::to_string(&event).unwrap();
         let back: Event = serde_json::from_str(&text).unwrap();
         assert_eq!(back, event, "{text}");
-        let topic = serde_json::to_value(&event).unwrap()["topic"].clone();
-        assert_eq!(topic, event.topic());
+        let body = serde_json::to_value(&event).unwrap();
+        assert_eq!(body["topic"], event.topic());
+        let kind = Event::KINDS.iter().find(|kind| kind.topic == event.topic()).unwrap();
+        let listed = kind.fields.iter().map(|field| field.name).chain(["topic"]);
+        let written = body.as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(written.collect::<BTreeSet<_>>(), listed.collect(), "{}", kind.topic);
         let subject = event.subject();
         assert!(!subject.is_empty() && !subject.contains(' '), "{subject}");
         told.insert(event.topic());
     }
-    assert_eq!(told, TOPICS.iter().copied().collect(), "a new event belongs into the story");
+    assert_eq!(
+        told,
+        Event::KINDS.iter().map(|kind| kind.topic).collect(),
+        "a new event belongs into the story"
+    );
 }
 
 #[tokio::test]

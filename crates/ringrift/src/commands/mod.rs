@@ -3,6 +3,7 @@
 pub mod config;
 pub mod docs;
 pub mod doctor;
+pub mod events;
 pub mod lists;
 pub mod play;
 pub mod registry;

@@ -40,7 +40,8 @@ impl Offline {
     }
 }
 
-async fn open_log(dir: &DataDir) -> Result<Courier, OpenError> {
+/// Opens the log for reading, also beside the manager that writes it.
+pub async fn open_log(dir: &DataDir) -> Result<Courier, OpenError> {
     let path = dir.facts();
     let opened = tokio::task::spawn_blocking(move || Embedded::open_read_only(&path)).await;
     opened.unwrap_or_else(|ended| Err(OpenError::Io(std::io::Error::other(ended))))

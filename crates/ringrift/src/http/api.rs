@@ -4,7 +4,8 @@ use courier::{Courier, Fact, Stream};
 use ringrift_pipeline::{Catalogue, CatalogueError, Config, ModelRow};
 use serde_json::{Value, json};
 
-use super::{Sources, facts, guard::Refusal};
+use super::{Sources, guard::Refusal};
+use crate::facts;
 
 /// How far back the newest facts are looked for: positions may have gaps.
 const LOOK_BACK: u64 = 4;

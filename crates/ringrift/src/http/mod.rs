@@ -6,7 +6,6 @@
 //! request is answered with 503.
 
 mod api;
-mod facts;
 mod feed;
 #[cfg(test)]
 mod fixture;

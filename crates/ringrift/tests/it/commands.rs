@@ -7,7 +7,13 @@ use crate::bench::{check_refused, run, run_with};
 #[test]
 fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
     let dir = tempdir().unwrap();
-    for args in [&["status"][..], &["status", "--json"], &["stop"], &["why", "hex8_2p"]] {
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["stop"],
+        &["why", "hex8_2p"],
+        &["events", "--tail"],
+    ] {
         check_refused(&run(dir.path(), args), 3, &["no manager is running", "ringrift up"]);
     }
 }
@@ -15,7 +21,7 @@ fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
 #[test]
 fn a_data_directory_that_is_none_is_refused() {
     let dir = tempdir().unwrap();
-    for command in ["models", "games", "matches", "verify"] {
+    for command in ["models", "games", "matches", "verify", "events"] {
         let ended = run(dir.path(), &[command, "--data", "nowhere"]);
         check_refused(&ended, 2, &["data directory", "nowhere"]);
         let ended = run(dir.path(), &[command, "--data", "."]);

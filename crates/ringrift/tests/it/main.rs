@@ -4,5 +4,6 @@
 mod bench;
 mod commands;
 mod contract;
+mod events;
 mod manager;
 mod survival;

@@ -20,17 +20,17 @@ const FIRST_GAMES: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(45);
 
 /// A running `up` in a folder of its own; dropping it kills it.
-struct Manager {
+pub struct Manager {
     child: Option<Child>,
     dir: TempDir,
 }
 
 impl Manager {
-    fn up(more: &[&str]) -> Self {
+    pub fn up(more: &[&str]) -> Self {
         Self::up_in(tempdir().unwrap(), more)
     }
 
-    fn up_in(dir: TempDir, more: &[&str]) -> Self {
+    pub fn up_in(dir: TempDir, more: &[&str]) -> Self {
         let mut args = vec!["up", "--configs", "hex8_2p", "--port", "0", "--data", "data"];
         args.extend(more);
         let child = command(dir.path(), &args)
@@ -42,8 +42,13 @@ impl Manager {
     }
 
     /// The same, once it answers.
-    fn ready(more: &[&str]) -> Self {
-        let mut manager = Self::up(more);
+    pub fn ready(more: &[&str]) -> Self {
+        Self::ready_in(tempdir().unwrap(), more)
+    }
+
+    /// The same on what lies in a folder.
+    pub fn ready_in(dir: TempDir, more: &[&str]) -> Self {
+        let mut manager = Self::up_in(dir, more);
         wait_for("the manager to answer", START, || {
             let early = manager.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert_eq!(early, None, "it ended early: {:?}", manager.output());
@@ -52,34 +57,34 @@ impl Manager {
         manager
     }
 
-    fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.dir.path()
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().unwrap())
     }
 
-    fn ask(&self, args: &[&str]) -> Ended {
+    pub fn ask(&self, args: &[&str]) -> Ended {
         let args: Vec<&str> = args.iter().copied().chain(["--data", "data"]).collect();
         run(self.folder(), &args)
     }
 
     /// Waits for its end.
-    fn ended(&mut self, limit: Duration) -> Ended {
+    pub fn ended(&mut self, limit: Duration) -> Ended {
         wait_for("the manager to end", limit, || self.child.as_mut().unwrap().try_wait().unwrap());
         self.output()
     }
 
-    fn output(&mut self) -> Ended {
+    pub fn output(&mut self) -> Ended {
         self.child.take().unwrap().wait_with_output().unwrap().into()
     }
 
-    fn signalled(&mut self, signal: Signal) -> Ended {
+    pub fn signalled(&mut self, signal: Signal) -> Ended {
         kill_process(self.pid(), signal).unwrap();
         self.ended(STOP)
     }

@@ -1,4 +1,4 @@
-//! Facts in one sentence, for people.
+//! Facts in one sentence, for people: what `ringrift events` prints and the page shows.
 
 use courier::Stream;
 use ringrift_pipeline::{Advice, Config, Event, MatchResult, Operational};
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// How a fact feels; the page colours by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Tone {
+pub enum Tone {
     /// Everyday.
     Plain,
     /// Progress.
@@ -20,15 +20,19 @@ pub(super) enum Tone {
 }
 
 /// A fact, told.
-pub(super) struct Told {
-    pub(super) topic: String,
-    pub(super) config: Option<Config>,
-    pub(super) tone: Tone,
-    pub(super) sentence: String,
+pub struct Told {
+    /// What happened, e.g. `model.promoted`.
+    pub topic: String,
+    /// Configuration of the game, where the fact is about one.
+    pub config: Option<Config>,
+    /// How it feels.
+    pub tone: Tone,
+    /// What happened, in words.
+    pub sentence: String,
 }
 
 /// Tells a fact; one that this version does not know is told by its topic.
-pub(super) fn tell(stream: Stream, body: &Value) -> Told {
+pub fn tell(stream: Stream, body: &Value) -> Told {
     let known = match stream {
         Stream::Pipeline => serde_json::from_value(body.clone()).ok().map(|event| pipeline(&event)),
         Stream::Operational => {
@@ -65,18 +69,28 @@ fn pipeline(event: &Event) -> Told {
         Event::WorkQueued(e) => {
             (Some(e.config), Quiet, format!("{} is queued: {}", e.work, e.reason))
         }
-        Event::WorkClaimed(e) => {
-            (None, Quiet, format!("{} is taken by {} (attempt {})", e.work, e.node, e.attempt))
+        Event::WorkClaimed(e) => (
+            e.work.config(),
+            Quiet,
+            format!("{} is taken by {} (attempt {})", e.work, e.node, e.attempt),
+        ),
+        Event::WorkReleased(e) => {
+            (e.work.config(), Plain, format!("{} is given back: {}", e.work, e.reason))
         }
-        Event::WorkReleased(e) => (None, Plain, format!("{} is given back: {}", e.work, e.reason)),
         Event::WorkFailed(e) => {
             let rest = if e.last { "; it is given up" } else { "" };
-            (None, Bad, format!("{} failed at attempt {}: {}{rest}", e.work, e.attempt, e.error))
+            (
+                e.work.config(),
+                Bad,
+                format!("{} failed at attempt {}: {}{rest}", e.work, e.attempt, e.error),
+            )
         }
         Event::WorkCompleted(e) => {
-            (None, Quiet, format!("{} is done after {:.1} s", e.work, e.seconds))
+            (e.work.config(), Quiet, format!("{} is done after {:.1} s", e.work, e.seconds))
         }
-        Event::WorkCancelled(e) => (None, Quiet, format!("{} is cancelled: {}", e.work, e.reason)),
+        Event::WorkCancelled(e) => {
+            (e.work.config(), Quiet, format!("{} is cancelled: {}", e.work, e.reason))
+        }
         Event::GamesCommitted(e) => (
             Some(e.config),
             Plain,
