@@ -80,6 +80,8 @@ pub struct NewLetter {
 /// Which letters to list; the default lists the newest 1000 of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterFilter {
+    /// Only the one with this number.
+    pub id: Option<u64>,
     /// Only of this subscriber.
     pub subscriber: Option<String>,
     /// Only facts whose subject is this or begins with this and a dot; empty = all.
@@ -92,7 +94,7 @@ pub struct LetterFilter {
 
 impl Default for LetterFilter {
     fn default() -> Self {
-        Self { subscriber: None, prefix: String::new(), state: None, limit: 1000 }
+        Self { id: None, subscriber: None, prefix: String::new(), state: None, limit: 1000 }
     }
 }
 

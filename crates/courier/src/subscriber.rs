@@ -169,6 +169,7 @@ impl Subscriber {
     /// Fetches letters and facts; returns whether there are any.
     async fn fetch(&mut self) -> Result<bool, Error> {
         let filter = LetterFilter {
+            id: None,
             subscriber: Some(self.name.clone()),
             prefix: self.prefix.clone(),
             state: Some(LetterState::Retrying),

@@ -106,6 +106,8 @@ enum Command {
     Why(commands::why::WhyArgs),
     /// Show what happened, or follow it
     Events(commands::events::EventsArgs),
+    /// Show dead letters: facts that a subscriber could not handle; deliver them again
+    Dlq(commands::dlq::DlqArgs),
     /// List models
     Models(commands::lists::ModelsArgs),
     /// List batches of games
@@ -147,6 +149,7 @@ impl Cli {
             Command::Stop(args) => commands::stop::run(&args),
             Command::Why(args) => commands::why::run(&args),
             Command::Events(args) => commands::events::run(&args),
+            Command::Dlq(args) => commands::dlq::run(&args),
             Command::Models(args) => commands::lists::models(&args),
             Command::Games(args) => commands::lists::games(&args),
             Command::Matches(args) => commands::lists::matches(&args),

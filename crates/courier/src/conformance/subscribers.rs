@@ -133,6 +133,8 @@ pub async fn a_letter_lives_until_it_is_settled_and_purged(fixture: &mut impl Fi
     same!(of(LetterFilter { limit: 1, ..all.clone() }).await?, vec![third]);
     let prefix = LetterFilter { prefix: "s.a".to_owned(), ..all.clone() };
     same!(of(prefix).await?, vec![second, first]);
+    same!(of(LetterFilter { id: Some(second), ..all.clone() }).await?, vec![second]);
+    same!(of(LetterFilter { id: Some(77), ..all.clone() }).await?, Vec::<u64>::new());
     let nobody = LetterFilter { subscriber: Some("you".to_owned()), ..all.clone() };
     same!(of(nobody).await?, Vec::<u64>::new());
 

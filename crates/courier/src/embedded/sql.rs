@@ -285,6 +285,7 @@ pub(super) fn dead_letters(
          FROM letter
          WHERE (?1 IS NULL OR subscriber = ?1) AND (?2 IS NULL OR state = ?2)
              AND (?3 = '' OR subject = ?3 OR substr(subject, 1, length(?3) + 1) = ?3 || '.')
+             AND (?5 IS NULL OR id = ?5)
          ORDER BY id DESC LIMIT ?4",
     )?
     .query_map(
@@ -292,7 +293,8 @@ pub(super) fn dead_letters(
             filter.subscriber,
             filter.state.map(LetterState::name),
             filter.prefix,
-            filter.limit
+            filter.limit,
+            filter.id
         ],
         letter,
     )?

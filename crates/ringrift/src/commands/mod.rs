@@ -1,6 +1,7 @@
 //! The commands that are over when they have printed.
 
 pub mod config;
+pub mod dlq;
 pub mod docs;
 pub mod doctor;
 pub mod events;

@@ -3,6 +3,7 @@
 //! The socket lies in `run/` of the data directory, for its owner alone, so it needs no token.
 
 mod client;
+mod letters;
 mod operate;
 mod server;
 pub mod status;
@@ -55,6 +56,20 @@ pub enum Request {
     Resume {
         /// The daemon.
         daemon: String,
+    },
+    /// Have dead letters delivered again, each to its subscriber alone.
+    RetryLetters {
+        /// These, whether they wait or were given up; empty = all that wait, the oldest first.
+        letters: Vec<u64>,
+        /// Only about these topics; empty = all.
+        topics: Vec<String>,
+        /// At most so many.
+        most: usize,
+    },
+    /// Remove dead letters that are recovered or given up.
+    PurgeLetters {
+        /// Only those that were buried so long ago.
+        older_than_seconds: u64,
     },
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use warden::{DaemonId, Handle, Refusal};
 
-use super::{Answer, Request, Selection, status::status};
+use super::{Answer, Request, Selection, letters, status::status};
 use crate::{
     config::{Settings, nearest},
     plan::{Wanted, plan},
@@ -61,6 +61,12 @@ pub async fn answer(request: Request, control: &Control) -> Answer {
         Request::Resume { daemon } => {
             let handle = &control.handle;
             with(&daemon, "resumed", async |id| handle.resume(&[id], OPERATOR).await).await
+        }
+        Request::RetryLetters { letters, topics, most } => {
+            letters::retry(&control.state, &letters, &topics, most).await
+        }
+        Request::PurgeLetters { older_than_seconds } => {
+            letters::purge(&control.state, older_than_seconds).await
         }
     }
 }

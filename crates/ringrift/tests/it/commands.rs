@@ -13,6 +13,9 @@ fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
         &["stop"],
         &["why", "hex8_2p"],
         &["events", "--tail"],
+        &["dlq", "retry"],
+        &["dlq", "--retry"],
+        &["dlq", "purge"],
     ] {
         check_refused(&run(dir.path(), args), 3, &["no manager is running", "ringrift up"]);
     }
@@ -21,7 +24,7 @@ fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
 #[test]
 fn a_data_directory_that_is_none_is_refused() {
     let dir = tempdir().unwrap();
-    for command in ["models", "games", "matches", "verify", "events"] {
+    for command in ["models", "games", "matches", "verify", "events", "dlq"] {
         let ended = run(dir.path(), &[command, "--data", "nowhere"]);
         check_refused(&ended, 2, &["data directory", "nowhere"]);
         let ended = run(dir.path(), &[command, "--data", "."]);

@@ -4,9 +4,10 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::Stdio,
+    time::Duration,
 };
 
-use courier::{Batch, Courier, Embedded, NewFact, Options, Stream};
+use courier::{Batch, Courier, Embedded, NewFact, NewLetter, Options, Stream};
 use ringrift_pipeline::{
     BatchRejected, BlobHash, ChampionInstalled, DaemonStatusChanged, Event, ModelId, Operational,
     WorkClaimed, WorkId,
@@ -15,9 +16,12 @@ use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 use crate::{
-    bench::{Ended, check_refused, command, run},
+    bench::{Ended, check_refused, command, run, wait_for},
     manager::Manager,
 };
+
+/// One look of the router for letters, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A folder with a log in its data directory, made by `fill`.
 fn log(fill: impl AsyncFnOnce(&Courier)) -> TempDir {
@@ -154,4 +158,96 @@ fn the_tail_tells_what_happens_until_the_manager_ends() {
     assert!(lines.all(|line| line.unwrap().starts_with('{')), "one object a line to the end");
     let ended: Ended = tail.wait_with_output().unwrap().into();
     assert_eq!((ended.code, ended.err.as_str()), (0, "the manager has ended\n"));
+}
+
+/// A log with a letter that could be handled, and a fact that never can.
+fn undelivered() -> TempDir {
+    log(async |log| {
+        let position = tell(log, champion("hex8_2p"), 1_000).await;
+        let letter = NewLetter {
+            subscriber: "event_router".into(),
+            stream: Stream::Pipeline,
+            position,
+            error: "it was interrupted".into(),
+            attempts: 3,
+        };
+        log.bury(letter, 1_000).await.unwrap();
+        let body = json!({ "topic": "odd.happened", "text": "x".repeat(200) });
+        append(log, Stream::Pipeline, "odd.thing", &body, 2_000).await;
+    })
+}
+
+#[test]
+fn dead_letters_are_shown_retried_and_purged() {
+    // Without DLQ_RETRY: nobody but the test retries.
+    let manager = Manager::ready_in(undelivered(), &["--profile", "minimal"]);
+    let stats = || manager.ask(&["dlq", "--json"]).json()["stats"].clone();
+    wait_for("the router to bury what it cannot read", SOON, || {
+        (stats()["pending"] == 2).then_some(())
+    });
+    let text = manager.ask(&["dlq", "--pending", "--health"]).out;
+    for part in [
+        "  DLQ Statistics\n",
+        "Total events: 2\n",
+        "  odd.happened: 1\n",
+        "  DLQ Health\n",
+        "Status: HEALTHY\n",
+        "[1] Event ID: 2\n    Type: odd.happened\n    Handler: event_router\n    Attempts: 3\n",
+        "    Last retry: N/A\n",
+        "    Error: not an event of this version: unknown variant `odd.happened`",
+        "[2] Event ID: 1\n    Type: champion.installed\n",
+    ] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(text.lines().all(|line| line.len() < 130), "long texts are cut: {text}");
+    let odd = manager.ask(&["dlq", "--pending", "-t", "odd.happened", "--json"]).json();
+    assert_eq!(
+        (odd["pending"].as_array().unwrap().len(), &odd["pending"][0]["id"]),
+        (1, &2.into())
+    );
+    let whole = manager.ask(&["dlq", "show", "2"]).out;
+    assert!(whole.contains(&"x".repeat(200)) && whole.contains("State: pending"), "{whole}");
+    check_refused(&manager.ask(&["dlq", "show", "9"]), 2, &["no dead letter has the number 9"]);
+    check_refused(&manager.ask(&["dlq", "-t", "od.hapened"]), 2, &["unknown topic 'od.hapened'"]);
+
+    // One at a time, the oldest first: the one that can be handled.
+    let retried = manager.ask(&["dlq", "retry", "--max", "1", "--json"]);
+    let counts = |ended: &Ended| {
+        let told = ended.json();
+        ["found", "attempted", "succeeded", "failed"].map(|key| told[key].as_u64().unwrap())
+    };
+    assert_eq!((retried.code, counts(&retried)), (0, [2, 1, 1, 0]), "{retried:?}");
+    // The other one fails once more, and a script learns it.
+    let retried = manager.ask(&["dlq", "--retry", "--json"]);
+    assert_eq!((retried.code, counts(&retried)), (1, [1, 1, 0, 1]), "{retried:?}");
+    let failed = manager.ask(&["dlq", "--failed", "--json"]).json();
+    assert_eq!(
+        (&failed["failed"][0]["id"], &failed["failed"][0]["attempts"]),
+        (&2.into(), &4.into())
+    );
+    // What was handled is not handled twice.
+    let again = manager.ask(&["dlq", "retry", "1"]);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(
+        again.out,
+        "Found 1 events to retry\nAttempted: 0\nSucceeded: 0\nFailed: 0\nSkipped: 1\n"
+    );
+    check_refused(&manager.ask(&["dlq", "retry", "9"]), 2, &["no dead letter has the number 9"]);
+    let daemon = manager.ask(&["dlq", "--daemon-status"]).out;
+    assert!(
+        daemon.contains("  Retry Daemon Status\n") && daemon.contains("Status: STOPPED"),
+        "{daemon}"
+    );
+
+    // Only what is over goes, and only when it is old enough.
+    let purged = |args: &[&str]| manager.ask(args).json()["purged"].as_u64().unwrap();
+    assert_eq!(purged(&["dlq", "--purge", "--older-than-days", "36500", "--json"]), 0);
+    assert_eq!(purged(&["dlq", "purge", "--json"]), 1);
+    assert_eq!((&stats()["total"], &stats()["pending"]), (&1.into(), &1.into()));
+    assert_eq!(manager.ask(&["stop"]).code, 0);
+
+    // Looking needs no manager.
+    assert_eq!(stats()["pending"], 1);
+    let daemon = manager.ask(&["dlq", "--daemon-status"]).out;
+    assert!(daemon.contains("Message: no manager is running"), "{daemon}");
 }
