@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use courier::Stream;
-use ringrift_pipeline::{AlarmChanged, Catalogue, CatalogueError, Operational};
+use ringrift_pipeline::{AlarmChanged, Catalogue, CatalogueError, Operational, Topic as _};
 use tracing::{info, warn};
+
+/// What this part says in the name of its daemon.
+pub(crate) const EMITS: &[&str] = &[AlarmChanged::TOPIC];
 
 /// The alarms of one daemon. It remembers which ones stand, so that telling costs nothing while
 /// nothing changes; after a restart the log tells.

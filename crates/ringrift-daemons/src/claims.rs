@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ringrift_pipeline::{
-    Catalogue, CatalogueError, Job, NodeId, Record, WorkClaimed, WorkCompleted, WorkFailed, WorkId,
-    WorkKind, WorkReleased, WorkRow, WorkState,
+    Catalogue, CatalogueError, Job, NodeId, Record, Topic as _, WorkClaimed, WorkCompleted,
+    WorkFailed, WorkId, WorkKind, WorkReleased, WorkRow, WorkState,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -16,6 +16,9 @@ use warden::{Cx, DaemonId, Health};
 
 use crate::{Finished, Order, Product, Report, Running, WorkError, Workshop};
 
+/// What this part says in the name of its daemon.
+pub(crate) const EMITS: &[&str] =
+    &[WorkClaimed::TOPIC, WorkReleased::TOPIC, WorkFailed::TOPIC, WorkCompleted::TOPIC];
 /// Attempts at one item; source: the worker contract, 3.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
 /// Pause before anything is claimed again after an obstacle.

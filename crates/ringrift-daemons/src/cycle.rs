@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ringrift_pipeline::{Catalogue, CatalogueError, Config, Gate, WorkKind};
+use ringrift_pipeline::{
+    Catalogue, CatalogueError, Config, Gate, GateChanged, Topic as _, WorkKind,
+};
 use warden::{Daemon as _, DaemonId, Outcome};
 
 use crate::{Pressure, event::event_router::EventRouter};
@@ -10,6 +12,8 @@ use crate::{Pressure, event::event_router::EventRouter};
 /// What every daemon needs.
 pub(crate) const EVENT_ROUTER: DaemonId = EventRouter::ID;
 
+/// What [`tell`] says in the name of its daemon.
+pub(crate) const EMITS: &[&str] = &[GateChanged::TOPIC];
 /// Pause after somebody else was faster: their fact is folded by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a full disk is tried again.

@@ -34,6 +34,7 @@ mod seconds;
 mod testbed;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod workshop;
 
 pub use blobs::Blobs;
@@ -46,14 +47,17 @@ pub use registry::{
     of_profile, registry, validate,
 };
 pub use retired::{RETIRED, Retired};
+pub use topics::{Emits, Route, Topics, routes};
 pub use workshop::{
     Finished, LiveWork, Order, Product, Report, Running, WorkError, Workshop, WorkshopSettings,
 };
 
+use courier::Stream;
 use ringrift_pipeline::Topic;
 use warden::Wake;
 
 /// The wake-up token of an event type, for `wakes_on`.
 pub const fn on<E: Topic>() -> Wake {
+    const { assert!(matches!(E::STREAM, Stream::Pipeline), "EVENT_ROUTER reads the pipeline only") }
     Wake(E::TOPIC)
 }

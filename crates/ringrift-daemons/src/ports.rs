@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Workshop};
+use crate::{Blobs, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -153,7 +153,11 @@ pub trait FromWiring: Sized + Send + 'static {
 
 impl FromWiring for Catalogue {
     fn from_wiring(wiring: &Wiring, id: DaemonId) -> Self {
-        wiring.catalogue.for_source(format!("{}@{}", id.0, wiring.the_loop.node))
+        let emits = registry()
+            .find(|(_, entry)| entry.spec.id == id)
+            .map_or(&[][..], |(_, entry)| entry.emits);
+        let source = format!("{}@{}", id.0, wiring.the_loop.node);
+        wiring.catalogue.for_source(source).that_emits(emits)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 use warden::{Daemon, DaemonId, Profile, Runnable, Spec};
 
-use crate::{FULL, FromWiring, RETIRED, Retired, Wiring};
+use crate::{Emits, FULL, FromWiring, RETIRED, Retired, Topics, Wiring, topics};
 
 /// One of the 13 categories; also the name of the folder that holds its daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -52,6 +52,8 @@ pub enum Build {
 pub struct Entry {
     /// The constant description.
     pub spec: &'static Spec,
+    /// The topics of the facts that it records.
+    pub emits: Topics,
     /// Built or planned.
     pub build: Build,
 }
@@ -64,12 +66,13 @@ impl Entry {
     /// The entry of a built daemon.
     pub const fn of<D>() -> Self
     where
-        D: Daemon,
+        D: Daemon + Emits,
         D::Config: DeserializeOwned + Serialize + Default + Clone + Sync,
         D::Ports: FromWiring,
     {
         Self {
             spec: &D::SPEC,
+            emits: D::EMITS,
             build: Build::Built {
                 make: make::<D>,
                 defaults: defaults::<D::Config>,
@@ -80,7 +83,7 @@ impl Entry {
 
     /// The entry of a type that is not built yet.
     pub const fn planned(spec: &'static Spec) -> Self {
-        Self { spec, build: Build::Planned }
+        Self { spec, emits: &[], build: Build::Planned }
     }
 
     /// Is it built?
@@ -308,6 +311,7 @@ pub fn validate() -> Vec<String> {
     if !stuck.is_empty() && faults.is_empty() {
         faults.push(format!("Cycle detected: {}", stuck.join(" -> ")));
     }
+    faults.extend(topics::loose_ends());
     faults
 }
 

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
 
-use crate::{Bell, Blobs, Loop, Pressure, Supervision, Workshop, WorkshopSettings};
+use crate::{Bell, Blobs, Emits, Loop, Pressure, Supervision, Workshop, WorkshopSettings};
 
 /// Longest wait for a worker process.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,6 +50,11 @@ pub(crate) struct Bed {
     woken: Arc<Notify>,
     // Last, so that it goes last.
     dir: TempDir,
+}
+
+/// A catalogue as this daemon gets it.
+pub(crate) fn handed_to<D: Daemon + Emits>(catalogue: &Catalogue) -> Catalogue {
+    catalogue.for_source(format!("{}@here", D::ID)).that_emits(D::EMITS)
 }
 
 /// A supervisor that only notes that somebody was woken.
@@ -151,6 +156,11 @@ impl Bed {
             self.clock(),
         )
         .unwrap()
+    }
+
+    /// The catalogue as this daemon gets it: what it records must be declared.
+    pub(crate) fn catalogue_of<D: Daemon + Emits>(&self) -> Catalogue {
+        handed_to::<D>(&self.catalogue)
     }
 
     /// The catalogue of a new life of the manager: claims of older epochs are void.

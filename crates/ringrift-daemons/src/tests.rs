@@ -22,7 +22,7 @@ use crate::{
     },
     queue::queue_populator::{self, QueuePopulator},
     resource::idle_resource::IdleResource,
-    testbed::{Bed, hex, square},
+    testbed::{Bed, handed_to, hex, square},
 };
 
 /// One life of all daemons of the loop.
@@ -48,33 +48,33 @@ struct Life {
 impl Life {
     fn new(bed: &Bed, catalogue: &Catalogue, shop: &Workshop) -> Self {
         let (the_loop, blobs, pressure) = (&bed.the_loop, &bed.blobs, &bed.pressure);
-        let two = || (catalogue.clone(), the_loop.clone());
-        let three = || (catalogue.clone(), blobs.clone(), the_loop.clone());
-        let four = || (catalogue.clone(), shop.clone(), the_loop.clone(), pressure.clone());
-        let five =
-            || (catalogue.clone(), blobs.clone(), shop.clone(), the_loop.clone(), pressure.clone());
+        macro_rules! with {
+            ($daemon:ty: $($port:expr),+) => {
+                (handed_to::<$daemon>(catalogue), $($port.clone()),+)
+            };
+        }
         let (cx, probe) = bed.cx::<QueuePopulator>();
         Self {
-            selfplay_coordinator: daemon(two()),
+            selfplay_coordinator: daemon(with!(SelfplayCoordinator: the_loop)),
             queue_populator: QueuePopulator::new(
                 queue_populator::Config {
                     games_per_item: 100,
                     ..queue_populator::Config::default()
                 },
-                four(),
+                with!(QueuePopulator: shop, the_loop, pressure),
             ),
-            idle_resource: daemon(four()),
-            data_consolidation: daemon(four()),
-            auto_export: daemon(four()),
-            npz_combination: daemon(five()),
-            training_trigger: daemon(five()),
-            evaluation: daemon(five()),
-            auto_promotion: daemon(three()),
-            model_distribution: daemon(three()),
-            gauntlet_feedback: daemon(two()),
-            feedback_loop: daemon(two()),
-            curriculum_integration: daemon(two()),
-            data_pipeline: daemon(two()),
+            idle_resource: daemon(with!(IdleResource: shop, the_loop, pressure)),
+            data_consolidation: daemon(with!(DataConsolidation: shop, the_loop, pressure)),
+            auto_export: daemon(with!(AutoExport: shop, the_loop, pressure)),
+            npz_combination: daemon(with!(NpzCombination: blobs, shop, the_loop, pressure)),
+            training_trigger: daemon(with!(TrainingTrigger: blobs, shop, the_loop, pressure)),
+            evaluation: daemon(with!(Evaluation: blobs, shop, the_loop, pressure)),
+            auto_promotion: daemon(with!(AutoPromotion: blobs, the_loop)),
+            model_distribution: daemon(with!(ModelDistribution: blobs, the_loop)),
+            gauntlet_feedback: daemon(with!(GauntletFeedback: the_loop)),
+            feedback_loop: daemon(with!(FeedbackLoop: the_loop)),
+            curriculum_integration: daemon(with!(CurriculumIntegration: the_loop)),
+            data_pipeline: daemon(with!(DataPipeline: the_loop)),
             cx,
             probe,
         }

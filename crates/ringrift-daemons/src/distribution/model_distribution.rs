@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     Catalogue, ChampionInstalled, Config as GameConfig, ModelDistributed, ModelPromoted, Record,
+    Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR, COORDINATOR_FULL, Loop, STANDALONE,
+    Blobs, COORDINATOR, COORDINATOR_FULL, Emits, Loop, STANDALONE, Topics,
     cycle::{EVENT_ROUTER, settled},
     evaluation::{auto_promotion::AutoPromotion, evaluation::Evaluation},
     on,
@@ -42,6 +43,10 @@ pub struct ModelDistribution {
     blobs: Blobs,
     the_loop: Arc<Loop>,
     handed_out: u64,
+}
+
+impl Emits for ModelDistribution {
+    const EMITS: Topics = &[&[ModelDistributed::TOPIC]];
 }
 
 impl Daemon for ModelDistribution {
@@ -131,7 +136,8 @@ mod tests {
     use crate::testbed::{Bed, done, hex, stops_in_mid_cycle};
 
     fn daemon(bed: &Bed) -> ModelDistribution {
-        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());
+        let ports =
+            (bed.catalogue_of::<ModelDistribution>(), bed.blobs.clone(), bed.the_loop.clone());
         ModelDistribution::new(Config {}, ports)
     }
 

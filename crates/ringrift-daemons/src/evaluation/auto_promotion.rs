@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     Catalogue, Champion, Config as GameConfig, EvaluationCompleted, MatchResult, ModelAccepted,
-    ModelId, ModelPromoted, ModelRejected, ModelRow, Record, TestDecision,
+    ModelId, ModelPromoted, ModelRejected, ModelRow, Record, TestDecision, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, Loop, STANDALONE,
+    Blobs, Emits, Loop, STANDALONE, Topics,
     cycle::{EVENT_ROUTER, settled},
     evaluation::evaluation::Evaluation,
     on,
@@ -62,6 +62,10 @@ pub struct AutoPromotion {
     blobs: Blobs,
     the_loop: Arc<Loop>,
     status: Status,
+}
+
+impl Emits for AutoPromotion {
+    const EMITS: Topics = &[&[ModelAccepted::TOPIC, ModelPromoted::TOPIC, ModelRejected::TOPIC]];
 }
 
 impl Daemon for AutoPromotion {
@@ -230,7 +234,7 @@ mod tests {
     use crate::testbed::{Bed, done, evaluated, hex, match_result, stops_in_mid_cycle};
 
     fn daemon(bed: &Bed) -> AutoPromotion {
-        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());
+        let ports = (bed.catalogue_of::<AutoPromotion>(), bed.blobs.clone(), bed.the_loop.clone());
         AutoPromotion::new(Config::default(), ports)
     }
 

@@ -9,14 +9,14 @@ use std::{sync::Arc, time::Duration};
 use ringrift_pipeline::{
     Catalogue, Champion, Config as GameConfig, EvaluationCompleted, Gate, GauntletJob,
     GauntletReport, Job, MatchPlayed, MatchResult, ModelCreated, ModelPromoted, ModelRow, Record,
-    TestDecision, WorkKind, WorkQueued, WorkState,
+    TestDecision, Topic as _, WorkKind, WorkQueued, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
-    Workshop,
+    Blobs, COORDINATOR, Emits, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
+    WorkError, Workshop,
     claims::{ClaimCounts, Claims},
     cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
     on,
@@ -78,6 +78,14 @@ pub struct Evaluation {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     claims: Claims,
+}
+
+impl Emits for Evaluation {
+    const EMITS: Topics = &[
+        &[EvaluationCompleted::TOPIC, MatchPlayed::TOPIC, WorkQueued::TOPIC],
+        crate::claims::EMITS,
+        crate::cycle::EMITS,
+    ];
 }
 
 impl Daemon for Evaluation {
@@ -306,7 +314,7 @@ mod tests {
     fn daemon(bed: &Bed, mode: &str) -> Evaluation {
         let shop = bed.workshop(mode);
         let ports = (
-            bed.catalogue.clone(),
+            bed.catalogue_of::<Evaluation>(),
             bed.blobs.clone(),
             shop,
             bed.the_loop.clone(),

@@ -8,14 +8,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     Advice, AdviceGiven, Catalogue, Config as GameConfig, ModelPromoted, ModelRejected, ModelRow,
-    ModelStatus, Record,
+    ModelStatus, Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Loop, STANDALONE,
+    COORDINATOR_FULL, Emits, Loop, STANDALONE, Topics,
     cycle::{EVENT_ROUTER, settled},
     on,
 };
@@ -53,6 +53,10 @@ pub struct GauntletFeedback {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     status: Status,
+}
+
+impl Emits for GauntletFeedback {
+    const EMITS: Topics = &[&[AdviceGiven::TOPIC]];
 }
 
 impl Daemon for GauntletFeedback {
@@ -142,7 +146,10 @@ mod tests {
     use crate::testbed::{Bed, done, evaluated, hex, stops_in_mid_cycle};
 
     fn daemon(bed: &Bed) -> GauntletFeedback {
-        GauntletFeedback::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+        GauntletFeedback::new(
+            Config::default(),
+            (bed.catalogue_of::<GauntletFeedback>(), bed.the_loop.clone()),
+        )
     }
 
     async fn judged(bed: &Bed, generation: u32, elo: f64) {

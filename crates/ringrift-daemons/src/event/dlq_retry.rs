@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use courier::{DeadLetter, LetterCounts, LetterFilter, LetterState};
-use ringrift_pipeline::{Catalogue, DeadLettersReplayed, Operational};
+use ringrift_pipeline::{Catalogue, DeadLettersReplayed, Operational, Topic as _};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, STANDALONE, TRAINING_FULL,
+    COORDINATOR_FULL, Emits, STANDALONE, TRAINING_FULL, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     event::event_router::MAX_ATTEMPTS,
@@ -92,6 +92,10 @@ pub struct DlqRetry {
     /// Letters given up that no fact has told yet.
     untold_abandoned: u32,
     status: Status,
+}
+
+impl Emits for DlqRetry {
+    const EMITS: Topics = &[&[DeadLettersReplayed::TOPIC], crate::alarms::EMITS];
 }
 
 impl Daemon for DlqRetry {
@@ -337,7 +341,7 @@ mod tests {
 
     fn daemon(bed: &Bed, config: Config) -> DlqRetry {
         bed.now.store(NOW, std::sync::atomic::Ordering::Relaxed);
-        DlqRetry::new(config, bed.catalogue.clone())
+        DlqRetry::new(config, bed.catalogue_of::<DlqRetry>())
     }
 
     #[tokio::test]

@@ -13,8 +13,8 @@ use tracing::warn;
 use warden::{Cx, Daemon, DaemonId, Health, Priority, Spec, Wake};
 
 use crate::{
-    Bell, COORDINATOR, COORDINATOR_FULL, EPHEMERAL, MINIMAL, SELFPLAY, SELFPLAY_FULL, STANDALONE,
-    TRAINING, TRAINING_FULL, cycle::obstacle,
+    Bell, COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Emits, MINIMAL, SELFPLAY, SELFPLAY_FULL,
+    STANDALONE, TRAINING, TRAINING_FULL, Topics, cycle::obstacle,
 };
 
 /// Name under which the position in the log is kept.
@@ -60,6 +60,10 @@ pub struct EventRouter {
     catalogue: Catalogue,
     bell: Bell,
     status: Status,
+}
+
+impl Emits for EventRouter {
+    const EMITS: Topics = &[];
 }
 
 impl Daemon for EventRouter {
@@ -190,7 +194,11 @@ mod tests {
         bell.connect(ears.clone());
         let log = bed.catalogue.log().clone();
         let subscriber = Subscriber::new(log, Stream::Pipeline, SUBSCRIBER, "", MAX_ATTEMPTS);
-        (EventRouter::new(Config::default(), (bed.catalogue.clone(), bell)), subscriber, ears)
+        (
+            EventRouter::new(Config::default(), (bed.catalogue_of::<EventRouter>(), bell)),
+            subscriber,
+            ears,
+        )
     }
 
     fn rubbish(id: &str) -> Batch {

@@ -7,14 +7,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    Catalogue, Config as GameConfig, CurriculumRebalanced, EvaluationCompleted, Record,
+    Catalogue, Config as GameConfig, CurriculumRebalanced, EvaluationCompleted, Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Loop, STANDALONE, TRAINING_FULL,
+    COORDINATOR_FULL, Emits, Loop, STANDALONE, TRAINING_FULL, Topics,
     cycle::{EVENT_ROUTER, settled},
     on,
 };
@@ -52,6 +52,10 @@ pub struct CurriculumIntegration {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     updates: u64,
+}
+
+impl Emits for CurriculumIntegration {
+    const EMITS: Topics = &[&[CurriculumRebalanced::TOPIC]];
 }
 
 impl Daemon for CurriculumIntegration {
@@ -164,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_cycle_finds_nothing_to_do() {
         let bed = Bed::with(vec![hex(), square()]).await;
-        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let ports = (bed.catalogue_of::<CurriculumIntegration>(), bed.the_loop.clone());
         let mut daemon = CurriculumIntegration::new(Config::default(), ports);
         let (cx, _probe) = bed.cx::<CurriculumIntegration>();
         assert_eq!(done(daemon.cycle(&cx).await).updates, 0, "everybody weighs 1");
@@ -179,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_in_mid_cycle_leaves_no_fact() {
         let bed = Bed::new().await;
-        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let ports = (bed.catalogue_of::<CurriculumIntegration>(), bed.the_loop.clone());
         stops_in_mid_cycle(&bed, CurriculumIntegration::new(Config::default(), ports)).await;
     }
 }

@@ -8,14 +8,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     Advice, AdviceGiven, AdviceRow, Catalogue, Config as GameConfig, Parameters, ParametersSet,
-    Record,
+    Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Loop, SELFPLAY_FULL, STANDALONE, TRAINING_FULL,
+    COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Emits, Loop, SELFPLAY_FULL, STANDALONE,
+    TRAINING_FULL, Topics,
     cycle::{EVENT_ROUTER, settled},
     on,
 };
@@ -64,6 +65,10 @@ pub struct FeedbackLoop {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     changes: u64,
+}
+
+impl Emits for FeedbackLoop {
+    const EMITS: Topics = &[&[ParametersSet::TOPIC]];
 }
 
 impl Daemon for FeedbackLoop {
@@ -201,7 +206,10 @@ mod tests {
     use crate::testbed::{Bed, done, hex, stops_in_mid_cycle};
 
     fn daemon(bed: &Bed) -> FeedbackLoop {
-        FeedbackLoop::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+        FeedbackLoop::new(
+            Config::default(),
+            (bed.catalogue_of::<FeedbackLoop>(), bed.the_loop.clone()),
+        )
     }
 
     async fn advise(bed: &Bed, generation: u32, advice: Advice) {

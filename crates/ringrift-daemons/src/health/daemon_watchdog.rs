@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, DaemonView, Health, Outcome, Priority, Snapshot, Spec, State};
 
 use crate::{
-    Bell, COORDINATOR_FULL, MINIMAL, Pressure, STANDALONE,
+    Bell, COORDINATOR_FULL, Emits, MINIMAL, Pressure, STANDALONE, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     resource::idle_resource::IdleResource,
@@ -77,6 +77,10 @@ pub struct DaemonWatchdog {
     began_ms: Option<i64>,
     /// Daemons that were asked for at the last look: an alarm on one that no longer is must end.
     known: BTreeSet<DaemonId>,
+}
+
+impl Emits for DaemonWatchdog {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for DaemonWatchdog {
@@ -303,7 +307,7 @@ mod tests {
     fn watchdog(bed: &Bed) -> (DaemonWatchdog, Views) {
         let (views, bell) = (Views::default(), Bell::default());
         bell.connect(views.clone());
-        let ports = (bed.catalogue.clone(), bell, bed.pressure.clone());
+        let ports = (bed.catalogue_of::<DaemonWatchdog>(), bell, bed.pressure.clone());
         (DaemonWatchdog::new(Config::default(), ports), views)
     }
 

@@ -12,8 +12,8 @@ use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Health, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, EPHEMERAL, HttpPort, MINIMAL, SELFPLAY_FULL, STANDALONE, TRAINING_FULL,
-    cycle::EVENT_ROUTER,
+    COORDINATOR_FULL, EPHEMERAL, Emits, HttpPort, MINIMAL, SELFPLAY_FULL, STANDALONE,
+    TRAINING_FULL, Topics, cycle::EVENT_ROUTER,
 };
 
 /// `[daemons.health_server]`. Its address is the process's: it is taken before any work.
@@ -45,6 +45,10 @@ pub struct Status {
 pub struct HealthServer {
     config: Config,
     http: Arc<dyn HttpPort>,
+}
+
+impl Emits for HealthServer {
+    const EMITS: Topics = &[];
 }
 
 impl Daemon for HealthServer {

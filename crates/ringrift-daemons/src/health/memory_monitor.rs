@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Obstacle, Pressure, STANDALONE,
+    Emits, Obstacle, Pressure, STANDALONE, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
 };
@@ -70,6 +70,10 @@ pub struct MemoryMonitor {
     look: Look,
     calm: u32,
     status: Status,
+}
+
+impl Emits for MemoryMonitor {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for MemoryMonitor {
@@ -193,8 +197,10 @@ mod tests {
     }
 
     fn monitor(bed: &Bed) -> (MemoryMonitor, Arc<AtomicU64>) {
-        let mut daemon =
-            MemoryMonitor::new(Config::default(), (bed.catalogue.clone(), bed.pressure.clone()));
+        let mut daemon = MemoryMonitor::new(
+            Config::default(),
+            (bed.catalogue_of::<MemoryMonitor>(), bed.pressure.clone()),
+        );
         let available = Arc::new(AtomicU64::new(0));
         let told = available.clone();
         daemon.look = Arc::new(move || {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Loop, Pressure, STANDALONE,
+    Emits, Loop, Pressure, STANDALONE, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     explain::closed_gates,
@@ -81,6 +81,10 @@ pub struct ProgressWatchdog {
     alarms: Alarms,
     /// When this life began: time during which no process ran is nobody's stall.
     began_ms: Option<i64>,
+}
+
+impl Emits for ProgressWatchdog {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for ProgressWatchdog {
@@ -231,7 +235,8 @@ mod tests {
     }
 
     fn watchdog(bed: &Bed) -> ProgressWatchdog {
-        let ports = (bed.catalogue.clone(), bed.the_loop.clone(), bed.pressure.clone());
+        let ports =
+            (bed.catalogue_of::<ProgressWatchdog>(), bed.the_loop.clone(), bed.pressure.clone());
         ProgressWatchdog::new(Config::default(), ports)
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    STANDALONE,
+    Emits, STANDALONE, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     on,
@@ -89,6 +89,10 @@ pub struct WorkQueueMonitor {
     catalogue: Catalogue,
     alarms: Alarms,
     overfull: bool,
+}
+
+impl Emits for WorkQueueMonitor {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for WorkQueueMonitor {
@@ -315,7 +319,8 @@ mod tests {
                 .into(),
         ])
         .await;
-        let mut daemon = WorkQueueMonitor::new(Config::default(), bed.catalogue.clone());
+        let mut daemon =
+            WorkQueueMonitor::new(Config::default(), bed.catalogue_of::<WorkQueueMonitor>());
         let (cx, probe) = bed.cx::<WorkQueueMonitor>();
         assert_eq!(done(daemon.cycle(&cx).await).stuck, Vec::<String>::new());
         bed.pass_time(Duration::from_hours(2));

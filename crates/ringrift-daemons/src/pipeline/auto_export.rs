@@ -8,15 +8,15 @@ use std::{sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     BatchAccepted, BatchRejected, Catalogue, Config as GameConfig, ExportJob, Job, Record,
-    SamplesExported, SamplesReport, WorkId,
+    SamplesExported, SamplesReport, Topic as _, WorkId,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
-    Workshop,
+    COORDINATOR_FULL, Emits, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
+    WorkError, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, settled, tell},
     on,
     runs::{Ended, Runs},
@@ -61,6 +61,10 @@ pub struct AutoExport {
     /// A set of batches was refused: go one by one until the bad one is found.
     one_by_one: bool,
     status: Status,
+}
+
+impl Emits for AutoExport {
+    const EMITS: Topics = &[&[BatchRejected::TOPIC, SamplesExported::TOPIC], crate::cycle::EMITS];
 }
 
 impl Daemon for AutoExport {
@@ -214,7 +218,8 @@ mod tests {
 
     fn daemon(bed: &Bed, mode: &str) -> AutoExport {
         let shop = bed.workshop(mode);
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports =
+            (bed.catalogue_of::<AutoExport>(), shop, bed.the_loop.clone(), bed.pressure.clone());
         AutoExport::new(Config::default(), ports)
     }
 

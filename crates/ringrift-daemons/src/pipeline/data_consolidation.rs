@@ -12,14 +12,14 @@ use std::{
 
 use ringrift_pipeline::{
     BatchAccepted, BatchCheck, BatchRejected, BatchRow, BatchState, BlobHash, Catalogue, CheckJob,
-    CheckReport, Config as GameConfig, GamesCommitted, Job, Record, WorkId,
+    CheckReport, Config as GameConfig, GamesCommitted, Job, Record, Topic as _, WorkId,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Loop, Order, Pressure, STANDALONE, WorkError, Workshop,
+    COORDINATOR_FULL, Emits, Loop, Order, Pressure, STANDALONE, Topics, WorkError, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, settled, tell},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -67,6 +67,10 @@ pub struct DataConsolidation {
     /// A set of batches was refused: go one by one until the bad one is found.
     one_by_one: bool,
     status: Status,
+}
+
+impl Emits for DataConsolidation {
+    const EMITS: Topics = &[&[BatchAccepted::TOPIC, BatchRejected::TOPIC], crate::cycle::EMITS];
 }
 
 impl Daemon for DataConsolidation {
@@ -253,7 +257,12 @@ mod tests {
 
     fn daemon(bed: &Bed, mode: &str) -> DataConsolidation {
         let shop = bed.workshop(mode);
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports = (
+            bed.catalogue_of::<DataConsolidation>(),
+            shop,
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
         DataConsolidation::new(Config::default(), ports)
     }
 

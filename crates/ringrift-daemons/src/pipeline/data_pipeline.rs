@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR, EPHEMERAL, Loop, STANDALONE, TRAINING_FULL,
+    COORDINATOR, EPHEMERAL, Emits, Loop, STANDALONE, TRAINING_FULL, Topics,
     cycle::{EVENT_ROUTER, settled},
     on,
     pipeline::npz_combination::{NpzCombination, TOO_FEW_ROWS},
@@ -63,6 +63,10 @@ pub struct DataPipeline {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     since: BTreeMap<GameConfig, (StageView, u64, Instant)>,
+}
+
+impl Emits for DataPipeline {
+    const EMITS: Topics = &[];
 }
 
 impl Daemon for DataPipeline {
@@ -187,7 +191,10 @@ mod tests {
     };
 
     fn daemon(bed: &Bed) -> DataPipeline {
-        DataPipeline::new(Config::default(), (bed.catalogue.clone(), bed.the_loop.clone()))
+        DataPipeline::new(
+            Config::default(),
+            (bed.catalogue_of::<DataPipeline>(), bed.the_loop.clone()),
+        )
     }
 
     #[tokio::test]

@@ -8,15 +8,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     BlobHash, Catalogue, CombineJob, Config as GameConfig, Gate, Job, ModelPromoted, ModelRejected,
-    Record, SamplesExported, SamplesReport, SamplesRow, WindowCombined, WorkCompleted, WorkId,
-    WorkKind,
+    Record, SamplesExported, SamplesReport, SamplesRow, Topic as _, WindowCombined, WorkCompleted,
+    WorkId, WorkKind,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR_FULL, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError, Workshop,
+    Blobs, COORDINATOR_FULL, Emits, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
+    WorkError, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, first_closed, settled, tell},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -66,6 +67,10 @@ pub struct NpzCombination {
     /// Sample files that a worker stumbled over: a window is made without them.
     unsound: BTreeSet<BlobHash>,
     status: Status,
+}
+
+impl Emits for NpzCombination {
+    const EMITS: Topics = &[&[WindowCombined::TOPIC], crate::cycle::EMITS];
 }
 
 impl Daemon for NpzCombination {
@@ -282,7 +287,7 @@ mod tests {
     fn daemon(bed: &Bed, mode: &str) -> NpzCombination {
         let shop = bed.workshop(mode);
         let ports = (
-            bed.catalogue.clone(),
+            bed.catalogue_of::<NpzCombination>(),
             bed.blobs.clone(),
             shop,
             bed.the_loop.clone(),

@@ -7,13 +7,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    AllocationUpdated, Catalogue, Config as GameConfig, CurriculumRebalanced, ModelPromoted, Record,
+    AllocationUpdated, Catalogue, Config as GameConfig, CurriculumRebalanced, ModelPromoted,
+    Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    Loop, STANDALONE,
+    Emits, Loop, STANDALONE, Topics,
     cycle::{EVENT_ROUTER, settled},
     on,
 };
@@ -63,6 +64,10 @@ pub struct SelfplayCoordinator {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     updates: u64,
+}
+
+impl Emits for SelfplayCoordinator {
+    const EMITS: Topics = &[&[AllocationUpdated::TOPIC]];
 }
 
 impl Daemon for SelfplayCoordinator {
@@ -217,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_cycle_finds_nothing_to_do() {
         let bed = Bed::with(vec![hex(), square()]).await;
-        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let ports = (bed.catalogue_of::<SelfplayCoordinator>(), bed.the_loop.clone());
         let mut daemon = SelfplayCoordinator::new(Config::default(), ports);
         let (cx, _probe) = bed.cx::<SelfplayCoordinator>();
         assert_eq!(done(daemon.cycle(&cx).await).updates, 1);
@@ -231,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_in_mid_cycle_leaves_no_fact() {
         let bed = Bed::new().await;
-        let ports = (bed.catalogue.clone(), bed.the_loop.clone());
+        let ports = (bed.catalogue_of::<SelfplayCoordinator>(), bed.the_loop.clone());
         stops_in_mid_cycle(&bed, SelfplayCoordinator::new(Config::default(), ports)).await;
     }
 }

@@ -9,16 +9,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     Catalogue, ChampionInstalled, CheckpointSaved, Config as GameConfig, Gate, Job, ModelCreated,
-    ModelId, ModelPromoted, ModelRejected, Record, SeedJob, SeedReport, TrainJob, TrainReport,
-    TrainingCompleted, WindowCombined, WindowRow, WorkId, WorkKind, WorkQueued, WorkRow, WorkState,
+    ModelId, ModelPromoted, ModelRejected, Record, SeedJob, SeedReport, Topic as _, TrainJob,
+    TrainReport, TrainingCompleted, WindowCombined, WindowRow, WorkId, WorkKind, WorkQueued,
+    WorkRow, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR_FULL, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, WorkError,
-    Workshop,
+    Blobs, COORDINATOR_FULL, Emits, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL,
+    Topics, WorkError, Workshop,
     claims::{ClaimCounts, Claims},
     cycle::{EVENT_ROUTER, brake, first_closed, rest_after_deaths, seed, settled, tell},
     on,
@@ -82,6 +83,20 @@ pub struct TrainingTrigger {
     pressure: Pressure,
     claims: Claims,
     seeds: Runs<GameConfig>,
+}
+
+impl Emits for TrainingTrigger {
+    const EMITS: Topics = &[
+        &[
+            ChampionInstalled::TOPIC,
+            CheckpointSaved::TOPIC,
+            ModelCreated::TOPIC,
+            TrainingCompleted::TOPIC,
+            WorkQueued::TOPIC,
+        ],
+        crate::claims::EMITS,
+        crate::cycle::EMITS,
+    ];
 }
 
 impl Daemon for TrainingTrigger {
@@ -425,7 +440,7 @@ mod tests {
 
     fn daemon(bed: &Bed, mode: &str) -> TrainingTrigger {
         let ports = (
-            bed.catalogue.clone(),
+            bed.catalogue_of::<TrainingTrigger>(),
             bed.blobs.clone(),
             bed.workshop(mode),
             bed.the_loop.clone(),

@@ -8,14 +8,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     AllocationUpdated, Catalogue, Config as GameConfig, Gate, Job, ModelDistributed, ModelRef,
-    ParametersSet, Record, SelfplayJob, TrainingCompleted, WorkClaimed, WorkCompleted, WorkKind,
-    WorkQueued, WorkState,
+    ParametersSet, Record, SelfplayJob, Topic as _, TrainingCompleted, WorkClaimed, WorkCompleted,
+    WorkKind, WorkQueued, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Loop, Pressure, STANDALONE, Workshop,
+    COORDINATOR_FULL, Emits, Loop, Pressure, STANDALONE, Topics, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
     on,
     pipeline::{
@@ -87,6 +87,10 @@ pub struct QueuePopulator {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     queued: u64,
+}
+
+impl Emits for QueuePopulator {
+    const EMITS: Topics = &[&[WorkQueued::TOPIC], crate::cycle::EMITS];
 }
 
 impl Daemon for QueuePopulator {
@@ -282,7 +286,12 @@ mod tests {
 
     fn daemon(bed: &Bed, config: Config) -> QueuePopulator {
         let shop = bed.workshop("honest");
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports = (
+            bed.catalogue_of::<QueuePopulator>(),
+            shop,
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
         QueuePopulator::new(config, ports)
     }
 

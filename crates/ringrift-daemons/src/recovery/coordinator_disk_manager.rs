@@ -13,14 +13,14 @@ use std::{
 use depot::{Doomed, Item, Rule, Warrant, plan_retention};
 use ringrift_pipeline::{
     ArtefactTrashed, BlobHash, BlobRow, Catalogue, ModelRejected, ModelRow, ModelStatus, Record,
-    TrainingCompleted, WindowCombined, WindowRow, WorkRow,
+    Topic as _, TrainingCompleted, WindowCombined, WindowRow, WorkRow,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR, COORDINATOR_FULL, Pressure, STANDALONE,
+    Blobs, COORDINATOR, COORDINATOR_FULL, Emits, Pressure, STANDALONE, Topics,
     blobs::parse,
     cycle::{EVENT_ROUTER, obstacle, settled},
     on,
@@ -69,6 +69,10 @@ pub struct CoordinatorDiskManager {
     blobs: Blobs,
     pressure: Pressure,
     status: Status,
+}
+
+impl Emits for CoordinatorDiskManager {
+    const EMITS: Topics = &[&[ArtefactTrashed::TOPIC]];
 }
 
 impl Daemon for CoordinatorDiskManager {
@@ -259,7 +263,8 @@ mod tests {
     };
 
     fn manager(bed: &Bed, config: Config) -> CoordinatorDiskManager {
-        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.pressure.clone());
+        let ports =
+            (bed.catalogue_of::<CoordinatorDiskManager>(), bed.blobs.clone(), bed.pressure.clone());
         CoordinatorDiskManager::new(config, ports)
     }
 

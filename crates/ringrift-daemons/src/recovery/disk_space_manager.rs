@@ -20,7 +20,8 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, EPHEMERAL, Loop, Obstacle, Pressure, SELFPLAY, STANDALONE, TRAINING, TRAINING_FULL,
+    Blobs, EPHEMERAL, Emits, Loop, Obstacle, Pressure, SELFPLAY, STANDALONE, TRAINING,
+    TRAINING_FULL, Topics,
     alarms::Alarms,
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
@@ -117,6 +118,10 @@ pub struct DiskSpaceManager {
     /// are no orphans.
     last_full_ms: Option<i64>,
     status: Status,
+}
+
+impl Emits for DiskSpaceManager {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for DiskSpaceManager {
@@ -403,8 +408,12 @@ mod tests {
 
     /// A manager on a file system of 5000 MiB (limit 100, calm 200) with so much free.
     fn manager(bed: &Bed, config: Config) -> (DiskSpaceManager, Arc<AtomicU64>) {
-        let ports =
-            (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone(), bed.pressure.clone());
+        let ports = (
+            bed.catalogue_of::<DiskSpaceManager>(),
+            bed.blobs.clone(),
+            bed.the_loop.clone(),
+            bed.pressure.clone(),
+        );
         let mut daemon = DiskSpaceManager::new(config, ports);
         let free = Arc::new(AtomicU64::new(5000));
         let told = free.clone();

@@ -5,8 +5,8 @@
 //! Never   decides what is played how often: it takes the oldest item that it can run.
 
 use ringrift_pipeline::{
-    Catalogue, GamesCommitted, Job, ModelDistributed, Record, SelfplayReport, WorkCancelled,
-    WorkKind, WorkQueued, WorkRow, WorkState,
+    Catalogue, GamesCommitted, Job, ModelDistributed, Record, SelfplayReport, Topic as _,
+    WorkCancelled, WorkKind, WorkQueued, WorkRow, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -14,8 +14,8 @@ use tracing::info;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, EPHEMERAL, Finished, Loop, Order, Pressure, SELFPLAY, SELFPLAY_FULL,
-    STANDALONE, TRAINING_FULL, WorkError, Workshop,
+    COORDINATOR_FULL, EPHEMERAL, Emits, Finished, Loop, Order, Pressure, SELFPLAY, SELFPLAY_FULL,
+    STANDALONE, TRAINING_FULL, Topics, WorkError, Workshop,
     claims::{ClaimCounts, Claims, Done},
     cycle::{EVENT_ROUTER, brake, denied, settled, tell},
     on,
@@ -59,6 +59,14 @@ pub struct IdleResource {
     pressure: Pressure,
     claims: Claims,
     games: u64,
+}
+
+impl Emits for IdleResource {
+    const EMITS: Topics = &[
+        &[GamesCommitted::TOPIC, WorkCancelled::TOPIC],
+        crate::claims::EMITS,
+        crate::cycle::EMITS,
+    ];
 }
 
 impl Daemon for IdleResource {
@@ -242,7 +250,8 @@ mod tests {
     }
 
     fn daemon_of(bed: &Bed, shop: Workshop) -> IdleResource {
-        let ports = (bed.catalogue.clone(), shop, bed.the_loop.clone(), bed.pressure.clone());
+        let ports =
+            (bed.catalogue_of::<IdleResource>(), shop, bed.the_loop.clone(), bed.pressure.clone());
         IdleResource::new(Config::default(), ports)
     }
 

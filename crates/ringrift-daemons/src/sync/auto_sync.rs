@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR, EPHEMERAL, SELFPLAY_FULL, STANDALONE, TRAINING_FULL,
+    Blobs, COORDINATOR, EPHEMERAL, Emits, SELFPLAY_FULL, STANDALONE, TRAINING_FULL, Topics,
     alarms::Alarms,
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
@@ -69,6 +69,10 @@ pub struct AutoSync {
     mirror: Option<Depot>,
     status: Status,
     faulty: BTreeMap<String, BlobRow>,
+}
+
+impl Emits for AutoSync {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for AutoSync {
@@ -298,7 +302,7 @@ mod tests {
     };
 
     fn daemon(bed: &Bed, config: Config) -> AutoSync {
-        AutoSync::new(config, (bed.catalogue.clone(), bed.blobs.clone()))
+        AutoSync::new(config, (bed.catalogue_of::<AutoSync>(), bed.blobs.clone()))
     }
 
     fn path(depot: &Depot, hash: &BlobHash) -> Option<PathBuf> {

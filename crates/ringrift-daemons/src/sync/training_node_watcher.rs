@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    Bell, Blobs, Loop, STANDALONE, TRAINING, TRAINING_FULL, Workshop,
+    Bell, Blobs, Emits, Loop, STANDALONE, TRAINING, TRAINING_FULL, Topics, Workshop,
     cycle::{EVENT_ROUTER, settled},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -86,6 +86,10 @@ pub struct TrainingNodeWatcher {
     /// Trainings that were seen, and at how many looks in a row they were not.
     seen: BTreeMap<WorkId, u32>,
     status: Status,
+}
+
+impl Emits for TrainingNodeWatcher {
+    const EMITS: Topics = &[];
 }
 
 impl Daemon for TrainingNodeWatcher {
@@ -271,7 +275,7 @@ mod tests {
 
     fn watcher(bed: &Bed, config: Config) -> TrainingNodeWatcher {
         let ports = (
-            bed.catalogue.clone(),
+            bed.catalogue_of::<TrainingNodeWatcher>(),
             bed.blobs.clone(),
             bed.workshop("good"),
             bed.the_loop.clone(),

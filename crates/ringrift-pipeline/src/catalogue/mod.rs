@@ -147,6 +147,8 @@ pub struct Catalogue {
     /// everyone sees this process's own writes.
     recorded: Arc<AtomicU64>,
     source: String,
+    /// What the writer declares to record; none = anything.
+    emits: Option<&'static [&'static [&'static str]]>,
     fence: Option<Fence>,
 }
 
@@ -161,6 +163,7 @@ impl Catalogue {
             reader,
             recorded: Arc::default(),
             source: "ringrift".to_owned(),
+            emits: None,
             fence: None,
         }
     }
@@ -173,6 +176,7 @@ impl Catalogue {
             reader,
             recorded: Arc::default(),
             source: "reader".to_owned(),
+            emits: None,
             fence: None,
         }
     }
@@ -181,6 +185,19 @@ impl Catalogue {
     #[must_use]
     pub fn for_source(&self, source: impl Into<String>) -> Self {
         Self { source: source.into(), ..self.clone() }
+    }
+
+    /// The same catalogue for a writer that declares the topics of all facts it records.
+    ///
+    /// With debug assertions another topic is a panic, so that tests find what a declaration leaves
+    /// out. Without them the fact is recorded: a document that lags behind must not stop the loop.
+    #[must_use]
+    pub fn that_emits(&self, topics: &'static [&'static [&'static str]]) -> Self {
+        Self { emits: Some(topics), ..self.clone() }
+    }
+
+    fn declares(&self, topic: &str) -> bool {
+        self.emits.is_none_or(|groups| groups.iter().any(|group| group.contains(&topic)))
     }
 
     /// The same catalogue under a lease: appends of an epoch that is over are refused.
@@ -204,6 +221,12 @@ impl Catalogue {
         let Some(topic) = records.first().map(|record| record.event.topic()) else { return Ok(0) };
         let mut facts = Vec::with_capacity(records.len());
         for record in records {
+            debug_assert!(
+                self.declares(record.event.topic()),
+                "{} records {}, which it does not declare",
+                self.source,
+                record.event.topic()
+            );
             facts.push(record.into_fact(&self.source, now_ms).map_err(|e| {
                 CatalogueError::Append {
                     topic,
@@ -242,6 +265,11 @@ impl Catalogue {
     /// Notes an operational fact; it decides nothing and is forgotten after its retention.
     pub async fn note(&self, fact: Operational, now_ms: i64) -> Result<(), CatalogueError> {
         let topic = fact.topic();
+        debug_assert!(
+            self.declares(topic),
+            "{} records {topic}, which it does not declare",
+            self.source
+        );
         let subject = fact.subject();
         let body = serde_json::to_value(&fact).map_err(|e| CatalogueError::Append {
             topic,
