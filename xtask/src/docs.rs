@@ -5,8 +5,11 @@ use anyhow::{Context as _, bail};
 use crate::workspace::{Workspace, capture};
 
 /// What `ringrift docs TOPIC` prints, and where it is kept.
-const DOCUMENTS: &[(&str, &str)] =
-    &[("daemons", "docs/daemons.md"), ("configuration", "docs/configuration.md")];
+const DOCUMENTS: &[(&str, &str)] = &[
+    ("daemons", "docs/daemons.md"),
+    ("configuration", "docs/configuration.md"),
+    ("events", "docs/events.md"),
+];
 
 const NOTICE: &str = "<!-- Derived: `cargo xtask docs` writes this file. -->\n\n";
 

@@ -26,4 +26,4 @@ pub use job::*;
 pub use operational::*;
 pub use ringrift_rules::Config;
 pub use stage::{Stage, StageView, stage_of};
-pub use topic::{Body, Field, Kind, Topic, kinds, resolve};
+pub use topic::{Body, Field, Kind, PARTS, Topic, kinds, resolve};

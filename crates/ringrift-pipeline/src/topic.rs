@@ -51,6 +51,13 @@ impl Kind {
     }
 }
 
+/// Structs that are told inside a body, by the names of their types.
+pub const PARTS: &[(&str, &[Field])] = &[
+    ("MatchResult", crate::MatchResult::FIELDS),
+    ("Parameters", crate::Parameters::FIELDS),
+    ("TrainReport", crate::TrainReport::FIELDS),
+];
+
 /// Every kind of fact, in both streams.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
     crate::Event::KINDS.iter().chain(crate::Operational::KINDS)

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use ringrift_daemons::{CATEGORIES, PROFILES, RETIRED};
+use courier::Stream;
+use ringrift_daemons::{CATEGORIES, PROFILES, RETIRED, routes};
+use ringrift_pipeline::{Advice, Field, PARTS, TestDecision};
 use serde_json::Value;
 
 use crate::{config::keys, console, exit::Outcome};
@@ -21,6 +24,8 @@ enum Part {
     Daemons,
     /// All keys
     Configuration,
+    /// All topics
+    Events,
 }
 
 /// Runs the command.
@@ -28,6 +33,7 @@ pub fn run(args: &DocsArgs) -> Outcome {
     let text = match args.part {
         Part::Daemons => daemons()?,
         Part::Configuration => configuration()?,
+        Part::Events => events()?,
     };
     console::say(text.trim_end());
     Ok(())
@@ -113,6 +119,98 @@ fn configuration() -> anyhow::Result<String> {
         )?;
     }
     Ok(text)
+}
+
+fn events() -> anyhow::Result<String> {
+    let mut text = String::from(
+        "# Events\n\n\
+         What happened is a fact in `facts.sqlite`: a position in its stream, an id that is the same \
+         however often it is said, a subject, a time, who said it, which fact led to it, and a body. \
+         `topic` in the body says which of these it is. `ringrift events` reads them.\n\n\
+         A topic is understood in any spelling (`MODEL_PROMOTED`, `model-promoted`), and by the other \
+         names that are given here, but only where people type one (`ringrift events --topic`, \
+         `ringrift dlq --topic`); inside there is one name.\n",
+    );
+    let streams = [
+        (Stream::Pipeline, "What the pipeline rests on. Kept for ever."),
+        (Stream::Operational, "What operators look back on. Kept for 7 days or 100,000 facts."),
+    ];
+    for (stream, about) in streams {
+        writeln!(text, "\n## Stream `{}`\n\n{about}", stream.name())?;
+        for route in routes().iter().filter(|route| route.kind.stream == stream) {
+            let kind = route.kind;
+            writeln!(text, "\n### `{}`\n\n{}\n", kind.topic, kind.about.trim())?;
+            writeln!(text, "- said by {}", route.emitters.join(", "))?;
+            match route.otherwise {
+                Some(why) => writeln!(text, "- wakes nobody: {why}")?,
+                None => writeln!(text, "- wakes {}", route.listeners.join(", "))?,
+            }
+            if !kind.aliases().is_empty() {
+                writeln!(text, "- other names: `{}`", kind.aliases().join("`, `"))?;
+            }
+            fields(&mut text, kind.fields)?;
+        }
+    }
+    writeln!(text, "\n## Parts\n\nWhat is told inside a body.")?;
+    for (name, part) in PARTS {
+        writeln!(text, "\n### {name}")?;
+        fields(&mut text, part)?;
+    }
+    Ok(text)
+}
+
+fn fields(text: &mut String, fields: &[Field]) -> anyhow::Result<()> {
+    writeln!(text, "\n| field | holds | meaning |\n|---|---|---|")?;
+    for field in fields {
+        let holds = in_json(field.kind).with_context(|| format!("the field {}", field.name))?;
+        writeln!(text, "| `{}` | {} | {} |", field.name, cell(&holds), cell(field.about.trim()))?;
+    }
+    Ok(())
+}
+
+/// How a type of the code looks in JSON.
+fn in_json(kind: &str) -> anyhow::Result<String> {
+    let inside = |before: &str| kind.strip_prefix(before)?.strip_suffix('>');
+    if let Some(kind) = inside("Option<") {
+        return Ok(format!("{} or null", in_json(kind)?));
+    }
+    if let Some(kind) = inside("Vec<") {
+        return Ok(format!("list: {}", in_json(kind)?));
+    }
+    if let Some((key, value)) = inside("BTreeMap<").and_then(|pair| pair.split_once(", ")) {
+        return Ok(format!("object: {} to {}", in_json(key)?, in_json(value)?));
+    }
+    if PARTS.iter().any(|(part, _)| *part == kind) {
+        return Ok(format!("[{kind}](#{})", kind.to_lowercase()));
+    }
+    let words = match kind {
+        "String" => "text".to_owned(),
+        "bool" => "true or false".to_owned(),
+        "u32" | "u64" => "whole number".to_owned(),
+        "f32" | "f64" => "number".to_owned(),
+        "[u32; 3]" => "list of 3 whole numbers".to_owned(),
+        "Config" => "config, e.g. `hex8_2p`".to_owned(),
+        "BlobHash" => "hash, 64 hex digits".to_owned(),
+        "ModelId" => "model, e.g. `hex8_2p-m0003`".to_owned(),
+        "WorkId" => "work item, e.g. `train-hex8_2p-000012`".to_owned(),
+        "NodeId" => "node".to_owned(),
+        "Job" => "job, as a worker gets it".to_owned(),
+        "Advice" => one_of(&[Advice::Regression, Advice::Plateau, Advice::Progress])?,
+        "TestDecision" => {
+            one_of(&[TestDecision::Stronger, TestDecision::NotStronger, TestDecision::Undecided])?
+        }
+        unknown => return Err(anyhow!("nothing says how {unknown} looks in JSON")),
+    };
+    Ok(words)
+}
+
+/// The words that values of an enum are in JSON.
+fn one_of(values: &[impl serde::Serialize]) -> anyhow::Result<String> {
+    let words: Vec<String> = values
+        .iter()
+        .map(|value| Ok(format!("`{}`", serde_json::to_value(value)?.as_str().unwrap_or_default())))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(words.join(", "))
 }
 
 /// Text that may stand in a table.

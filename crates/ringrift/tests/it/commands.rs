@@ -166,11 +166,16 @@ fn a_healthy_machine_passes_the_doctor_and_a_taken_port_does_not() {
 }
 
 #[test]
-fn the_reference_names_every_daemon_and_every_key() {
+fn the_reference_names_every_daemon_every_key_and_every_topic() {
     let dir = tempdir().unwrap();
     let daemons = run(dir.path(), &["docs", "daemons"]).out;
     assert_eq!(daemons.matches("\n| `").count(), 89 + 10, "89 types and 10 profiles");
     let configuration = run(dir.path(), &["docs", "configuration"]).out;
     assert!(configuration.contains("`RINGRIFT_DAEMON_HEALTH_PORT`"));
     assert!(configuration.contains("## `[workers.train]`"));
+    let events = run(dir.path(), &["docs", "events"]).out;
+    for kind in ringrift_pipeline::kinds() {
+        assert_eq!(events.matches(&format!("\n### `{}`\n", kind.topic)).count(), 1);
+    }
+    assert!(events.contains("| `seconds` | number | Wall seconds of the attempt. |"), "{events}");
 }
