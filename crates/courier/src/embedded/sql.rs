@@ -9,7 +9,7 @@ use super::Retention;
 use crate::courier::Page;
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError};
-use crate::fact::{Batch, Expect, Fact, Stream};
+use crate::fact::{Batch, Expect, Fact, NewFact, Stream};
 use crate::lease::Lease;
 
 /// Retention is looked after once in so many appends.
@@ -42,66 +42,34 @@ pub(super) fn append(
     now_ms: i64,
     retention: Retention,
 ) -> Result<Vec<u64>, Stop<AppendError>> {
-    let mut known = Vec::with_capacity(batch.facts.len());
-    {
-        let sql = on(stream, "SELECT position, subject FROM {stream} WHERE id = ?1");
-        let mut by_id = db.prepare_cached(&sql)?;
+    // Nearly every batch is new and as expected, so that is tried first. Whoever repeats a batch
+    // after a lost answer finds the log moved on by his own facts; only then they are looked up.
+    if !fence_holds(db, batch)? || !expectations_hold(db, stream, batch)? {
+        let mut known = Vec::with_capacity(batch.facts.len());
         for fact in &batch.facts {
-            let found = by_id
-                .query_row([&fact.id], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?)))
-                .optional()?;
-            if let Some((_, taken_by)) = found.as_ref().filter(|found| found.1 != fact.subject) {
-                return Err(Stop::Refused(AppendError::IdReused {
-                    id: fact.id.clone(),
-                    subject: fact.subject.clone(),
-                    taken_by: taken_by.clone(),
-                }));
-            }
-            known.push(found.map(|(position, _)| position));
+            known.push(known_position(db, stream, fact)?);
         }
-    }
-    if known.iter().all(Option::is_some) {
-        return Ok(known.into_iter().flatten().collect());
-    }
-    if let Some(fence) = &batch.fence {
-        let current: Option<u64> = db
-            .prepare_cached("SELECT epoch FROM lease WHERE name = ?1 AND holder IS NOT NULL")?
-            .query_row([&fence.lease], |row| row.get(0))
-            .optional()?;
-        if current != Some(fence.epoch) {
-            return Err(Stop::Refused(AppendError::Fenced {
-                lease: fence.lease.clone(),
-                epoch: fence.epoch,
-                current,
-            }));
+        if known.iter().all(Option::is_some) {
+            return Ok(known.into_iter().flatten().collect());
         }
-    }
-    for (fact, known) in batch.facts.iter().zip(&known) {
-        if known.is_some() {
-            continue;
-        }
-        if let Some(Expect::LastOnSubject(expected)) = fact.expect {
-            let actual = last_position_on(db, stream, &fact.subject)?;
-            if actual != expected {
-                let subject = fact.subject.clone();
-                return Err(Stop::Refused(AppendError::Conflict { subject, expected, actual }));
-            }
-        }
+        refuse_if_moved(db, stream, batch, &known)?;
     }
     let sql = on(
         stream,
         "INSERT INTO {stream} (id, subject, time_ms, source, cause, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING position",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     );
     let mut insert = db.prepare_cached(&sql)?;
     let mut positions = Vec::with_capacity(batch.facts.len());
-    for ((fact, known), body) in batch.facts.iter().zip(known).zip(bodies) {
-        let position = match known {
-            Some(position) => position,
-            None => insert.query_row(
-                params![fact.id, fact.subject, now_ms, fact.source, fact.cause, body],
-                |row| row.get(0),
-            )?,
+    for (fact, body) in batch.facts.iter().zip(bodies) {
+        let row = params![fact.id, fact.subject, now_ms, fact.source, fact.cause, body];
+        let position = match insert.execute(row) {
+            Ok(_) => db.last_insert_rowid().try_into().unwrap_or(u64::MAX),
+            // Not `ON CONFLICT DO NOTHING`: that would count the position as given.
+            Err(error) => match known_position(db, stream, fact)? {
+                Some(position) => position,
+                None => return Err(error.into()),
+            },
         };
         positions.push(position);
     }
@@ -112,6 +80,75 @@ pub(super) fn append(
         }
     }
     Ok(positions)
+}
+
+/// Where a fact with this id is already; one on another subject is a mistake.
+fn known_position(
+    db: &Connection,
+    stream: Stream,
+    fact: &NewFact,
+) -> Result<Option<u64>, Stop<AppendError>> {
+    let sql = on(stream, "SELECT position, subject FROM {stream} WHERE id = ?1");
+    let found: Option<(u64, String)> = db
+        .prepare_cached(&sql)?
+        .query_row([&fact.id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        Some((_, taken_by)) if taken_by != fact.subject => {
+            let (id, subject) = (fact.id.clone(), fact.subject.clone());
+            Err(Stop::Refused(AppendError::IdReused { id, subject, taken_by }))
+        }
+        found => Ok(found.map(|(position, _)| position)),
+    }
+}
+
+/// The epoch in force of the lease that a batch names; none if nobody holds it.
+fn epoch_in_force(db: &Connection, lease: &str) -> rusqlite::Result<Option<u64>> {
+    db.prepare_cached("SELECT epoch FROM lease WHERE name = ?1 AND holder IS NOT NULL")?
+        .query_row([lease], |row| row.get(0))
+        .optional()
+}
+
+fn fence_holds(db: &Connection, batch: &Batch) -> rusqlite::Result<bool> {
+    let Some(fence) = &batch.fence else { return Ok(true) };
+    Ok(epoch_in_force(db, &fence.lease)? == Some(fence.epoch))
+}
+
+fn expectations_hold(db: &Connection, stream: Stream, batch: &Batch) -> rusqlite::Result<bool> {
+    for fact in &batch.facts {
+        if let Some(Expect::LastOnSubject(expected)) = fact.expect
+            && last_position_on(db, stream, &fact.subject)? != expected
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Says what of a batch does not hold; what is `known` need not.
+fn refuse_if_moved(
+    db: &Connection,
+    stream: Stream,
+    batch: &Batch,
+    known: &[Option<u64>],
+) -> Result<(), Stop<AppendError>> {
+    if let Some(fence) = &batch.fence {
+        let current = epoch_in_force(db, &fence.lease)?;
+        if current != Some(fence.epoch) {
+            let (lease, epoch) = (fence.lease.clone(), fence.epoch);
+            return Err(Stop::Refused(AppendError::Fenced { lease, epoch, current }));
+        }
+    }
+    for (fact, _) in batch.facts.iter().zip(known).filter(|(_, known)| known.is_none()) {
+        if let Some(Expect::LastOnSubject(expected)) = fact.expect {
+            let actual = last_position_on(db, stream, &fact.subject)?;
+            if actual != expected {
+                let subject = fact.subject.clone();
+                return Err(Stop::Refused(AppendError::Conflict { subject, expected, actual }));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what the operational stream need not keep.
