@@ -4,7 +4,7 @@ use ringrift_daemons::{RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
 use warden::{DaemonView, Health};
 
-use crate::state::State;
+use crate::{console::one_line, state::State};
 
 /// What a manager says of itself; the shape of `daemons` is that of decisions, "Commands".
 pub fn status(state: &State, url: &str) -> Value {
@@ -122,9 +122,12 @@ fn line(daemon: &Value) -> String {
                 None => format!("{state} ({health})"),
             }
         }
-        _ => match text("cause").or(text("last_error")) {
-            Some(cause) => format!("{state} ({cause})"),
-            None => state,
+        // "given up after 5 restarts" alone does not help: the error is what people look for.
+        _ => match (text("cause"), text("last_error").map(one_line)) {
+            (Some(cause), Some(error)) => format!("{state} ({cause}: {error})"),
+            (Some(cause), None) => format!("{state} ({cause})"),
+            (None, Some(error)) => format!("{state} ({error})"),
+            (None, None) => state,
         },
     }
 }
@@ -153,6 +156,15 @@ mod tests {
         check(
             &json!({ "state": "failed", "health": "unknown", "last_error": "no such table" }),
             "FAILED (no such table)",
+        );
+        check(
+            &json!({
+                "state": "failed",
+                "health": "unknown",
+                "cause": "given up after 5 restarts",
+                "last_error": "open the store\nno such table",
+            }),
+            "FAILED (given up after 5 restarts: open the store | no such table)",
         );
     }
 }

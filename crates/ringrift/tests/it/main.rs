@@ -7,3 +7,4 @@ mod contract;
 mod events;
 mod manager;
 mod survival;
+mod trouble;

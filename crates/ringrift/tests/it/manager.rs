@@ -31,9 +31,14 @@ impl Manager {
     }
 
     pub fn up_in(dir: TempDir, more: &[&str]) -> Self {
+        Self::up_with(dir, more, &[])
+    }
+
+    fn up_with(dir: TempDir, more: &[&str], env: &[(&str, &str)]) -> Self {
         let mut args = vec!["up", "--configs", "hex8_2p", "--port", "0", "--data", "data"];
         args.extend(more);
         let child = command(dir.path(), &args)
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -48,7 +53,12 @@ impl Manager {
 
     /// The same on what lies in a folder.
     pub fn ready_in(dir: TempDir, more: &[&str]) -> Self {
-        let mut manager = Self::up_in(dir, more);
+        Self::ready_with(dir, more, &[])
+    }
+
+    /// The same with variables.
+    pub fn ready_with(dir: TempDir, more: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut manager = Self::up_with(dir, more, env);
         wait_for("the manager to answer", START, || {
             let early = manager.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert_eq!(early, None, "it ended early: {:?}", manager.output());
