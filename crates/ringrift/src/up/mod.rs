@@ -151,6 +151,9 @@ pub fn run(args: &UpArgs) -> Outcome {
         dir.root().display()
     ));
     drop(log);
+    // The databases are closed with their last handle. Only then the directory is free: whoever
+    // waits for that may copy it.
+    drop((parts, http));
     drop(lock);
     match end {
         End::Asked | End::Reached(_) => Ok(()),
