@@ -6,5 +6,6 @@ mod commands;
 mod contract;
 mod events;
 mod manager;
+mod runbook;
 mod survival;
 mod trouble;
