@@ -15,6 +15,13 @@ pub struct Retired {
     pub sentence: &'static str,
 }
 
+impl Retired {
+    /// The sentence for whoever wants it to run.
+    pub fn refusal(&self) -> String {
+        format!("{} is retired and never runs: {}", self.name, self.sentence)
+    }
+}
+
 const fn retired(
     name: &'static str,
     category: &'static str,

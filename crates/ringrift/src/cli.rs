@@ -100,8 +100,24 @@ enum Command {
     Up(up::UpArgs),
     /// Show the daemons of the running manager, or watch them
     Status(commands::status::StatusArgs),
-    /// End the running manager in good order, or stop one daemon
-    Stop(commands::stop::StopArgs),
+    /// Show whether daemons run well; of one daemon all that explains its state
+    Health(commands::health::HealthArgs),
+    /// Start daemons of the running manager, and all that they need
+    Start(commands::orders::StartArgs),
+    /// End the running manager in good order, or stop daemons
+    Stop(commands::orders::StopArgs),
+    /// End one daemon in good order and start a fresh one of it
+    Restart(commands::orders::OneArgs),
+    /// Try a daemon at once that was given up or waits for its next try
+    Retry(commands::orders::RetryArgs),
+    /// Let a daemon begin no new cycle
+    Pause(commands::orders::OneArgs),
+    /// Let a paused daemon go on
+    Resume(commands::orders::OneArgs),
+    /// Print the log, of one daemon or of all, and follow it
+    Logs(commands::logs::LogsArgs),
+    /// Show or change how much the running manager logs
+    LogLevel(commands::logs::LevelArgs),
     /// Say what keeps a config from going on
     Why(commands::why::WhyArgs),
     /// Show what happened, or follow it
@@ -146,7 +162,15 @@ impl Cli {
         match self.command {
             Command::Up(args) => up::run(&args),
             Command::Status(args) => commands::status::run(&args),
-            Command::Stop(args) => commands::stop::run(&args),
+            Command::Health(args) => commands::health::run(&args),
+            Command::Start(args) => commands::orders::start(&args),
+            Command::Stop(args) => commands::orders::stop(&args),
+            Command::Restart(args) => commands::orders::restart(&args),
+            Command::Retry(args) => commands::orders::retry(&args),
+            Command::Pause(args) => commands::orders::pause(&args),
+            Command::Resume(args) => commands::orders::resume(&args),
+            Command::Logs(args) => commands::logs::logs(&args),
+            Command::LogLevel(args) => commands::logs::level(&args),
             Command::Why(args) => commands::why::run(&args),
             Command::Events(args) => commands::events::run(&args),
             Command::Dlq(args) => commands::dlq::run(&args),

@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde_json::{Map, Value};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Subscriber,
     field::{Field, Visit},
 };
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
-    Layer as _,
+    Layer as _, Registry,
     filter::LevelFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
@@ -22,30 +23,68 @@ use tracing_subscriber::{
     },
     layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload,
     util::SubscriberInitExt as _,
 };
 
 /// Size at which the file is put aside, bytes.
 const MAX_BYTES: u64 = 16 << 20;
 /// Files put aside that are kept; `daemons.log.1` is the newest.
-const KEEP: u32 = 4;
+pub const KEEP: u32 = 4;
+/// The file that is written.
+pub const FILE: &str = "daemons.log";
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `TIME LEVEL DAEMON: message key=value`.
+    Text,
+    /// One JSON object with the same in `time`, `level`, `daemon`, `message` and the keys.
+    Json,
+}
+
+/// A log that is written while this lives.
+pub struct Log {
+    /// How much is written.
+    pub level: LogLevel,
+    /// What is still on its way is written when this is dropped.
+    _guard: WorkerGuard,
+}
+
+/// The least level that the file takes; a clone changes the same log.
+#[derive(Clone)]
+pub struct LogLevel(reload::Handle<LevelFilter, Registry>);
+
+impl LogLevel {
+    /// The level in lower case.
+    pub fn now(&self) -> String {
+        self.0.clone_current().map_or_else(|| "off".into(), |level| level.to_string())
+    }
+
+    /// Takes another level, or says in a sentence why not.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        let level: LevelFilter = level.parse().map_err(|_| {
+            format!("'{level}' is no level: allowed are error, warn, info, debug and trace")
+        })?;
+        self.0.reload(level).map_err(|error| format!("the level cannot be changed: {error}"))
+    }
+}
 
 /// Sends events of this level and above to `logs/daemons.log`, and warnings to standard error.
-///
-/// What is still on its way is written when the guard is dropped.
-pub fn start(folder: &Path, level: &str) -> anyhow::Result<WorkerGuard> {
+pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> {
     let level: LevelFilter = level.parse().context("read the log level")?;
-    let file = RotatingFile::open(folder.join("daemons.log")).context("open the log")?;
+    let file = RotatingFile::open(folder.join(FILE)).context("open the log")?;
     // Its own thread writes; when that is too slow, lines are dropped rather than daemons held up.
     let (writer, guard) = tracing_appender::non_blocking(file);
+    let (level, handle) = reload::Layer::new(level);
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .event_format(DaemonFirst { time: true })
+        .event_format(DaemonFirst { time: true, format })
         .with_writer(writer)
         .with_filter(level);
     let to_people = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .event_format(DaemonFirst { time: false })
+        .event_format(DaemonFirst { time: false, format: Format::Text })
         .with_writer(io::stderr)
         .with_filter(LevelFilter::WARN);
     tracing_subscriber::registry()
@@ -53,12 +92,13 @@ pub fn start(folder: &Path, level: &str) -> anyhow::Result<WorkerGuard> {
         .with(to_people)
         .try_init()
         .context("start the log")?;
-    Ok(guard)
+    Ok(Log { level: LogLevel(handle), _guard: guard })
 }
 
-/// `2026-11-24T01:00:00.000000Z INFO AUTO_SYNC: message key=value`.
+/// One line per event, whoever speaks before the message.
 struct DaemonFirst {
     time: bool,
+    format: Format,
 }
 
 impl<S, N> FormatEvent<S, N> for DaemonFirst
@@ -72,22 +112,32 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let mut time = String::new();
         if self.time {
-            SystemTime.format_time(&mut out)?;
-            out.write_char(' ')?;
+            SystemTime.format_time(&mut Writer::new(&mut time))?;
         }
-        let level = match *event.metadata().level() {
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARN",
-            Level::INFO => "INFO",
-            Level::DEBUG => "DEBUG",
-            Level::TRACE => "TRACE",
-        };
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let level = event.metadata().level().as_str();
         let target = event.metadata().target();
-        let daemon = fields.daemon.unwrap_or_else(|| speaker(target));
-        writeln!(out, "{level} {daemon}: {}{}", fields.message, fields.rest)
+        match self.format {
+            Format::Text => {
+                let mut fields = Fields::default();
+                event.record(&mut fields);
+                let daemon = fields.daemon.unwrap_or_else(|| speaker(target));
+                let space = if self.time { " " } else { "" };
+                writeln!(out, "{time}{space}{level} {daemon}: {}{}", fields.message, fields.rest)
+            }
+            Format::Json => {
+                let mut fields = JsonFields::default();
+                event.record(&mut fields);
+                let mut line = Map::new();
+                line.insert("time".into(), time.into());
+                line.insert("level".into(), level.into());
+                line.insert("daemon".into(), speaker(target).into());
+                // What an event says of itself comes last, so `daemon` as a field wins.
+                line.extend(fields.0);
+                writeln!(out, "{}", Value::Object(line))
+            }
+        }
     }
 }
 
@@ -134,6 +184,42 @@ impl Fields {
                 let _ = write!(self.rest, " {name}={text}");
             }
         }
+    }
+}
+
+/// The fields of an event with their types.
+#[derive(Default)]
+struct JsonFields(Map<String, Value>);
+
+impl JsonFields {
+    fn add(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for JsonFields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
     }
 }
 
@@ -187,7 +273,55 @@ impl Write for RotatingFile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    fn line(format: Format) -> String {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&written);
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .event_format(DaemonFirst { time: false, format })
+            .with_writer(move || Shared(Arc::clone(&writer)));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(
+                daemon = "AUTO_SYNC",
+                files = 3,
+                error = "two\nlines",
+                "sync {}",
+                "ends"
+            );
+        });
+        let bytes = written.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_in_either_form() {
+        assert_eq!(line(Format::Text), "WARN AUTO_SYNC: sync ends files=3 error=\"two\\nlines\"\n");
+        let json = line(Format::Json);
+        assert_eq!(json.lines().count(), 1, "{json}");
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let expected = serde_json::json!({
+            "time": "", "level": "WARN", "daemon": "AUTO_SYNC", "message": "sync ends",
+            "files": 3, "error": "two\nlines",
+        });
+        assert_eq!(json, expected);
+    }
 
     #[test]
     fn a_daemon_is_known_by_its_module() {

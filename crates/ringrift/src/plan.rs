@@ -2,20 +2,120 @@
 
 use std::collections::BTreeSet;
 
-use ringrift_daemons::{Entry, FULL, Found, find, of_profile};
-use warden::{DaemonId, Profile};
+use ringrift_daemons::{Entry, FULL, Found, PROFILES, find, of_profile, profile};
+use serde::{Deserialize, Serialize};
+use warden::DaemonId;
 
-use crate::config::Settings;
+use crate::config::{Settings, nearest};
 
 /// Every profile has these. Source: decisions, "Registry, profiles, dependencies".
 const ALWAYS: [&str; 3] = ["EVENT_ROUTER", "DAEMON_WATCHDOG", "HEALTH_SERVER"];
 
-/// What is started, and what is not although the profile names it.
+/// Which daemons are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// These; one that is not built refuses the whole request.
+    Daemons(Vec<String>),
+    /// Those of a profile that are built and enabled.
+    Profile(String),
+    /// All that are built and enabled.
+    All,
+}
+
+/// What selections stand for: only types that exist, and whatever was named can run.
+#[derive(Default)]
+pub struct Wanted {
+    /// Asked for by name: started even if the configuration keeps them out of profiles.
+    named: Vec<&'static Entry>,
+    /// Part of a profile, or of all.
+    listed: Vec<&'static Entry>,
+    /// What whoever asked should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Wanted {
+    /// Reads selections; what is wrong with any of them refuses all, in one sentence.
+    pub fn of(selections: &[Selection]) -> Result<Self, String> {
+        let mut wanted = Self::default();
+        for selection in selections {
+            match selection {
+                Selection::All => wanted.listed.extend(of_profile(FULL)),
+                Selection::Profile(name) => {
+                    let profile = profile(name).ok_or_else(|| unknown_profile(name))?;
+                    wanted.listed.extend(of_profile(profile));
+                }
+                Selection::Daemons(names) if names.is_empty() => {
+                    return Err("no daemon is named".into());
+                }
+                Selection::Daemons(names) => {
+                    for name in names {
+                        let entry = wanted.startable(name)?;
+                        wanted.named.push(entry);
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn startable(&mut self, name: &str) -> Result<&'static Entry, String> {
+        let entry = match find(name).map_err(|unknown| unknown.to_string())? {
+            Found::Active(_, entry) => entry,
+            Found::Retired(retired) => {
+                let Some(successor) = retired.successor else {
+                    return Err(retired.refusal());
+                };
+                let Some(entry) = entry(successor).filter(|entry| entry.is_built()) else {
+                    return Err(format!(
+                        "{} is retired, and what took over is not built yet: {}",
+                        retired.name, retired.sentence
+                    ));
+                };
+                self.warnings.push(format!(
+                    "{} is retired, {successor} is started instead: {}",
+                    retired.name, retired.sentence
+                ));
+                entry
+            }
+        };
+        if !entry.is_built() {
+            return Err(not_built(entry.spec.id));
+        }
+        match missing_need(entry) {
+            Some(need) => Err(format!("{} needs {need}, which is not built yet", entry.spec.id)),
+            None => Ok(entry),
+        }
+    }
+}
+
+/// The sentence for a planned type.
+fn not_built(id: DaemonId) -> String {
+    format!("{id} is not built yet; `ringrift registry` says which are")
+}
+
+fn unknown_profile(name: &str) -> String {
+    let names: Vec<&str> = PROFILES.iter().map(|(profile, _)| profile.0).collect();
+    let hint = nearest(name, names.iter().copied())
+        .map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+    format!("unknown profile '{name}'{hint}; there are: {}", names.join(", "))
+}
+
+/// The daemon of this name, which must be one that can run.
+pub fn built(name: &str) -> Result<DaemonId, String> {
+    match find(name).map_err(|unknown| unknown.to_string())? {
+        Found::Active(_, entry) if entry.is_built() => Ok(entry.spec.id),
+        Found::Active(_, entry) => Err(not_built(entry.spec.id)),
+        Found::Retired(retired) => Err(retired.refusal()),
+    }
+}
+
+/// What is started, and what is not although a profile names it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Built and wanted.
     pub start: Vec<DaemonId>,
-    /// Not in the profile, but needed by one that is, or part of every profile.
+    /// Not asked for, but needed by one that is, or part of every profile.
     pub added: Vec<DaemonId>,
     /// Not built yet, or in need of one that is not.
     pub skipped: Vec<DaemonId>,
@@ -23,50 +123,47 @@ pub struct Plan {
     pub disabled: Vec<DaemonId>,
 }
 
-/// What somebody asks for.
-#[derive(Clone)]
-pub enum Wanted {
-    /// The types of a profile that the configuration does not switch off.
-    Profile(Profile),
-    /// All types that the configuration does not switch off.
-    All,
-    /// Just these, even if the configuration keeps them out of profiles.
-    Daemons(Vec<&'static Entry>),
+/// Why a type is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Because {
+    Named,
+    Listed,
+    Needed,
 }
 
 /// Plans a start, closed under needs.
-pub fn plan(settings: &Settings, wanted: Wanted) -> Plan {
-    let (wanted, by_name) = match wanted {
-        Wanted::Profile(profile) => (of_profile(profile), false),
-        Wanted::All => (of_profile(FULL), false),
-        Wanted::Daemons(entries) => (entries, true),
-    };
+pub fn plan(settings: &Settings, wanted: &Wanted) -> Plan {
     let mut plan = Plan::default();
     let mut planned: BTreeSet<DaemonId> = BTreeSet::new();
-    let mut open: Vec<(&Entry, bool)> = wanted.into_iter().map(|entry| (entry, true)).collect();
-    open.extend(ALWAYS.iter().filter_map(|name| entry(name)).map(|entry| (entry, false)));
+    let with = |entries: &[&'static Entry], because| -> Vec<(&'static Entry, Because)> {
+        entries.iter().map(|entry| (*entry, because)).collect()
+    };
+    let mut open = with(&wanted.named, Because::Named);
+    open.extend(with(&wanted.listed, Because::Listed));
+    open.extend(ALWAYS.iter().filter_map(|name| entry(name)).map(|e| (e, Because::Needed)));
     let mut next = 0;
-    while let Some((entry, named)) = open.get(next).copied() {
+    while let Some((entry, because)) = open.get(next).copied() {
         next += 1;
-        if !planned.insert(entry.spec.id) {
+        let id = entry.spec.id;
+        if !planned.insert(id) {
             continue;
         }
-        if !entry.is_built() || !needs_are_built(entry) {
-            plan.skipped.push(entry.spec.id);
-        } else if named && !by_name && !is_enabled(settings, entry) {
-            plan.disabled.push(entry.spec.id);
+        if !entry.is_built() || missing_need(entry).is_some() {
+            plan.skipped.push(id);
+        } else if because == Because::Listed && !is_enabled(settings, entry) {
+            plan.disabled.push(id);
             // Another one may need it all the same.
-            planned.remove(&entry.spec.id);
+            planned.remove(&id);
         } else {
-            if !named {
-                plan.added.push(entry.spec.id);
+            if because == Because::Needed {
+                plan.added.push(id);
             }
-            plan.start.push(entry.spec.id);
-            open.extend(
-                entry.spec.needs.iter().filter_map(|id| self::entry(id.0)).map(|e| (e, false)),
-            );
+            plan.start.push(id);
+            let needs = entry.spec.needs.iter().filter_map(|id| self::entry(id.0));
+            open.extend(needs.map(|need| (need, Because::Needed)));
         }
     }
+    plan.disabled.retain(|id| !plan.start.contains(id));
     plan.added.sort_unstable();
     plan
 }
@@ -78,9 +175,11 @@ fn entry(name: &str) -> Option<&'static Entry> {
     }
 }
 
-fn needs_are_built(entry: &Entry) -> bool {
-    entry.spec.needs.iter().all(|id| {
-        self::entry(id.0).is_some_and(|needed| needed.is_built() && needs_are_built(needed))
+/// A need, near or far, that cannot run.
+fn missing_need(entry: &Entry) -> Option<DaemonId> {
+    entry.spec.needs.iter().copied().find_map(|id| match self::entry(id.0) {
+        Some(needed) if needed.is_built() => missing_need(needed),
+        _ => Some(id),
     })
 }
 
@@ -91,4 +190,70 @@ fn is_enabled(settings: &Settings, entry: &Entry) -> bool {
         .and_then(|section| section.get("enabled"))
         .and_then(serde_json::Value::as_bool)
         .unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn named(names: &[&str]) -> Result<(Vec<&'static str>, usize), String> {
+        let names = names.iter().map(ToString::to_string).collect();
+        let wanted = Wanted::of(&[Selection::Daemons(names)])?;
+        let names = wanted.named.iter().map(|entry| entry.spec.id.0).collect();
+        Ok((names, wanted.warnings.len()))
+    }
+
+    #[test]
+    fn names_are_taken_in_either_case_and_retired_ones_lead_to_their_successor() {
+        assert_eq!(named(&["auto_sync", "EVALUATION"]), Ok((vec!["AUTO_SYNC", "EVALUATION"], 0)));
+        assert_eq!(named(&["EPHEMERAL_SYNC"]), Ok((vec!["AUTO_SYNC"], 1)));
+    }
+
+    #[test]
+    fn what_cannot_run_refuses_the_whole_request() {
+        let refused = |names: &[&str]| named(names).unwrap_err();
+        assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
+        assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
+        let planned = refused(&["NODE_HEALTH_MONITOR"]);
+        assert!(planned.starts_with("NODE_HEALTH_MONITOR is retired, and what took"), "{planned}");
+        assert!(refused(&["AUTO_SINK"]).contains("did you mean AUTO_SYNC?"));
+        assert_eq!(refused(&[]), "no daemon is named");
+        let profile = Wanted::of(&[Selection::Profile("trainin".into())]).err().unwrap();
+        assert!(profile.contains("did you mean training?"), "{profile}");
+        assert!(built("S3_BACKUP").unwrap_err().contains("not built yet"));
+        assert!(built("HEALTH_CHECK").unwrap_err().contains("retired"));
+    }
+
+    fn planned(env: &[(&str, &str)], selections: &[Selection]) -> Plan {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let here = "/nonexistent".into();
+        let settings = load(&Sources { env, here, ..Sources::default() }).unwrap();
+        plan(&settings, &Wanted::of(selections).unwrap())
+    }
+
+    #[test]
+    fn a_profile_is_closed_and_what_the_configuration_switches_off_stays_out_unless_named() {
+        let training = [Selection::Profile("training".into())];
+        let plan = planned(&[], &training);
+        let added: Vec<&str> = plan.added.iter().map(|id| id.0).collect();
+        assert_eq!(added, ["DAEMON_WATCHDOG", "DATA_PIPELINE", "HEALTH_SERVER"]);
+        assert_eq!(plan.start.len(), 6);
+
+        let off = [("RINGRIFT_TRAINING_ACTIVITY_ENABLED", "0")];
+        let plan = planned(&off, &training);
+        assert_eq!(plan.disabled, [DaemonId("TRAINING_NODE_WATCHER")]);
+        let watcher = Selection::Daemons(vec!["training_node_watcher".into()]);
+        let plan = planned(&off, &[training[0].clone(), watcher]);
+        assert_eq!(plan.disabled, []);
+        assert!(plan.start.contains(&DaemonId("TRAINING_NODE_WATCHER")));
+    }
+
+    #[test]
+    fn all_leaves_out_what_is_planned() {
+        let plan = planned(&[], &[Selection::All]);
+        assert_eq!(plan.start.len() + plan.skipped.len(), 78);
+        assert!(plan.skipped.contains(&DaemonId("S3_BACKUP")));
+        assert_eq!((plan.added, plan.disabled), (vec![], vec![]));
+    }
 }

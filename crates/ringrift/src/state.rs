@@ -6,7 +6,7 @@ use ringrift_daemons::{Bell, LiveWork, Loop, Pressure, Workshop};
 use ringrift_pipeline::Catalogue;
 use warden::{Clock, Snapshot};
 
-use crate::http::Sources;
+use crate::{http::Sources, logs::LogLevel};
 
 /// Handles to everything that is shown; a clone shows the same manager.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct State {
     pub started_ms: i64,
     /// Time on the wall.
     pub clock: Clock,
+    /// How much is logged.
+    pub log_level: LogLevel,
 }
 
 impl Sources for State {

@@ -5,11 +5,13 @@ pub mod dlq;
 pub mod docs;
 pub mod doctor;
 pub mod events;
+pub mod health;
 pub mod lists;
+pub mod logs;
+pub mod orders;
 pub mod play;
 pub mod registry;
 pub mod status;
-pub mod stop;
 pub mod verify;
 pub mod why;
 

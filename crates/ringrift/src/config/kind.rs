@@ -153,8 +153,9 @@ impl Kind {
             },
             Self::Word(words) => {
                 let text = value.as_str().ok_or_else(no)?;
-                if words.contains(&text) {
-                    return Ok(text.into());
+                // The old system wrote levels in upper case.
+                if let Some(word) = words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+                    return Ok((*word).into());
                 }
                 Err(with_nearest(no(), text, words.iter().copied()))
             }
@@ -291,6 +292,7 @@ mod tests {
         check(&Kind::Loopback, "::1", Ok(json!("::1")));
         check(&Kind::Loopback, "localhost", Err("a loopback address"));
         check(&Kind::Loopback, "0.0.0.0", Err("a loopback address"));
+        check(&Kind::Word(vec!["info", "warn"]), "INFO", Ok(json!("info")));
         check(&Kind::Word(vec!["normal", "full"]), "ful", Err("did you mean full?"));
         check(&Kind::Configs, "hex8_2p, square8_2p", Ok(json!(["hex8_2p", "square8_2p"])));
         check(&Kind::Configs, "hex8_2p,hex8_2p", Ok(json!(["hex8_2p"])));

@@ -114,7 +114,13 @@ pub fn keys() -> Vec<Key> {
         "manager.log_level",
         Kind::Word(vec!["error", "warn", "info", "debug", "trace"]),
         json!("info"),
-        "least level that logs/daemons.log takes",
+        "least level that logs/daemons.log takes; `ringrift log-level` changes it at run time",
+    );
+    add(
+        "manager.log_format",
+        Kind::Word(vec!["text", "json"]),
+        json!("text"),
+        "text: TIME LEVEL DAEMON: message key=value; json: one object a line",
     );
     add(
         "workers.slots",

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::JOB_KINDS;
+use crate::logs::Format;
 
 /// A key's value and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,6 +77,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Least level that the log file takes.
     pub log_level: String,
+    /// How the lines of the log file are written.
+    pub log_format: Format,
     /// Workers at a time; 0 = one per core.
     pub slots: usize,
     /// Most memory of one worker, bytes.
@@ -148,6 +151,10 @@ impl Settings {
                 _ => Durability::Normal,
             },
             log_level: text("manager.log_level"),
+            log_format: match text("manager.log_format").as_str() {
+                "json" => Format::Json,
+                _ => Format::Text,
+            },
             slots: usize::try_from(whole("workers.slots")).expect("at most 1024"),
             memory: whole("workers.memory"),
             silence: time("workers.silence"),

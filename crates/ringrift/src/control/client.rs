@@ -18,23 +18,24 @@ use crate::{
 /// Longest answer; a status of 89 daemons with their details has some hundred kilobytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// What is said where a manager is needed and none is running.
+pub fn nobody(dir: &DataDir) -> Failure {
+    let data = dir.root().display();
+    Failure::new(NO_MANAGER, anyhow!("no manager is running on {data}; `ringrift up` starts one"))
+}
+
 /// Asks the manager of a data directory and waits for its answer.
 ///
 /// # Errors
 /// Exit code 3 if none is running.
 pub fn ask(dir: &DataDir, request: &Request, limit: Duration) -> Result<Value, Failure> {
-    let nobody = || {
-        let data = dir.root().display();
-        let sentence = anyhow!("no manager is running on {data}; `ringrift up` starts one");
-        Failure::new(NO_MANAGER, sentence)
-    };
-    let Ok(path) = dir.socket() else { return Err(nobody()) };
+    let Ok(path) = dir.socket() else { return Err(nobody(dir)) };
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
         Err(error)
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
         {
-            return Err(nobody());
+            return Err(nobody(dir));
         }
         Err(error) => {
             return Err(anyhow!(error).context(format!("reach {}", path.display())).into());

@@ -11,7 +11,8 @@ pub mod status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use client::ask;
+pub use crate::plan::Selection;
+pub use client::{ask, nobody};
 pub use operate::{Control, answer};
 pub use server::{listen, serve};
 
@@ -71,18 +72,12 @@ pub enum Request {
         /// Only those that were buried so long ago.
         older_than_seconds: u64,
     },
-}
-
-/// Which daemons are meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Selection {
-    /// These; one that is not built refuses the whole request.
-    Daemons(Vec<String>),
-    /// Those of a profile that are built and enabled.
-    Profile(String),
-    /// All that are built and enabled.
-    All,
+    /// Change the least level that the log takes, or only tell it.
+    LogLevel {
+        /// The new level; none = leave it.
+        #[serde(default)]
+        level: Option<String>,
+    },
 }
 
 /// What it answers.

@@ -1,6 +1,6 @@
 //! What an operator can ask of a manager, whichever way the question came.
 
-use ringrift_daemons::{Found, PROFILES, explain, find, profile};
+use ringrift_daemons::explain;
 use ringrift_pipeline::Config;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -9,8 +9,8 @@ use warden::{DaemonId, Handle, Refusal};
 
 use super::{Answer, Request, Selection, letters, status::status};
 use crate::{
-    config::{Settings, nearest},
-    plan::{Wanted, plan},
+    config::Settings,
+    plan::{Wanted, built, plan},
     state::State,
 };
 
@@ -68,6 +68,7 @@ pub async fn answer(request: Request, control: &Control) -> Answer {
         Request::PurgeLetters { older_than_seconds } => {
             letters::purge(&control.state, older_than_seconds).await
         }
+        Request::LogLevel { level } => log_level(level.as_deref(), control),
     }
 }
 
@@ -89,34 +90,15 @@ async fn with(
     }
 }
 
-fn built(name: &str) -> Result<DaemonId, String> {
-    match find(name) {
-        Ok(Found::Active(_, entry)) if entry.is_built() => Ok(entry.spec.id),
-        Ok(Found::Active(_, entry)) => Err(not_built(entry.spec.id.0)),
-        Ok(Found::Retired(retired)) => {
-            Err(format!("{} is retired and never runs: {}", retired.name, retired.sentence))
-        }
-        Err(unknown) => Err(unknown.to_string()),
-    }
-}
-
-fn not_built(name: &str) -> String {
-    format!("{name} is not built yet; `ringrift registry` says which are")
-}
-
 async fn start(selection: Selection, control: &Control) -> Answer {
-    let (wanted, warnings) = match wanted(&selection) {
+    let wanted = match Wanted::of(&[selection]) {
         Ok(wanted) => wanted,
         Err(sentence) => return Answer::Refused(sentence),
     };
-    for warning in &warnings {
+    for warning in &wanted.warnings {
         warn!(warning, "asked to start");
     }
-    let plan = plan(&control.settings, wanted);
-    // A need that is not built makes a named daemon impossible; of a profile it is only skipped.
-    if let (Selection::Daemons(_), Some(id)) = (&selection, plan.skipped.first()) {
-        return Answer::Refused(not_built(id.0));
-    }
+    let plan = plan(&control.settings, &wanted);
     match control.handle.start(&plan.start).await {
         Ok(begun) => {
             let missing: Vec<Value> = begun
@@ -133,60 +115,26 @@ async fn start(selection: Selection, control: &Control) -> Answer {
                 "skipped": plan.skipped,
                 "disabled": plan.disabled,
                 "missing": missing,
-                "warnings": warnings,
+                "warnings": wanted.warnings,
             }))
         }
         Err(refusal) => Answer::Failed(refusal.to_string()),
     }
 }
 
-/// What a selection stands for, and what its author should know.
-fn wanted(selection: &Selection) -> Result<(Wanted, Vec<String>), String> {
-    let names = match selection {
-        Selection::All => return Ok((Wanted::All, Vec::new())),
-        Selection::Profile(name) => {
-            return match profile(name) {
-                Some(profile) => Ok((Wanted::Profile(profile), Vec::new())),
-                None => Err(unknown_profile(name)),
-            };
-        }
-        Selection::Daemons(names) => names,
-    };
-    if names.is_empty() {
-        return Err("no daemon is named".into());
+fn log_level(level: Option<&str>, control: &Control) -> Answer {
+    let log = &control.state.log_level;
+    if let Some(level) = level
+        && let Err(sentence) = log.set(level)
+    {
+        return Answer::Refused(sentence);
     }
-    let mut entries = Vec::new();
-    let mut warnings = Vec::new();
-    for name in names {
-        let mut found = find(name);
-        if let Ok(Found::Retired(retired)) = found {
-            let Some(successor) = retired.successor else {
-                return Err(format!(
-                    "{} is retired and never runs: {}",
-                    retired.name, retired.sentence
-                ));
-            };
-            warnings.push(format!(
-                "{} is retired, {successor} is started instead: {}",
-                retired.name, retired.sentence
-            ));
-            found = find(successor);
-        }
-        match found {
-            Ok(Found::Active(_, entry)) if entry.is_built() => entries.push(entry),
-            Ok(Found::Active(_, entry)) => return Err(not_built(entry.spec.id.0)),
-            Ok(Found::Retired(retired)) => return Err(format!("{} is retired", retired.name)),
-            Err(unknown) => return Err(unknown.to_string()),
-        }
+    let now = log.now();
+    if level.is_some() {
+        // A warning, so that it stands in the log at almost every level.
+        warn!(level = now, "the log takes another level from now on");
     }
-    Ok((Wanted::Daemons(entries), warnings))
-}
-
-fn unknown_profile(name: &str) -> String {
-    let names: Vec<&str> = PROFILES.iter().map(|(profile, _)| profile.0).collect();
-    let hint = nearest(name, names.iter().copied())
-        .map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-    format!("unknown profile '{name}'{hint}; there are: {}", names.join(", "))
+    Answer::Ok(json!({ "level": now }))
 }
 
 async fn why(config: &str, control: &Control) -> Answer {
@@ -208,37 +156,5 @@ async fn why(config: &str, control: &Control) -> Answer {
             Err(error) => Answer::Failed(error.to_string()),
         },
         Err(error) => Answer::Failed(format!("{error:#}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(names: &[&str]) -> Result<(Vec<&'static str>, usize), String> {
-        let names = names.iter().map(ToString::to_string).collect();
-        match wanted(&Selection::Daemons(names))? {
-            (Wanted::Daemons(entries), warnings) => {
-                Ok((entries.iter().map(|entry| entry.spec.id.0).collect(), warnings.len()))
-            }
-            _ => Err("not a list".into()),
-        }
-    }
-
-    #[test]
-    fn names_are_taken_in_either_case_and_retired_ones_lead_to_their_successor() {
-        assert_eq!(check(&["auto_sync", "EVALUATION"]), Ok((vec!["AUTO_SYNC", "EVALUATION"], 0)));
-        assert_eq!(check(&["EPHEMERAL_SYNC"]), Ok((vec!["AUTO_SYNC"], 1)));
-    }
-
-    #[test]
-    fn what_cannot_run_refuses_the_whole_request() {
-        let refused = |names: &[&str]| check(names).unwrap_err();
-        assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
-        assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
-        assert!(refused(&["AUTO_SINK"]).contains("did you mean AUTO_SYNC?"));
-        assert_eq!(refused(&[]), "no daemon is named");
-        let profile = wanted(&Selection::Profile("trainin".into())).err().unwrap();
-        assert!(profile.contains("did you mean training?"), "{profile}");
     }
 }

@@ -110,7 +110,8 @@ pub fn text(status: &Value) -> String {
     lines.join("\n")
 }
 
-fn line(daemon: &Value) -> String {
+/// State, and in brackets what explains it.
+pub fn line(daemon: &Value) -> String {
     let text = |key: &str| daemon[key].as_str();
     let state = text("state").unwrap_or("unknown").to_uppercase();
     match state.as_str() {

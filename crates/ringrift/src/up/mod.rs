@@ -25,6 +25,7 @@ use crate::{
     exit::{FAILED, Failure, GOAL_MISSED, OrExit as _, Outcome},
     http::Http,
     logs,
+    plan::{Selection, Wanted},
 };
 use goal::Goal;
 use manage::End;
@@ -84,10 +85,12 @@ impl UpArgs {
 /// Runs until it is asked to stop, reaches its goal, or its time is over.
 pub fn run(args: &UpArgs) -> Outcome {
     let settings = args.settings()?;
+    let profile = Selection::Profile(settings.profile.clone());
+    let wanted = Wanted::of(&[profile]).map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
     let dir = DataDir::new(&settings.data).or_usage()?;
     dir.create().or_usage()?;
     let lock = dir.lock().or_usage()?;
-    let log = logs::start(&dir.logs(), &settings.log_level).or_usage()?;
+    let log = logs::start(&dir.logs(), &settings.log_level, settings.log_format).or_usage()?;
     warn(&settings);
     // Before any work: a port that is taken must not leave half a manager behind.
     let http = Http::bind(settings.address()).or_usage()?;
@@ -100,7 +103,8 @@ pub fn run(args: &UpArgs) -> Outcome {
         .thread_name("daemons")
         .enable_all()
         .build()?;
-    let opened = daemons.block_on(Parts::open(&settings, &dir, http.clone()));
+    let opened =
+        daemons.block_on(Parts::open(&settings, &wanted, &dir, http.clone(), log.level.clone()));
     let mut parts = match opened {
         Ok(parts) => parts,
         Err(failure) => {

@@ -18,6 +18,7 @@ use crate::{
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
     http::Http,
+    logs::LogLevel,
     plan::{Plan, Wanted, plan},
     state::State,
 };
@@ -56,8 +57,10 @@ impl Parts {
     /// What is wrong with the data directory or the configuration is exit code 2.
     pub async fn open(
         settings: &Settings,
+        wanted: &Wanted,
         dir: &DataDir,
         http: Arc<Http>,
+        log_level: LogLevel,
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
         let started_ms = clock.now_ms();
@@ -111,9 +114,7 @@ impl Parts {
             let section = settings.daemons.get(&entry.section()).cloned().unwrap_or_default();
             runnables.extend(entry.runnable(&wiring, section).or_usage()?);
         }
-        // The name was checked when it was read.
-        let profile = ringrift_daemons::profile(&settings.profile);
-        let plan = plan(settings, Wanted::Profile(profile.unwrap_or(STANDALONE)));
+        let plan = plan(settings, wanted);
         tell(&plan);
         let state = State {
             catalogue,
@@ -123,6 +124,7 @@ impl Parts {
             the_loop,
             started_ms,
             clock: clock.clone(),
+            log_level,
         };
         Ok(Self { state, runnables, plan, bell, log, lease, began_at, clock })
     }

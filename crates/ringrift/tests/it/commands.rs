@@ -11,11 +11,20 @@ fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
         &["status"][..],
         &["status", "--json"],
         &["stop"],
-        &["why", "hex8_2p"],
         &["events", "--tail"],
         &["dlq", "retry"],
         &["dlq", "--retry"],
         &["dlq", "purge"],
+        &["stop", "AUTO_SYNC"],
+        &["start", "--all"],
+        &["start", "AUTO_SYNC", "EPHEMERAL_SYNC"],
+        &["restart", "AUTO_SYNC"],
+        &["retry", "AUTO_SYNC", "--force"],
+        &["pause", "AUTO_SYNC"],
+        &["resume", "AUTO_SYNC"],
+        &["health"],
+        &["health", "auto_sync", "--json"],
+        &["why", "hex8_2p"],
     ] {
         check_refused(&run(dir.path(), args), 3, &["no manager is running", "ringrift up"]);
     }
@@ -178,4 +187,48 @@ fn the_reference_names_every_daemon_every_key_and_every_topic() {
         assert_eq!(events.matches(&format!("\n### `{}`\n", kind.topic)).count(), 1);
     }
     assert!(events.contains("| `seconds` | number | Wall seconds of the attempt. |"), "{events}");
+}
+
+#[test]
+fn an_order_for_a_daemon_that_cannot_run_is_refused_before_anybody_is_asked() {
+    let dir = tempdir().unwrap();
+    let refused = |args: &[&str], parts: &[&str]| check_refused(&run(dir.path(), args), 2, parts);
+    for order in ["start", "stop", "restart", "retry", "pause", "resume", "health"] {
+        refused(&[order, "AUTO_SNYC"], &["unknown daemon 'AUTO_SNYC'", "did you mean AUTO_SYNC?"]);
+        refused(&[order, "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+        refused(&[order, "VAST_IDLE"], &["VAST_IDLE is retired"]);
+    }
+    refused(&["start", "AUTO_SYNC", "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+    refused(&["stop", "AUTO_SYNC", "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+    refused(&["start", "--profile", "trainin"], &["did you mean training?"]);
+    refused(&["start"], &["--profile", "--all"]);
+}
+
+#[test]
+fn the_log_is_read_without_a_manager_and_followed_only_with_one() {
+    let dir = tempdir().unwrap();
+    let logs = dir.path().join("ringrift-data/logs");
+    fs_err::create_dir_all(&logs).unwrap();
+    let lines =
+        "2026-01-01T00:00:00Z INFO AUTO_SYNC: one\n2026-01-01T00:00:01Z WARN EVALUATION: two\n";
+    fs_err::write(logs.join("daemons.log.1"), lines).unwrap();
+    let json =
+        r#"{"time":"2026-01-01T00:00:02Z","level":"INFO","daemon":"AUTO_SYNC","message":"three"}"#;
+    fs_err::write(logs.join("daemons.log"), format!("{json}\n")).unwrap();
+    let said = |args: &[&str], out: &str| {
+        let ended = run(dir.path(), args);
+        assert_eq!((ended.code, ended.out.as_str()), (0, out), "{ended:?}");
+    };
+    said(&["logs", "-n", "1"], &format!("{json}\n"));
+    said(&["logs", "evaluation"], "2026-01-01T00:00:01Z WARN EVALUATION: two\n");
+    let ended = run(dir.path(), &["logs", "AUTO_SYNC", "--json"]);
+    let messages: Vec<serde_json::Value> =
+        ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        (&messages[0]["message"], &messages[1]["message"]),
+        (&"one".into(), &"three".into())
+    );
+    check_refused(&run(dir.path(), &["logs", "AUTO_SNYC"]), 2, &["did you mean AUTO_SYNC?"]);
+    check_refused(&run(dir.path(), &["logs", "-f"]), 3, &["no manager is running"]);
+    check_refused(&run(dir.path(), &["log-level", "debug"]), 3, &["no manager is running"]);
 }

@@ -213,6 +213,119 @@ fn a_manager_plays_answers_and_leaves_in_good_order() {
 }
 
 #[test]
+fn daemons_are_started_stopped_restarted_paused_and_tried_again_on_request() {
+    let manager = Manager::ready(&["--profile", "minimal"]);
+    let state = |name: &str| manager.ask(&["status", "--json"]).json()["daemons"][name].clone();
+    let runs = |name: &str| {
+        wait_for(name, START, || (state(name)["state"] == "running").then_some(()));
+    };
+    let said = |args: &[&str], out: &str| {
+        let ended = manager.ask(args);
+        assert_eq!((ended.code, ended.out.as_str()), (0, out), "{ended:?}");
+    };
+    runs("HEALTH_SERVER");
+    assert_eq!(state("AUTO_SYNC")["state"], "stopped");
+
+    // What is named brings its needs along; a retired name leads to its successor, with a warning.
+    let started = manager.ask(&["start", "auto_sync", "EPHEMERAL_SYNC", "--json"]).json();
+    assert_eq!(
+        started["added"],
+        serde_json::json!([
+            "DAEMON_WATCHDOG",
+            "DATA_PIPELINE",
+            "EVENT_ROUTER",
+            "FEEDBACK_LOOP",
+            "HEALTH_SERVER"
+        ])
+    );
+    assert_eq!(started["warnings"].as_array().unwrap().len(), 1, "{started}");
+    runs("AUTO_SYNC");
+    said(&["start", "AUTO_SYNC"], "AUTO_SYNC is running already\n");
+    said(&["pause", "AUTO_SYNC"], "AUTO_SYNC is paused\n");
+    assert_eq!(state("AUTO_SYNC")["cause"], "paused: operator");
+    said(&["resume", "AUTO_SYNC"], "AUTO_SYNC is resumed\n");
+    assert_eq!(state("AUTO_SYNC")["cause"], serde_json::Value::Null);
+    check_refused(
+        &manager.ask(&["retry", "AUTO_SYNC"]),
+        2,
+        &["AUTO_SYNC is RUNNING: nothing to retry"],
+    );
+    let cycles = || state("AUTO_SYNC")["cycles"].as_u64().unwrap();
+    said(&["restart", "AUTO_SYNC", "--json"], "{\n  \"restarted\": \"AUTO_SYNC\"\n}\n");
+    wait_for("a fresh start", START, || {
+        (state("AUTO_SYNC")["state"] == "running" && cycles() > 0).then_some(())
+    });
+
+    // Nothing of a refused request is done.
+    check_refused(&manager.ask(&["stop", "AUTO_SYNC", "S3_BACKUP"]), 2, &["S3_BACKUP"]);
+    assert_eq!(state("AUTO_SYNC")["state"], "running");
+    check_refused(&manager.ask(&["start", "EVALUATION", "S3_BACKUP"]), 2, &["S3_BACKUP"]);
+    assert_eq!(state("EVALUATION")["asked"], false);
+
+    said(
+        &["stop", "DATA_PIPELINE", "AUTO_SYNC"],
+        "AUTO_SYNC is stopped\nDATA_PIPELINE is stopped\n",
+    );
+    let stopped = manager.ask(&["health", "AUTO_SYNC"]);
+    assert_eq!(stopped.code, 1, "{stopped:?}");
+    assert!(stopped.out.contains("`ringrift start AUTO_SYNC` starts it"), "{stopped:?}");
+    let all = manager.ask(&["start", "--profile", "selfplay_node"]);
+    assert!(all.code == 0 && all.out.contains("IDLE_RESOURCE is started\n"), "{all:?}");
+}
+
+#[test]
+fn health_tells_of_one_daemon_and_of_all() {
+    let manager = Manager::ready(&[]);
+    let all = wait_for("all to run well", START, || {
+        let all = manager.ask(&["health"]);
+        (all.code == 0 && !all.out.contains("STARTING")).then_some(all)
+    });
+    assert!(all.out.starts_with("EVENT_ROUTER: RUNNING (healthy)\n"), "{all:?}");
+    assert!(all.out.ends_with("all that were asked for run well\n"), "{all:?}");
+    let one = manager.ask(&["health", "AUTO_SYNC", "--json"]).json();
+    assert_eq!((&one["name"], &one["well"]), (&"AUTO_SYNC".into(), &true.into()), "{one}");
+    assert!(one["details"].is_object() && one["log"].is_array(), "{one}");
+    assert_eq!(one["needs"][0]["state"], "running", "{one}");
+    let router = manager.ask(&["health", "EVENT_ROUTER", "-n", "1"]).out;
+    assert_eq!(
+        router.lines().filter(|line| line.contains(" EVENT_ROUTER: ")).count(),
+        1,
+        "{router}"
+    );
+}
+
+#[test]
+fn the_log_is_followed_and_takes_another_level_while_the_manager_runs() {
+    let dir = tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs_err::create_dir_all(&data).unwrap();
+    fs_err::write(data.join("ringrift.toml"), "[manager]\nlog_format = 'json'\n").unwrap();
+    let mut manager = Manager::up_in(dir, &["--profile", "minimal"]);
+    wait_for("the manager to answer", START, || (manager.ask(&["status"]).code == 0).then_some(()));
+    let following = command(manager.folder(), &["logs", "-f", "-n", "0", "--data", "data"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(manager.ask(&["log-level"]).out, "info\n");
+    assert_eq!(manager.ask(&["log-level", "warn"]).out, "warn\n");
+    assert_eq!(manager.ask(&["pause", "EVENT_ROUTER"]).code, 0);
+    assert_eq!(manager.ask(&["log-level", "info"]).out, "info\n");
+    assert_eq!(manager.ask(&["resume", "EVENT_ROUTER"]).code, 0);
+    let wrong = manager.ask(&["log-level", "loud"]);
+    assert!(wrong.code == 2 && wrong.err.contains("possible values"), "{wrong:?}");
+    check_good_end(&manager.signalled(Signal::TERM), "stopped");
+    let followed: Ended = following.wait_with_output().unwrap().into();
+    assert_eq!(followed.code, 0, "{followed:?}");
+    let lines: Vec<serde_json::Value> =
+        followed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let has = |message: &str| lines.iter().any(|line| line["message"] == message);
+    assert!(has("the log takes another level from now on"), "{followed:?}");
+    assert!(has("asked that it is resumed"), "{followed:?}");
+    assert!(!has("asked that it is paused"), "the level was warn: {followed:?}");
+    assert!(has("this manager has ended"), "{followed:?}");
+}
+
+#[test]
 fn stop_ends_the_manager_and_waits_for_its_end() {
     let mut manager = Manager::ready(&[]);
     let stopped = manager.ask(&["stop"]);
