@@ -150,8 +150,12 @@ enum Command {
 
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.run() {
+    ended(Cli::parse().run())
+}
+
+/// The exit code of a command that has ended so.
+pub fn ended(outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.end(),
     }

@@ -1,4 +1,4 @@
-//! The command `ringrift`: it wires and prints, and decides nothing.
+//! The commands `ringrift` and `launch_daemons`: they wire and print, and decide nothing.
 //!
 //! `up` puts the parts together and runs them; the other commands read what lies in the data
 //! directory, or ask the running manager over its socket; `worker` is the other end of the worker
@@ -13,6 +13,7 @@ mod data_dir;
 mod exit;
 mod facts;
 mod http;
+mod launch;
 mod log_lines;
 mod logs;
 mod matches;
@@ -23,4 +24,5 @@ mod view;
 mod worker;
 
 pub use cli::main;
+pub use launch::main as launch_daemons;
 pub use state::State;

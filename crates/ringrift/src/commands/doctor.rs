@@ -50,6 +50,11 @@ impl Finding {
         Self { what, ok: true, found: found.into(), advice: None }
     }
 
+    /// It runs all the same.
+    fn weak(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { what, ok: true, found: found.into(), advice: Some(advice.into()) }
+    }
+
     fn ill(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { what, ok: false, found: found.into(), advice: Some(advice.into()) }
     }
@@ -57,31 +62,23 @@ impl Finding {
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> Outcome {
-    let settings = args.places.settings(Vec::new())?;
-    let dir = DataDir::new(&settings.data)?;
-    let mut findings = vec![
-        Finding::well(
-            "configuration",
-            settings
-                .file
-                .as_ref()
-                .map_or_else(|| "no file".to_owned(), |file| file.display().to_string()),
-        ),
-        data(&dir),
-        facts(&dir),
-        port(&settings, &dir),
-        disk(dir.root()),
-        memory(&settings),
-        worker(),
-    ];
-    findings.extend(settings.plugins.iter().map(|(kind, command)| plugin(kind, command)));
+    examine(&args.places.settings(Vec::new())?, args.print)
+}
+
+/// Looks at everything and prints what it found.
+pub fn examine(settings: &Settings, print: Print) -> Outcome {
+    let findings = findings(settings)?;
     let well = findings.iter().all(|finding| finding.ok);
-    if args.print.json {
+    if print.json {
         console::say_json(&serde_json::json!({ "ok": well, "findings": findings }))?;
     } else {
-        warn(&settings);
+        warn(settings);
         for finding in &findings {
-            let word = if finding.ok { "ok     " } else { "problem" };
+            let word = match (finding.ok, &finding.advice) {
+                (true, None) => "ok     ",
+                (true, Some(_)) => "warning",
+                (false, _) => "problem",
+            };
             console::say(&format!("{word}  {}: {}", finding.what, finding.found));
             if let Some(advice) = &finding.advice {
                 console::say(&format!("         {advice}"));
@@ -89,6 +86,36 @@ pub fn run(args: &DoctorArgs) -> Outcome {
         }
     }
     if well { Ok(()) } else { Err(Failure::told(FAILED)) }
+}
+
+/// What would keep the loop from running, one sentence each.
+pub fn problems(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let ill = findings(settings)?.into_iter().filter(|finding| !finding.ok);
+    Ok(ill
+        .map(|finding| {
+            let advice = finding.advice.unwrap_or_default();
+            format!("{}: {}; {advice}", finding.what, finding.found)
+        })
+        .collect())
+}
+
+fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let dir = DataDir::new(&settings.data)?;
+    let file = settings.file.as_ref();
+    let mut findings = vec![
+        Finding::well(
+            "configuration",
+            file.map_or_else(|| "no file".to_owned(), |file| file.display().to_string()),
+        ),
+        data(&dir),
+        facts(&dir),
+        port(settings, &dir),
+        disk(dir.root()),
+        memory(settings),
+        worker(),
+    ];
+    findings.extend(settings.plugins.iter().map(|(kind, command)| plugin(kind, command)));
+    Ok(findings)
 }
 
 fn data(dir: &DataDir) -> Finding {
@@ -170,7 +197,7 @@ fn memory(settings: &Settings) -> Finding {
                     "fewer workers need less: set workers.slots ({} each is comfortable)",
                     bytes_text(MEMORY)
                 );
-                return Finding::ill(what, found, advice);
+                return Finding::weak(what, found, advice);
             }
             Finding::well(what, found)
         }

@@ -1,13 +1,15 @@
 //! `status`: what the running manager says of its daemons.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     cli::{Place, Print},
     console,
     control::{Request, ask, status},
+    data_dir::DataDir,
     exit::Outcome,
 };
 
@@ -29,27 +31,51 @@ pub struct StatusArgs {
     interval: u64,
 }
 
+/// How a status is printed.
+#[derive(Clone, Copy)]
+pub enum Shape {
+    /// The runbook's lines.
+    Text,
+    /// JSON, made of the manager's answer.
+    Json(fn(&Value) -> Value),
+}
+
 /// Runs the command.
 pub fn run(args: &StatusArgs) -> Outcome {
     let dir = args.place.dir()?;
+    let shape = if args.print.json { Shape::Json(Value::clone) } else { Shape::Text };
+    if args.watch {
+        watch(&dir, shape, Duration::from_secs(args.interval), None)
+    } else {
+        once(&dir, shape)
+    }
+}
+
+/// Prints the status.
+pub fn once(dir: &DataDir, shape: Shape) -> Outcome {
+    let answer = ask(dir, &Request::Status, PATIENCE)?;
+    match shape {
+        Shape::Text => console::say(&status::text(&answer)),
+        Shape::Json(of) => console::say_json(&of(&answer))?,
+    }
+    Ok(())
+}
+
+/// Prints it again and again; `foot` stands below.
+pub fn watch(dir: &DataDir, shape: Shape, every: Duration, foot: Option<&str>) -> Outcome {
     loop {
-        let answer = ask(&dir, &Request::Status, PATIENCE)?;
-        if args.print.json {
+        let answer = ask(dir, &Request::Status, PATIENCE)?;
+        match shape {
+            Shape::Text => {
+                if console::is_terminal() {
+                    console::say("\x1b[2J\x1b[H");
+                }
+                console::say(&status::text(&answer));
+                foot.into_iter().for_each(console::say);
+            }
             // One value a line when there are many, so that they can be told apart.
-            if args.watch {
-                console::say(&answer.to_string());
-            } else {
-                console::say_json(&answer)?;
-            }
-        } else {
-            if args.watch && console::is_terminal() {
-                console::say("\x1b[2J\x1b[H");
-            }
-            console::say(&status::text(&answer));
+            Shape::Json(of) => console::say(&of(&answer).to_string()),
         }
-        if !args.watch {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_secs(args.interval));
+        thread::sleep(every);
     }
 }

@@ -3,11 +3,13 @@
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     os::unix::net::UnixStream,
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Answer, Request};
 use crate::{
@@ -24,23 +26,38 @@ pub fn nobody(dir: &DataDir) -> Failure {
     Failure::new(NO_MANAGER, anyhow!("no manager is running on {data}; `ringrift up` starts one"))
 }
 
+/// A manager that has taken the directory and has no socket yet, or no longer, is waited for.
+fn connect(dir: &DataDir, limit: Duration) -> Result<UnixStream, Failure> {
+    let began = Instant::now();
+    loop {
+        // Asked first: one that ends gives the socket up before the directory.
+        let locked = dir.is_locked();
+        if let Ok(path) = dir.socket() {
+            match UnixStream::connect(&path) {
+                Ok(stream) => return Ok(stream),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                    ) => {}
+                Err(error) => {
+                    return Err(anyhow!(error).context(format!("reach {}", path.display())).into());
+                }
+            }
+        }
+        if !locked || began.elapsed() > limit {
+            return Err(nobody(dir));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Asks the manager of a data directory and waits for its answer.
 ///
 /// # Errors
 /// Exit code 3 if none is running.
 pub fn ask(dir: &DataDir, request: &Request, limit: Duration) -> Result<Value, Failure> {
-    let Ok(path) = dir.socket() else { return Err(nobody(dir)) };
-    let stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
-        {
-            return Err(nobody(dir));
-        }
-        Err(error) => {
-            return Err(anyhow!(error).context(format!("reach {}", path.display())).into());
-        }
-    };
+    let stream = connect(dir, limit)?;
     let mut answer = String::new();
     let mut talk = || -> anyhow::Result<()> {
         stream.set_read_timeout(Some(limit))?;
@@ -49,7 +66,7 @@ pub fn ask(dir: &DataDir, request: &Request, limit: Duration) -> Result<Value, F
         BufReader::new(&stream).take(ANSWER_MAX).read_line(&mut answer)?;
         Ok(())
     };
-    talk().with_context(|| format!("talk to the manager at {}", path.display()))?;
+    talk().context("talk to the manager")?;
     if answer.is_empty() {
         return Err(anyhow!("the manager ended before it answered").into());
     }

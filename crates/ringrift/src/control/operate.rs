@@ -34,7 +34,7 @@ pub struct Control {
 /// Does what is asked, or says in one sentence why not.
 pub async fn answer(request: Request, control: &Control) -> Answer {
     match request {
-        Request::Status => Answer::Ok(status(&control.state, &control.url)),
+        Request::Status => Answer::Ok(status(control)),
         Request::Why { config } => why(&config, control).await,
         Request::Start(selection) => start(selection, control).await,
         Request::Stop { daemon: None } => {

@@ -4,10 +4,12 @@ use ringrift_daemons::{RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
 use warden::{DaemonView, Health};
 
-use crate::{console::one_line, state::State};
+use super::Control;
+use crate::console::one_line;
 
 /// What a manager says of itself; the shape of `daemons` is that of decisions, "Commands".
-pub fn status(state: &State, url: &str) -> Value {
+pub fn status(control: &Control) -> Value {
+    let state = &control.state;
     let snapshot = state.bell.snapshot().unwrap_or_default();
     let mut daemons = Map::new();
     let mut order = Vec::new();
@@ -37,11 +39,12 @@ pub fn status(state: &State, url: &str) -> Value {
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
         "data": state.the_loop.data,
-        "url": url,
+        "url": control.url,
         "configs": state.the_loop.configs,
         "node": state.the_loop.node,
         "uptime_seconds": snapshot.uptime.as_secs_f64(),
         "stopping": snapshot.stopping,
+        "auto_restart": control.settings.restart_max != Some(0),
         "order": order,
         "daemons": daemons,
         "summary": {

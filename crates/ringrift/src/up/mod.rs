@@ -82,16 +82,38 @@ impl UpArgs {
     }
 }
 
-/// Runs until it is asked to stop, reaches its goal, or its time is over.
+/// What a manager is to do.
+pub struct Run {
+    /// Everything that is configured.
+    pub settings: Settings,
+    /// Which daemons it starts.
+    pub selections: Vec<Selection>,
+    /// What ends it well.
+    pub until: Option<Goal>,
+    /// After which time it ends.
+    pub timeout: Option<Duration>,
+}
+
+/// Runs the command.
 pub fn run(args: &UpArgs) -> Outcome {
     let settings = args.settings()?;
-    let profile = Selection::Profile(settings.profile.clone());
-    let wanted = Wanted::of(&[profile]).map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
+    let selections = vec![Selection::Profile(settings.profile.clone())];
+    warn(&settings);
+    manage(&Run { settings, selections, until: args.until, timeout: args.timeout })
+}
+
+/// Is the manager until it is asked to stop, reaches its goal, or its time is over.
+pub fn manage(run: &Run) -> Outcome {
+    let settings = &run.settings;
+    let wanted =
+        Wanted::of(&run.selections).map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
     let dir = DataDir::new(&settings.data).or_usage()?;
     dir.create().or_usage()?;
     let lock = dir.lock().or_usage()?;
     let log = logs::start(&dir.logs(), &settings.log_level, settings.log_format).or_usage()?;
-    warn(&settings);
+    for warning in &wanted.warnings {
+        tracing::warn!("{warning}");
+    }
     // Before any work: a port that is taken must not leave half a manager behind.
     let http = Http::bind(settings.address()).or_usage()?;
     fs_err::write(dir.port(), format!("{}\n", http.address().port())).or_usage()?;
@@ -103,8 +125,14 @@ pub fn run(args: &UpArgs) -> Outcome {
         .thread_name("daemons")
         .enable_all()
         .build()?;
-    let opened =
-        daemons.block_on(Parts::open(&settings, &wanted, &dir, http.clone(), log.level.clone()));
+    let opened = daemons.block_on(Parts::open(
+        settings,
+        asked(&run.selections),
+        &wanted,
+        &dir,
+        http.clone(),
+        log.level.clone(),
+    ));
     let mut parts = match opened {
         Ok(parts) => parts,
         Err(failure) => {
@@ -112,7 +140,7 @@ pub fn run(args: &UpArgs) -> Outcome {
             return Err(failure);
         }
     };
-    if let Some(goal) = args.until {
+    if let Some(goal) = run.until {
         let configs = &parts.state.the_loop.configs;
         let (reached, count) = daemons.block_on(goal.reached(&parts.state.catalogue, configs))?;
         if reached {
@@ -122,10 +150,10 @@ pub fn run(args: &UpArgs) -> Outcome {
             return Ok(());
         }
     }
-    let order = manage::Order { goal: args.until, timeout: args.timeout };
+    let order = manage::Order { goal: run.until, timeout: run.timeout };
     let supervisor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = supervisor.block_on(manage::run(
-        &settings,
+        settings,
         &dir,
         &mut parts,
         &http,
@@ -161,12 +189,22 @@ pub fn run(args: &UpArgs) -> Outcome {
     drop(lock);
     match end {
         End::Asked | End::Reached(_) => Ok(()),
-        End::TimeOver if args.until.is_none() => Ok(()),
+        End::TimeOver if run.until.is_none() => Ok(()),
         End::TimeOver => Err(Failure::told(GOAL_MISSED)),
         End::AtOnce(_) | End::Deposed | End::Broken(_) => {
             Err(Failure::new(FAILED, anyhow!("{end}")))
         }
     }
+}
+
+/// What was asked for, in words.
+fn asked(selections: &[Selection]) -> String {
+    let words = selections.iter().map(|selection| match selection {
+        Selection::All => "all types".to_owned(),
+        Selection::Profile(name) => format!("profile {name}"),
+        Selection::Daemons(names) => names.join(", ").to_uppercase(),
+    });
+    words.collect::<Vec<_>>().join(" and ")
 }
 
 /// The socket and the port are no longer there.
@@ -188,7 +226,7 @@ fn greet(settings: &Settings, parts: &Parts, order: &manage::Order, http: &Http)
     console::say(&if is_whole {
         format!("ringrift plays {configs}, trains on the games, promotes what beats the champion")
     } else {
-        format!("ringrift runs the profile {} for {configs}", settings.profile)
+        format!("ringrift runs {} for {configs}", parts.asked)
     });
     console::say(&format!("  page     http://{}/", http.address()));
     console::say(&format!("  data     {}", parts.state.the_loop.data.display()));
@@ -198,9 +236,9 @@ fn greet(settings: &Settings, parts: &Parts, order: &manage::Order, http: &Http)
         skipped => format!("; {skipped} planned ones left out"),
     };
     console::say(&format!(
-        "  runs     {} daemons of profile {}, {} workers{left_out}",
+        "  runs     {} daemons ({}), {} workers{left_out}",
         plan.start.len(),
-        settings.profile,
+        parts.asked,
         parts.state.workshop.slots()
     ));
     match (order.goal, order.timeout) {

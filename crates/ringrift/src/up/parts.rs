@@ -37,6 +37,8 @@ pub struct Parts {
     pub state: State,
     /// What can be started.
     pub runnables: Vec<Runnable>,
+    /// What was asked for, in words.
+    pub asked: String,
     /// What is to be started.
     pub plan: Plan,
     /// The line to the supervisor.
@@ -57,6 +59,7 @@ impl Parts {
     /// What is wrong with the data directory or the configuration is exit code 2.
     pub async fn open(
         settings: &Settings,
+        asked: String,
         wanted: &Wanted,
         dir: &DataDir,
         http: Arc<Http>,
@@ -126,7 +129,7 @@ impl Parts {
             clock: clock.clone(),
             log_level,
         };
-        Ok(Self { state, runnables, plan, bell, log, lease, began_at, clock })
+        Ok(Self { state, runnables, asked, plan, bell, log, lease, began_at, clock })
     }
 
     /// Gives back what the next manager wants.
@@ -167,7 +170,10 @@ fn workshop_settings(settings: &Settings, dir: &DataDir) -> WorkshopSettings {
 fn tell(plan: &Plan) {
     let names = |ids: &[warden::DaemonId]| ids.iter().map(|id| id.0).collect::<Vec<_>>().join(", ");
     if !plan.added.is_empty() {
-        info!(daemons = names(&plan.added), "added to the profile because others need them");
+        info!(
+            daemons = names(&plan.added),
+            "added because others need them, or every node has them"
+        );
     }
     if !plan.skipped.is_empty() {
         warn!(daemons = names(&plan.skipped), "left out because they are not built yet");

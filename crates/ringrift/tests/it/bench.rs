@@ -14,7 +14,12 @@ pub const RINGRIFT: &str = env!("CARGO_BIN_EXE_ringrift");
 
 /// A command in a folder, without any variable of ours.
 pub fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(RINGRIFT);
+    command_of(RINGRIFT, folder, args)
+}
+
+/// The same of another binary.
+pub fn command_of(program: &str, folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(args).current_dir(folder).stdin(Stdio::null());
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("RINGRIFT_") {

@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod contract;
 mod events;
+mod launch;
 mod manager;
 mod runbook;
 mod survival;

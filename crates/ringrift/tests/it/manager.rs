@@ -14,7 +14,7 @@ use tempfile::{TempDir, tempdir};
 use crate::bench::{Ended, check_refused, command, run, wait_for};
 
 /// A first start in a debug build on a busy machine.
-const START: Duration = Duration::from_secs(30);
+pub const START: Duration = Duration::from_secs(30);
 /// Until the first games are safe: the network, one batch, its commit.
 const FIRST_GAMES: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(45);
@@ -43,6 +43,11 @@ impl Manager {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::of(child, dir)
+    }
+
+    /// A process whose data lies in `data` of this folder.
+    pub fn of(child: Child, dir: TempDir) -> Self {
         Self { child: Some(child), dir }
     }
 
@@ -58,13 +63,17 @@ impl Manager {
 
     /// The same with variables.
     pub fn ready_with(dir: TempDir, more: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut manager = Self::up_with(dir, more, env);
+        Self::up_with(dir, more, env).answering()
+    }
+
+    /// Waits for its first answer.
+    pub fn answering(mut self) -> Self {
         wait_for("the manager to answer", START, || {
-            let early = manager.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert_eq!(early, None, "it ended early: {:?}", manager.output());
-            (manager.ask(&["status"]).code == 0).then_some(())
+            let early = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert_eq!(early, None, "it ended early: {:?}", self.output());
+            (self.ask(&["status"]).code == 0).then_some(())
         });
-        manager
+        self
     }
 
     pub fn folder(&self) -> &Path {
