@@ -43,8 +43,9 @@ pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;
 pub use registry::{
-    Build, CATEGORIES, COMMON_KEYS, Category, Entry, Found, UnknownDaemon, find, in_start_order,
-    of_profile, registry, validate,
+    Build, CATEGORIES, COMMON_KEYS, Category, Entry, Found, RegistryDetails, RegistryHealth,
+    UnknownDaemon, check_registry_health, daemons_by_category, find, in_start_order, of_profile,
+    registry, validate_registry,
 };
 pub use retired::{RETIRED, Retired};
 pub use topics::{Emits, Route, Topics, routes};

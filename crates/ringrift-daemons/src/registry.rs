@@ -1,11 +1,16 @@
 //! The registry: every daemon type there is, built, planned or retired.
 
-use std::{collections::BTreeMap, time::Duration};
+mod validity;
+
+use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 use warden::{Daemon, DaemonId, Profile, Runnable, Spec};
 
-use crate::{Emits, FULL, FromWiring, RETIRED, Retired, Topics, Wiring, topics};
+use crate::{Emits, FULL, FromWiring, RETIRED, Retired, Topics, Wiring};
+pub use validity::{
+    RegistryDetails, RegistryHealth, check_registry_health, daemons_by_category, validate_registry,
+};
 
 /// One of the 13 categories; also the name of the folder that holds its daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -268,51 +273,11 @@ pub fn in_start_order() -> Vec<(Category, &'static Entry)> {
                 .iter()
                 .all(|need| ordered.iter().any(|(_, done)| done.spec.id == *need))
         });
-        // `validate` refuses a cycle; the rest is then still listed, in its own order.
+        // `validate_registry` refuses a cycle; the rest is then still listed, in its own order.
         let next = rest.remove(ready.unwrap_or(0));
         ordered.push(next);
     }
     ordered
-}
-
-/// What is wrong with the registry; empty = valid.
-pub fn validate() -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut known: BTreeMap<&str, &Entry> = BTreeMap::new();
-    for (_, entry) in registry() {
-        let name = entry.spec.id.0;
-        if known.insert(name, entry).is_some() {
-            faults.push(format!("{name}: listed twice"));
-        }
-    }
-    for (_, entry) in registry() {
-        let name = entry.spec.id.0;
-        for need in entry.spec.needs {
-            if need.0 == name {
-                faults.push(format!("{name}: cannot depend on itself"));
-            } else if !known.contains_key(need.0) {
-                faults.push(format!("{name}: dependency '{}' not in registry", need.0));
-            }
-        }
-    }
-    let mut done: Vec<&str> = Vec::new();
-    loop {
-        let before = done.len();
-        for (name, entry) in &known {
-            if !done.contains(name) && entry.spec.needs.iter().all(|need| done.contains(&need.0)) {
-                done.push(name);
-            }
-        }
-        if done.len() == before {
-            break;
-        }
-    }
-    let stuck: Vec<&str> = known.keys().copied().filter(|name| !done.contains(name)).collect();
-    if !stuck.is_empty() && faults.is_empty() {
-        faults.push(format!("Cycle detected: {}", stuck.join(" -> ")));
-    }
-    faults.extend(topics::loose_ends());
-    faults
 }
 
 #[cfg(test)]

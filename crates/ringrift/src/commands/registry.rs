@@ -1,7 +1,10 @@
 //! `registry`: every type of daemon there is.
 
 use clap::Args;
-use ringrift_daemons::{CATEGORIES, RETIRED, in_start_order, validate};
+use ringrift_daemons::{
+    CATEGORIES, RETIRED, check_registry_health, daemons_by_category, in_start_order,
+    validate_registry,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,9 +30,10 @@ pub struct RegistryArgs {
 /// Runs the command.
 pub fn run(args: &RegistryArgs) -> Outcome {
     if args.validate {
-        let faults = validate();
+        let faults = validate_registry();
         if args.print.json {
-            console::say_json(&json!({ "valid": faults.is_empty(), "errors": faults }))?;
+            let (valid, health) = (faults.is_empty(), check_registry_health());
+            console::say_json(&json!({ "valid": valid, "errors": faults, "health": health }))?;
         } else if faults.is_empty() {
             console::say("the registry is valid");
         } else {
@@ -37,17 +41,16 @@ pub fn run(args: &RegistryArgs) -> Outcome {
         }
         return if faults.is_empty() { Ok(()) } else { Err(Failure::told(FAILED)) };
     }
-    if let Some(category) = &args.category {
-        let mut names = CATEGORIES.iter().map(|(known, _)| known.0);
-        if !names.any(|known| known == category) {
-            let names: Vec<&str> = CATEGORIES.iter().map(|(known, _)| known.0).collect();
-            let hint = nearest(category, names.iter().copied())
-                .map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-            return Err(Failure::usage(anyhow::anyhow!(
-                "unknown category '{category}'{hint} There are {}",
-                names.join(", ")
-            )));
-        }
+    if let Some(category) = &args.category
+        && daemons_by_category(category).is_empty()
+    {
+        let names: Vec<&str> = CATEGORIES.iter().map(|(known, _)| known.0).collect();
+        let hint = nearest(category, names.iter().copied())
+            .map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+        return Err(Failure::usage(anyhow::anyhow!(
+            "unknown category '{category}'{hint} There are {}",
+            names.join(", ")
+        )));
     }
     let rows: Vec<Value> = rows()
         .into_iter()

@@ -142,6 +142,13 @@ fn the_registry_lists_all_89_and_is_valid() {
     assert_eq!(rows[0]["name"], "EVENT_ROUTER");
     let ended = run(dir.path(), &["registry", "--validate"]);
     assert_eq!((ended.code, ended.out.as_str()), (0, "the registry is valid\n"));
+    let health = run(dir.path(), &["registry", "--validate", "--json"]).json()["health"].clone();
+    assert_eq!(
+        (&health["healthy"], &health["details"]["total_daemons"]),
+        (&true.into(), &89.into())
+    );
+    let sync = run(dir.path(), &["registry", "--category", "sync", "--json"]).json();
+    assert_eq!(sync.as_array().unwrap().len(), 14);
     let ended = run(dir.path(), &["registry", "--category", "snyc"]);
     check_refused(&ended, 2, &["unknown category 'snyc'", "did you mean sync?"]);
 }
