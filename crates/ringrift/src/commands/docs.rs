@@ -9,7 +9,11 @@ use ringrift_daemons::{CATEGORIES, PROFILES, RETIRED, routes};
 use ringrift_pipeline::{Advice, Field, PARTS, TestDecision};
 use serde_json::Value;
 
-use crate::{config::keys, console, exit::Outcome};
+use crate::{
+    config::{ALIASES, REPLACED, keys},
+    console,
+    exit::Outcome,
+};
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
@@ -117,6 +121,17 @@ fn configuration() -> anyhow::Result<String> {
             variables.join(" "),
             cell(&key.about)
         )?;
+    }
+    text.push_str(
+        "\n## Variables of the runbook and of the old system\n\n\
+         Set one that has no effect, and a warning says what took its place.\n\n\
+         | variable | now |\n|---|---|\n",
+    );
+    for (key, variable) in ALIASES {
+        writeln!(text, "| `{variable}` | sets `{key}` |")?;
+    }
+    for (variable, sentence) in REPLACED {
+        writeln!(text, "| `{variable}` | no effect: {} |", cell(sentence))?;
     }
     Ok(text)
 }

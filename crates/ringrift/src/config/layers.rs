@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     Problems, Resolved, Settings, keys, nearest,
+    replaced::replaced,
     schema::{Key, PLACES},
 };
 
@@ -227,6 +228,9 @@ fn read_variables(
         .filter(|name| name.starts_with("RINGRIFT_") && !known.contains(name.as_str()));
     unknown
         .map(|name| {
+            if let Some(sentence) = replaced(name) {
+                return format!("variable {name} has no effect: {sentence}");
+            }
             let hint = nearest(name, known.iter().copied())
                 .map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
             format!("unknown variable {name} has no effect{hint}")
@@ -364,6 +368,25 @@ mod tests {
             ["unknown variable RINGRIFT_DAEMON_RESTRAT_MAX has no effect; \
               did you mean RINGRIFT_DAEMON_RESTART_MAX?"]
         );
+    }
+
+    #[test]
+    fn a_variable_of_the_old_system_is_no_unknown_one() {
+        let settings = load(&sources(&[
+            ("RINGRIFT_IS_COORDINATOR", "1"),
+            ("RINGRIFT_TRAINING_CHECK_INTERVAL", "90"),
+            ("RINGRIFT_DAEMON_RESTART_BACKOFF", "5"),
+            ("RINGRIFT_DAEMON_RESTART_BACKOFF_MAX", "300"),
+            ("RINGRIFT_LOG_LEVEL", "INFO"),
+        ]))
+        .unwrap();
+        assert_eq!(
+            settings.warnings,
+            ["variable RINGRIFT_IS_COORDINATOR has no effect: the profile says what a node does: \
+              RINGRIFT_MANAGER_PROFILE, or `ringrift up --profile`"]
+        );
+        assert_eq!(value(&settings, "daemons.training_trigger.interval").0, 90.0);
+        assert_eq!((settings.restart_base.as_secs(), settings.restart_cap.as_secs()), (5, 300));
     }
 
     fn check_file(text: &str, parts: &[&str]) {

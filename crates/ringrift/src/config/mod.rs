@@ -5,13 +5,15 @@
 
 pub mod kind;
 mod layers;
+mod replaced;
 mod schema;
 mod settings;
 
 use std::fmt;
 
 pub use layers::{Flags, Sources, load};
-pub use schema::{JOB_KINDS, keys};
+pub use replaced::REPLACED;
+pub use schema::{ALIASES, JOB_KINDS, keys};
 pub use settings::{Durability, Resolved, Settings};
 
 /// What is wrong with a configuration, one sentence each.
@@ -24,10 +26,11 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The word most like `text`, if one is like it at all.
+/// The word most like `text` in either case, if one is like it at all.
 pub fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let text = text.to_lowercase();
     words
-        .map(|word| (strsim::damerau_levenshtein(word, text), word))
+        .map(|word| (strsim::damerau_levenshtein(&word.to_lowercase(), &text), word))
         .min()
         .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
         .map(|(_, word)| word)

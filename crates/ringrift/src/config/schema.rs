@@ -12,14 +12,18 @@ pub const JOB_KINDS: [&str; 7] =
 /// Names of variables that the runbook and the old system gave; each is another name of a key.
 ///
 /// Source: runbook, "Environment Variables" and "Training Activity Config"; manager contract, section 18.
-const ALIASES: &[(&str, &str)] = &[
+pub const ALIASES: &[(&str, &str)] = &[
     ("http.port", "RINGRIFT_DAEMON_HEALTH_PORT"),
     ("http.port", "RINGRIFT_HEALTH_PORT"),
     ("manager.restart_max", "RINGRIFT_DAEMON_RESTART_MAX"),
+    ("manager.restart_base", "RINGRIFT_DAEMON_RESTART_BACKOFF"),
+    ("manager.restart_cap", "RINGRIFT_DAEMON_RESTART_BACKOFF_MAX"),
     ("manager.health_interval", "RINGRIFT_DAEMON_HEALTH_INTERVAL"),
     ("manager.shutdown_timeout", "RINGRIFT_DAEMON_SHUTDOWN_TIMEOUT"),
     ("manager.degraded_mode", "RINGRIFT_DEGRADED_MODE_ENABLED"),
     ("manager.log_level", "RINGRIFT_LOG_LEVEL"),
+    ("daemons.training_trigger.interval", "RINGRIFT_TRAINING_CHECK_INTERVAL"),
+    ("daemons.selfplay_coordinator.interval", "RINGRIFT_ALLOCATION_CHECK_INTERVAL"),
     ("daemons.training_node_watcher.enabled", "RINGRIFT_TRAINING_ACTIVITY_ENABLED"),
     ("daemons.training_node_watcher.interval", "RINGRIFT_TRAINING_ACTIVITY_INTERVAL"),
     ("daemons.training_node_watcher.handle_signals", "RINGRIFT_TRAINING_ACTIVITY_HANDLE_SIGNALS"),
@@ -79,6 +83,18 @@ pub fn keys() -> Vec<Key> {
         Kind::MaybeWhole { min: 0, max: 1000 },
         Value::Null,
         "restarts in a row before a daemon is FAILED; not set = 5, or what the type says",
+    );
+    add(
+        "manager.restart_base",
+        Kind::Seconds { min: 0.0, max: 3600.0 },
+        json!(1.0),
+        "pause before the first restart; each further one in a row doubles it",
+    );
+    add(
+        "manager.restart_cap",
+        Kind::Seconds { min: 0.0, max: 86_400.0 },
+        json!(16.0),
+        "longest pause before a restart",
     );
     add(
         "manager.health_interval",

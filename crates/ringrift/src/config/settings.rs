@@ -65,6 +65,10 @@ pub struct Settings {
     pub profile: String,
     /// An operator's explicit number of restarts.
     pub restart_max: Option<u32>,
+    /// Pause before the first restart.
+    pub restart_base: Duration,
+    /// Longest pause before a restart.
+    pub restart_cap: Duration,
     /// Time between two readings of health.
     pub health_interval: Duration,
     /// Time that each level has to stop.
@@ -142,6 +146,8 @@ impl Settings {
             restart_max: value("manager.restart_max")
                 .as_u64()
                 .map(|max| u32::try_from(max).expect("at most 1000")),
+            restart_base: time("manager.restart_base"),
+            restart_cap: time("manager.restart_cap"),
             health_interval: time("manager.health_interval"),
             shutdown_timeout: time("manager.shutdown_timeout"),
             degraded_mode: flag("manager.degraded_mode"),

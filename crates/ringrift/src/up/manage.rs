@@ -201,6 +201,8 @@ async fn stop(end: End, handle: &warden::Handle, signals: &mut Signals) -> End {
 fn supervisor_settings(settings: &Settings, daemons: &Runtime) -> warden::Settings {
     warden::Settings {
         restart: RestartPolicy {
+            base: settings.restart_base,
+            cap: settings.restart_cap,
             max_override: settings.restart_max,
             hourly: settings.degraded_mode.then(Hourly::default),
             breaker: settings.cascade_breaker.then(Breaker::default),
