@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use ringrift_pipeline::Config;
 
 use crate::{
@@ -140,6 +140,10 @@ enum Command {
     Registry(commands::registry::RegistryArgs),
     /// Look for what would keep the loop from running here
     Doctor(commands::doctor::DoctorArgs),
+    /// Print the script that completes these commands in a shell
+    Completions(commands::reference::CompletionsArgs),
+    /// Print the manual page
+    Man(commands::reference::ManArgs),
     /// Do one job of a manager; a job comes on standard input
     #[command(hide = true)]
     Worker,
@@ -151,6 +155,11 @@ enum Command {
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
     ended(Cli::parse().run())
+}
+
+/// The definition of the command line.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// The exit code of a command that has ended so.
@@ -186,6 +195,8 @@ impl Cli {
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Doctor(args) => commands::doctor::run(&args),
+            Command::Completions(args) => commands::reference::completions(&args),
+            Command::Man(args) => commands::reference::man(&args),
             Command::Worker => worker::run(),
             Command::Docs(args) => commands::docs::run(&args),
         }
@@ -201,10 +212,8 @@ pub fn warn(settings: &Settings) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        super::definition().debug_assert();
     }
 }

@@ -5,7 +5,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -72,6 +72,10 @@ struct Launch {
     #[command(subcommand)]
     hidden: Option<Hidden>,
     #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    print: Print,
+    #[command(flatten)]
     selected: Selected,
     #[command(flatten)]
     categories: Categories,
@@ -79,10 +83,6 @@ struct Launch {
     actions: Actions,
     #[command(flatten)]
     manager: Manager,
-    #[command(flatten)]
-    places: Places,
-    #[command(flatten)]
-    print: Print,
 }
 
 #[derive(Debug, Subcommand)]
@@ -193,6 +193,11 @@ fn pause(text: &str) -> Result<Duration, String> {
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
     ended(Launch::parse().run())
+}
+
+/// The definition of the command line.
+pub fn definition() -> clap::Command {
+    Launch::command()
 }
 
 impl Launch {
@@ -379,14 +384,13 @@ fn refused(sentence: impl Into<String>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use ringrift_daemons::find;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Launch::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod lists;
 pub mod logs;
 pub mod orders;
 pub mod play;
+pub mod reference;
 pub mod registry;
 pub mod status;
 pub mod verify;

@@ -1,8 +1,10 @@
 //! Commands without a manager: what they print, and how they refuse.
 
+use std::process::Command;
+
 use tempfile::tempdir;
 
-use crate::bench::{check_refused, run, run_with};
+use crate::bench::{Ended, check_refused, run, run_with};
 
 #[test]
 fn without_a_manager_the_commands_that_need_one_say_so_and_exit_3() {
@@ -238,4 +240,39 @@ fn the_log_is_read_without_a_manager_and_followed_only_with_one() {
     check_refused(&run(dir.path(), &["logs", "AUTO_SNYC"]), 2, &["did you mean AUTO_SYNC?"]);
     check_refused(&run(dir.path(), &["logs", "-f"]), 3, &["no manager is running"]);
     check_refused(&run(dir.path(), &["log-level", "debug"]), 3, &["no manager is running"]);
+}
+
+#[test]
+fn completions_and_manual_pages_follow_from_the_commands() {
+    let dir = tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(dir.path(), &["completions", shell]);
+        assert!(script.code == 0 && script.out.contains("doctor"), "{shell}: {script:?}");
+        let script = run(dir.path(), &["completions", shell, "--of", "launch_daemons"]);
+        assert!(script.code == 0 && script.out.contains("no-auto-restart"), "{shell}: {script:?}");
+    }
+    // A shell reads it without a complaint, and completes with it.
+    let script = dir.path().join("ringrift.bash");
+    fs_err::write(&script, run(dir.path(), &["completions", "bash"]).out).unwrap();
+    let line = format!(
+        "source {} && COMP_WORDS=(ringrift doct) COMP_CWORD=1 && _ringrift ringrift doct ringrift \
+         && echo \"${{COMPREPLY[*]}}\"",
+        script.display()
+    );
+    let completed: Ended = Command::new("bash").args(["-c", &line]).output().unwrap().into();
+    assert_eq!((completed.out.as_str(), completed.err.as_str()), ("doctor\n", ""), "{completed:?}");
+
+    let page = run(dir.path(), &["man", "--of", "launch_daemons"]).out;
+    assert!(page.contains(".TH launch_daemons 1") && page.contains("daemons"), "{page}");
+    let folder = dir.path().join("man");
+    assert_eq!(run(dir.path(), &["man", "--out", folder.to_str().unwrap()]).code, 0);
+    let pages: Vec<String> = fs_err::read_dir(&folder)
+        .unwrap()
+        .map(|page| page.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(pages.contains(&"ringrift-up.1".to_owned()), "{pages:?}");
+    assert!(
+        !pages.contains(&"ringrift-worker.1".to_owned()),
+        "hidden ones have no page: {pages:?}"
+    );
 }
