@@ -140,6 +140,8 @@ enum Command {
     Registry(commands::registry::RegistryArgs),
     /// Look for what would keep the loop from running here
     Doctor(commands::doctor::DoctorArgs),
+    /// Let systemd run the manager
+    Service(commands::service::ServiceArgs),
     /// Print the script that completes these commands in a shell
     Completions(commands::reference::CompletionsArgs),
     /// Print the manual page
@@ -195,6 +197,7 @@ impl Cli {
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Doctor(args) => commands::doctor::run(&args),
+            Command::Service(args) => commands::service::run(&args),
             Command::Completions(args) => commands::reference::completions(&args),
             Command::Man(args) => commands::reference::man(&args),
             Command::Worker => worker::run(),

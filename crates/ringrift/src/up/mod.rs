@@ -9,6 +9,7 @@ mod goal;
 mod history;
 mod leader;
 mod manage;
+mod notify;
 mod parts;
 
 use std::{path::PathBuf, time::Duration};
@@ -152,14 +153,14 @@ pub fn manage(run: &Run) -> Outcome {
     }
     let order = manage::Order { goal: run.until, timeout: run.timeout };
     let supervisor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = supervisor.block_on(manage::run(
-        settings,
-        &dir,
-        &mut parts,
-        &http,
-        &order,
-        daemons.handle(),
-    ));
+    let bell = parts.bell.clone();
+    let ended = supervisor.block_on(async {
+        tokio::select! {
+            ended = manage::run(settings, &dir, &mut parts, &http, &order, daemons.handle()) => ended,
+            never = notify::tell(bell) => match never {},
+        }
+    });
+    notify::stopping();
     drop(supervisor);
     http.close();
     let (end, saved) = match ended {

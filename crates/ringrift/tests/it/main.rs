@@ -8,5 +8,6 @@ mod events;
 mod launch;
 mod manager;
 mod runbook;
+mod service;
 mod survival;
 mod trouble;
