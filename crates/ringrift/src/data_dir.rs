@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::FlockOperation;
 
+use crate::logs::FILE;
+
 /// Longest path of a Unix socket in bytes, its end mark included. Source: `sun_path` of Linux.
 const SOCKET_PATH_MAX: usize = 108;
 
@@ -55,6 +57,16 @@ impl DataDir {
     /// Logs.
     pub fn logs(&self) -> PathBuf {
         self.0.join("logs")
+    }
+
+    /// The log of the manager and its daemons.
+    pub fn log(&self) -> PathBuf {
+        self.logs().join(FILE)
+    }
+
+    /// What the workers of a kind say on their standard error.
+    pub fn worker_log(&self, kind: &str) -> PathBuf {
+        self.logs().join("workers").join(format!("{kind}.log"))
     }
 
     /// What belongs to a running manager.

@@ -1,4 +1,4 @@
-//! Reading `logs/daemons.log` and what was put aside of it: the last lines, and those to come.
+//! Reading a log and what was put aside of it: the last lines, and those to come.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::logs::{FILE, KEEP};
+use crate::logs::KEEP;
 
 /// A line of the log, text or JSON as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +67,15 @@ impl Of {
     }
 }
 
-/// The last `count` lines, oldest first, of the file and of those put aside.
-pub fn last(folder: &Path, of: &Of, count: usize) -> io::Result<Vec<LogLine>> {
+/// The last `count` lines, oldest first, of the file and of those put aside as `FILE.1` and so on.
+pub fn last(file: &Path, of: &Of, count: usize) -> io::Result<Vec<LogLine>> {
     let mut newest_first = Vec::new();
-    let aside = (1..=KEEP).map(|number| folder.join(format!("{FILE}.{number}")));
-    for path in std::iter::once(folder.join(FILE)).chain(aside) {
+    let aside = (1..=KEEP).map(|number| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(format!(".{number}"));
+        PathBuf::from(path)
+    });
+    for path in std::iter::once(file.to_owned()).chain(aside) {
         if newest_first.len() >= count {
             break;
         }
@@ -101,9 +105,9 @@ pub struct Follower {
 
 impl Follower {
     /// Begins at the end of the file.
-    pub fn new(folder: &Path, of: Of) -> io::Result<Self> {
+    pub fn new(file: &Path, of: Of) -> io::Result<Self> {
         use std::io::Seek as _;
-        let path = folder.join(FILE);
+        let path = file.to_owned();
         let (mut reader, inode) = open(&path)?;
         reader.seek(io::SeekFrom::End(0))?;
         Ok(Self { path, of, reader, inode, torn: Vec::new() })
@@ -180,12 +184,13 @@ mod tests {
     #[test]
     fn the_last_lines_reach_back_into_what_was_put_aside() {
         let dir = tempdir().unwrap();
-        assert_eq!(last(dir.path(), &Of(None), 5).unwrap(), []);
+        assert_eq!(last(&dir.path().join("daemons.log"), &Of(None), 5).unwrap(), []);
         fs_err::write(dir.path().join("daemons.log.2"), "t INFO A: 1\nt INFO B: 2\n").unwrap();
         fs_err::write(dir.path().join("daemons.log.1"), "t INFO A: 3\n").unwrap();
         fs_err::write(dir.path().join("daemons.log"), "t INFO B: 4\nt INFO A: 5\n").unwrap();
         let check = |of: Option<&str>, count, expected: &[&str]| {
-            let found = last(dir.path(), &Of(of.map(str::to_owned)), count).unwrap();
+            let found =
+                last(&dir.path().join("daemons.log"), &Of(of.map(str::to_owned)), count).unwrap();
             assert_eq!(texts(&found), expected);
         };
         check(None, 2, &["t INFO B: 4", "t INFO A: 5"]);
@@ -198,7 +203,7 @@ mod tests {
         let dir = tempdir().unwrap();
         let path = dir.path().join("daemons.log");
         fs_err::write(&path, "t INFO A: old\n").unwrap();
-        let mut follower = Follower::new(dir.path(), Of(Some("A".into()))).unwrap();
+        let mut follower = Follower::new(&path, Of(Some("A".into()))).unwrap();
         assert_eq!(follower.new_lines().unwrap(), []);
         let mut file = fs_err::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"t INFO A: 1\nt INFO B: 2\nt INFO A: to").unwrap();

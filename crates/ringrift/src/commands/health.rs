@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::status::PATIENCE;
 use crate::{
     cli::{Place, Print},
+    config::JOB_KINDS,
     console,
     control::{Request, ask, status},
     exit::{FAILED, Failure, Outcome},
@@ -42,7 +43,11 @@ pub fn run(args: &HealthArgs) -> Outcome {
     let Some(id) = id else { return all(&answer, args.print) };
     let daemon = &answer["daemons"][id.0];
     let well = runs_well(daemon);
-    let lines = last(&dir.logs(), &Of(Some(id.0.to_owned())), args.lines)?;
+    let lines = last(&dir.log(), &Of(Some(id.0.to_owned())), args.lines)?;
+    let worker = match worker_kind(daemon) {
+        Some(kind) => last(&dir.worker_log(kind), &Of(None), args.lines)?,
+        None => Vec::new(),
+    };
     let needs = needs(id.0, &answer);
     if args.print.json {
         let mut shown = daemon.clone();
@@ -53,10 +58,11 @@ pub fn run(args: &HealthArgs) -> Outcome {
             let needs = needs.iter().map(|(name, daemon)| json!({ "name": name, "state": daemon["state"], "health": daemon["health"], "cause": daemon["cause"] }));
             map.insert("needs".into(), needs.collect());
             map.insert("log".into(), lines.iter().map(LogLine::as_json).collect());
+            map.insert("worker_log".into(), worker.iter().map(LogLine::as_text).collect());
         }
         console::say_json(&shown)?;
     } else {
-        console::say(explain(id.0, daemon, &needs, &lines).trim_end());
+        console::say(explain(id.0, daemon, &needs, &lines, &worker).trim_end());
     }
     if well { Ok(()) } else { Err(Failure::told(FAILED)) }
 }
@@ -113,7 +119,20 @@ fn needs<'a>(name: &str, answer: &'a Value) -> Vec<(&'static str, &'a Value)> {
     entry.spec.needs.iter().map(|need| (need.0, &answer["daemons"][need.0])).collect()
 }
 
-fn explain(name: &str, daemon: &Value, needs: &[(&str, &Value)], lines: &[LogLine]) -> String {
+/// The kind of the worker that a daemon complains of: works are called `KIND-CONFIG-NUMBER`.
+fn worker_kind(daemon: &Value) -> Option<&'static str> {
+    let complaint = daemon["message"].as_str().or(daemon["last_error"].as_str())?;
+    let of = |kind: &&str| complaint.contains("worker") && complaint.contains(&format!("{kind}-"));
+    JOB_KINDS.into_iter().find(of)
+}
+
+fn explain(
+    name: &str,
+    daemon: &Value,
+    needs: &[(&str, &Value)],
+    lines: &[LogLine],
+    worker: &[LogLine],
+) -> String {
     let mut out = format!("{name}: {}\n", status::line(daemon));
     let mut row = |head: &str, text: &str| {
         // Writing to a string cannot fail.
@@ -160,6 +179,12 @@ fn explain(name: &str, daemon: &Value, needs: &[(&str, &Value)], lines: &[LogLin
             let _ = writeln!(out, "    {}", line.as_text());
         }
     }
+    if !worker.is_empty() {
+        let _ = writeln!(out, "  worker      said last");
+        for line in worker {
+            let _ = writeln!(out, "    {}", line.as_text());
+        }
+    }
     out
 }
 
@@ -185,6 +210,10 @@ fn advice(name: &str, daemon: &Value) -> Option<String> {
         "degraded" => {
             format!("it crashes too often; `ringrift retry {name}` tries it before its time")
         }
+        "running" if daemon["message"].as_str().is_some_and(|text| text.starts_with("needs ")) => {
+            let need = daemon["message"].as_str().unwrap_or_default().trim_start_matches("needs ");
+            format!("`ringrift health {need}` says why that one does not run")
+        }
         "running" if cause.starts_with("paused") && cause.contains("operator") => {
             format!("`ringrift resume {name}` takes the pause back")
         }
@@ -199,16 +228,17 @@ mod tests {
     #[test]
     fn one_look_at_a_daemon_tells_state_cause_error_and_what_to_do() {
         let daemon = json!({
-            "state": "failed", "health": "unhealthy", "message": "3 bad results", "cause": null,
+            "state": "failed", "health": "unhealthy", "message": "3 bad results", "cause": "given up after 5 restarts",
             "restarts": 5, "last_error": "open /x: no such file", "uptime_seconds": 0.0,
             "details": { "errors": 3 },
         });
         let needed = json!({ "state": "running", "health": "healthy" });
-        let text = explain("AUTO_SYNC", &daemon, &[("EVENT_ROUTER", &needed)], &[]);
+        let text = explain("AUTO_SYNC", &daemon, &[("EVENT_ROUTER", &needed)], &[], &[]);
         insta::assert_snapshot!(text, @"
-        AUTO_SYNC: FAILED (open /x: no such file)
+        AUTO_SYNC: FAILED (given up after 5 restarts: open /x: no such file)
           health      unhealthy
           message     3 bad results
+          cause       given up after 5 restarts
           last error  open /x: no such file
           restarts    5
           needs       EVENT_ROUTER: RUNNING (healthy)
@@ -216,6 +246,16 @@ mod tests {
           what to do  remove the cause of the last error, then `ringrift retry AUTO_SYNC --force`
           log         no line of it
         ");
+    }
+
+    #[test]
+    fn the_words_of_the_worker_that_failed_are_found() {
+        let check = |message: &str, expected: Option<&str>| {
+            assert_eq!(worker_kind(&json!({ "message": message })), expected);
+        };
+        check("train-hex8_2p-000002, attempt 3: the worker left with code 1", Some("train"));
+        check("the mirror /mnt/train-x is not there", None);
+        check("2 sync errors", None);
     }
 
     #[test]

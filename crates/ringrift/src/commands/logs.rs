@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::status::PATIENCE;
 use crate::{
     cli::{Place, Print},
+    config::JOB_KINDS,
     console,
     control::{Request, ask, nobody},
     exit::{Failure, Outcome},
@@ -23,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct LogsArgs {
     /// Only lines of this daemon
     name: Option<String>,
+    /// What the workers of this kind said on their standard error, instead
+    #[arg(long, value_name = "KIND", value_parser = JOB_KINDS, conflicts_with = "name")]
+    worker: Option<String>,
     /// Go on with what is written from now on, until Ctrl-C or the end of the manager
     #[arg(short, long)]
     follow: bool,
@@ -49,9 +53,9 @@ pub fn logs(args: &LogsArgs) -> Outcome {
     if args.follow && !dir.is_locked() {
         return Err(nobody(&dir));
     }
-    let folder = dir.logs();
+    let file = args.worker.as_ref().map_or_else(|| dir.log(), |kind| dir.worker_log(kind));
     // Made before the old lines are read, so that none falls between the two.
-    let follower = if args.follow { Some(Follower::new(&folder, of.clone())?) } else { None };
+    let follower = if args.follow { Some(Follower::new(&file, of.clone())?) } else { None };
     let show = |lines: Vec<LogLine>| {
         for line in lines {
             if args.json {
@@ -61,7 +65,7 @@ pub fn logs(args: &LogsArgs) -> Outcome {
             }
         }
     };
-    show(last(&folder, &of, args.lines)?);
+    show(last(&file, &of, args.lines)?);
     let Some(mut follower) = follower else { return Ok(()) };
     loop {
         // Asked before the rest is read: its last words are read too.

@@ -126,12 +126,19 @@ pub fn line(daemon: &Value) -> String {
                 None => format!("{state} ({health})"),
             }
         }
-        // "given up after 5 restarts" alone does not help: the error is what people look for.
-        _ => match (text("cause"), text("last_error").map(one_line)) {
-            (Some(cause), Some(error)) => format!("{state} ({cause}: {error})"),
-            (Some(cause), None) => format!("{state} ({cause})"),
-            (None, Some(error)) => format!("{state} ({error})"),
-            (None, None) => state,
+        // What waits for its next try, or for a person, does so because of an error.
+        "RESTARTING" | "FAILED" | "IMPORT_FAILED" | "DEGRADED" => {
+            match (text("cause"), text("last_error").map(one_line).as_deref()) {
+                (Some(cause), Some(error)) if !cause.contains(error) => {
+                    format!("{state} ({cause}: {error})")
+                }
+                (Some(why), _) | (None, Some(why)) => format!("{state} ({why})"),
+                (None, None) => state,
+            }
+        }
+        _ => match text("cause") {
+            Some(cause) => format!("{state} ({cause})"),
+            None => state,
         },
     }
 }
@@ -169,6 +176,10 @@ mod tests {
                 "last_error": "open the store\nno such table",
             }),
             "FAILED (given up after 5 restarts: open the store | no such table)",
+        );
+        check(
+            &json!({ "state": "restarting", "cause": "restart 2 of 5", "last_error": "disk full" }),
+            "RESTARTING (restart 2 of 5: disk full)",
         );
     }
 }
