@@ -12,10 +12,12 @@ use courier::{Embedded, OpenError};
 use ringrift_pipeline::{Config, Job, SeedJob, WORKER_CONTRACT, WorkId, WorkerJob, WorkerLine};
 use serde::Serialize;
 
+use super::status::PATIENCE;
 use crate::{
     cli::{Places, Print, warn},
     config::{Settings, kind::bytes_text},
     console,
+    control::{Request, ask, status},
     data_dir::DataDir,
     exit::{FAILED, Failure, Outcome},
 };
@@ -114,6 +116,7 @@ fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
         memory(settings),
         worker(),
     ];
+    findings.extend(daemons(&dir));
     findings.extend(settings.plugins.iter().map(|(kind, command)| plugin(kind, command)));
     Ok(findings)
 }
@@ -162,6 +165,35 @@ fn port(settings: &Settings, dir: &DataDir) -> Finding {
             "stop the program that listens there, or choose another port with --port (0 = any)",
         ),
     }
+}
+
+/// What a manager that runs here says of its daemons.
+fn daemons(dir: &DataDir) -> Option<Finding> {
+    let what = "daemons";
+    if !dir.is_locked() {
+        return None;
+    }
+    let answer = match ask(dir, &Request::Status, PATIENCE) {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let why =
+                failure.error.map_or_else(|| "no answer".into(), |error| format!("{error:#}"));
+            let advice = "the manager that holds the data directory does not answer: end it";
+            return Some(Finding::ill(what, why, advice));
+        }
+    };
+    let empty = serde_json::Map::new();
+    let daemons = answer["daemons"].as_object().unwrap_or(&empty);
+    let asked: Vec<_> = daemons.iter().filter(|(_, daemon)| daemon["asked"] == true).collect();
+    let ill: Vec<String> = asked
+        .iter()
+        .filter(|(_, daemon)| !status::runs_well(daemon))
+        .map(|(name, daemon)| format!("{name}: {}", status::line(daemon)))
+        .collect();
+    if ill.is_empty() {
+        return Some(Finding::well(what, format!("{} run well", asked.len())));
+    }
+    Some(Finding::ill(what, ill.join("; "), "`ringrift health NAME` says more of each"))
 }
 
 fn disk(path: &Path) -> Finding {

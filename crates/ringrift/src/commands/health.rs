@@ -12,7 +12,10 @@ use crate::{
     cli::{Place, Print},
     config::JOB_KINDS,
     console,
-    control::{Request, ask, status},
+    control::{
+        Request, ask,
+        status::{self, runs_well},
+    },
     exit::{FAILED, Failure, Outcome},
     log_lines::{LogLine, Of, last},
     plan::built,
@@ -65,16 +68,6 @@ pub fn run(args: &HealthArgs) -> Outcome {
         console::say(explain(id.0, daemon, &needs, &lines, &worker).trim_end());
     }
     if well { Ok(()) } else { Err(Failure::told(FAILED)) }
-}
-
-/// Running and not unhealthy, or on its way there in time.
-fn runs_well(daemon: &Value) -> bool {
-    match daemon["state"].as_str() {
-        Some("running") => daemon["health"] != "unhealthy",
-        // The supervisor calls a start degraded when it takes longer than it should.
-        Some("starting") => daemon["health"] != "degraded",
-        _ => false,
-    }
 }
 
 fn all(answer: &Value, print: Print) -> Outcome {
@@ -256,15 +249,5 @@ mod tests {
         check("train-hex8_2p-000002, attempt 3: the worker left with code 1", Some("train"));
         check("the mirror /mnt/train-x is not there", None);
         check("2 sync errors", None);
-    }
-
-    #[test]
-    fn only_a_daemon_that_works_or_begins_in_time_runs_well() {
-        let check =
-            |state: &str, health: &str| runs_well(&json!({ "state": state, "health": health }));
-        assert!(check("running", "healthy") && check("running", "degraded"));
-        assert!(!check("running", "unhealthy"));
-        assert!(check("starting", "unknown") && !check("starting", "degraded"));
-        assert!(!check("failed", "unknown") && !check("stopped", "unknown"));
     }
 }

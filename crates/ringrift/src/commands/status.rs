@@ -10,7 +10,7 @@ use crate::{
     console,
     control::{Request, ask, status},
     data_dir::DataDir,
-    exit::Outcome,
+    exit::{NO_MANAGER, Outcome},
 };
 
 /// A manager that is too busy to answer for so long is in trouble itself.
@@ -61,21 +61,30 @@ pub fn once(dir: &DataDir, shape: Shape) -> Outcome {
     Ok(())
 }
 
-/// Prints it again and again; `foot` stands below.
+/// Prints it again and again, until the manager has ended; `foot` stands below.
+///
+/// On a terminal only what somebody asked for: 89 lines do not fit, and the last ones stand still.
 pub fn watch(dir: &DataDir, shape: Shape, every: Duration, foot: Option<&str>) -> Outcome {
+    let mut answer = ask(dir, &Request::Status, PATIENCE)?;
     loop {
-        let answer = ask(dir, &Request::Status, PATIENCE)?;
         match shape {
             Shape::Text => {
                 if console::is_terminal() {
                     console::say("\x1b[2J\x1b[H");
+                    console::say(&status::short_text(&answer));
+                } else {
+                    console::say(&status::text(&answer));
                 }
-                console::say(&status::text(&answer));
                 foot.into_iter().for_each(console::say);
             }
             // One value a line when there are many, so that they can be told apart.
             Shape::Json(of) => console::say(&of(&answer).to_string()),
         }
         thread::sleep(every);
+        answer = match ask(dir, &Request::Status, PATIENCE) {
+            Ok(answer) => answer,
+            Err(failure) if failure.code == NO_MANAGER => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
     }
 }

@@ -96,10 +96,38 @@ fn daemon(view: Option<&DaemonView>) -> Value {
 
 /// The runbook's text. Source: runbook, "Check Daemon Status".
 pub fn text(status: &Value) -> String {
+    lines(status, |_| true)
+}
+
+/// The same without what was never asked for and stands still: it fits a screen.
+pub fn short_text(status: &Value) -> String {
+    lines(status, |daemon| daemon["asked"] == true || daemon["state"] != "stopped")
+}
+
+/// Does it run and is not unhealthy, or is it on its way there in time?
+pub fn runs_well(daemon: &Value) -> bool {
+    match daemon["state"].as_str() {
+        Some("running") => daemon["health"] != "unhealthy",
+        // The supervisor calls a start degraded when it takes longer than it should.
+        Some("starting") => daemon["health"] != "degraded",
+        _ => false,
+    }
+}
+
+fn lines(status: &Value, is_shown: impl Fn(&Value) -> bool) -> String {
     let mut lines = vec!["Daemon Status:".to_owned()];
     let names = status["order"].as_array().map_or(&[][..], Vec::as_slice);
-    for name in names.iter().filter_map(Value::as_str) {
-        lines.push(format!("  {name}: {}", line(&status["daemons"][name])));
+    let names = || names.iter().filter_map(Value::as_str);
+    for name in names() {
+        let daemon = &status["daemons"][name];
+        if is_shown(daemon) {
+            lines.push(format!("  {name}: {}", line(daemon)));
+        }
+    }
+    let left_out = names().count() + 1 - lines.len();
+    if left_out > 0 {
+        let others = if left_out == 1 { "other" } else { "others" };
+        lines.push(format!("  {left_out} {others}: STOPPED"));
     }
     for obstacle in status["obstacles"].as_array().map_or(&[][..], Vec::as_slice) {
         let text_of = |key: &str| obstacle[key].as_str().unwrap_or_default();
@@ -150,6 +178,30 @@ mod tests {
     fn check(daemon: &Value, expected: &str) {
         let status = json!({ "order": ["AUTO_SYNC"], "daemons": { "AUTO_SYNC": daemon } });
         assert_eq!(text(&status), format!("Daemon Status:\n  AUTO_SYNC: {expected}"));
+    }
+
+    #[test]
+    fn a_short_text_leaves_out_what_nobody_asked_for() {
+        let status = json!({
+            "order": ["A", "B", "C"],
+            "daemons": {
+                "A": { "state": "running", "health": "healthy", "asked": true },
+                "B": { "state": "stopped", "asked": true },
+                "C": { "state": "stopped" },
+            },
+        });
+        let expected = "Daemon Status:\n  A: RUNNING (healthy)\n  B: STOPPED\n  1 other: STOPPED";
+        assert_eq!(short_text(&status), expected);
+    }
+
+    #[test]
+    fn only_a_daemon_that_works_or_begins_in_time_runs_well() {
+        let check =
+            |state: &str, health: &str| runs_well(&json!({ "state": state, "health": health }));
+        assert!(check("running", "healthy") && check("running", "degraded"));
+        assert!(!check("running", "unhealthy"));
+        assert!(check("starting", "unknown") && !check("starting", "degraded"));
+        assert!(!check("failed", "unknown") && !check("stopped", "unknown"));
     }
 
     #[test]

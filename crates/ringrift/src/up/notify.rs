@@ -22,7 +22,7 @@ pub async fn tell(bell: Bell) -> Infallible {
     loop {
         looks.tick().await;
         if let Some(snapshot) = bell.snapshot() {
-            send(&told.next(&snapshot));
+            send(&told.next(&Glance::of(&snapshot)));
         }
     }
 }
@@ -41,6 +41,45 @@ fn send(states: &[NotifyState]) {
     }
 }
 
+/// What there is to tell of a snapshot.
+#[derive(Debug, Clone, Default)]
+struct Glance {
+    asked: usize,
+    running: usize,
+    failed: Vec<&'static str>,
+    stopping: bool,
+    turned_at_ms: i64,
+}
+
+impl Glance {
+    fn of(snapshot: &Snapshot) -> Self {
+        let waiting = snapshot.not_running();
+        let asked = snapshot.daemons.iter().filter(|view| view.asked).count();
+        let failed = waiting
+            .iter()
+            .filter(|view| matches!(view.state, State::Failed | State::ImportFailed))
+            .map(|view| view.id.0);
+        Self {
+            asked,
+            running: asked - waiting.len(),
+            failed: failed.collect(),
+            stopping: snapshot.stopping,
+            turned_at_ms: snapshot.turned_at_ms,
+        }
+    }
+
+    fn status(&self) -> String {
+        let Self { asked, running, failed, .. } = self;
+        match (self.stopping, failed.is_empty()) {
+            (true, _) => "stops".to_owned(),
+            (false, true) => format!("{running} of {asked} daemons run"),
+            (false, false) => {
+                format!("{running} of {asked} daemons run, failed: {}", failed.join(", "))
+            }
+        }
+    }
+}
+
 /// What it knows already.
 #[derive(Debug, Default)]
 struct Told {
@@ -52,38 +91,24 @@ struct Told {
 }
 
 impl Told {
-    fn next(&mut self, snapshot: &Snapshot) -> Vec<NotifyState<'_>> {
+    fn next(&mut self, seen: &Glance) -> Vec<NotifyState<'_>> {
         let mut news = Vec::new();
-        let asked = snapshot.daemons.iter().filter(|view| view.asked).count();
-        let waiting = snapshot.not_running();
         // Ready means that all that were asked for run, as for a readiness probe. Said once: what
         // falls later is restarted by the supervisor, not by systemd.
-        if !self.ready && asked > 0 && waiting.is_empty() {
+        if !self.ready && seen.asked > 0 && seen.running == seen.asked {
             self.ready = true;
             news.push(NotifyState::Ready);
         }
-        if snapshot.stopping && !self.stopping {
+        if seen.stopping && !self.stopping {
             self.stopping = true;
             news.push(NotifyState::Stopping);
         }
         // Not the clock but the turn counts: a machine that slept is no supervisor that hangs.
-        if self.watched && snapshot.turned_at_ms != self.turned_at_ms {
-            self.turned_at_ms = snapshot.turned_at_ms;
+        if self.watched && seen.turned_at_ms != self.turned_at_ms {
+            self.turned_at_ms = seen.turned_at_ms;
             news.push(NotifyState::Watchdog);
         }
-        let failed = waiting
-            .iter()
-            .filter(|view| matches!(view.state, State::Failed | State::ImportFailed))
-            .map(|view| view.id.0)
-            .collect::<Vec<_>>();
-        let status = match (snapshot.stopping, failed.is_empty()) {
-            (true, _) => "stops".to_owned(),
-            (false, true) => format!("{} of {asked} daemons run", asked - waiting.len()),
-            (false, false) => {
-                let run = asked - waiting.len();
-                format!("{run} of {asked} daemons run, failed: {}", failed.join(", "))
-            }
-        };
+        let status = seen.status();
         if status != self.status {
             self.status = status;
             news.push(NotifyState::Status(&self.status));
@@ -94,57 +119,33 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use warden::{DaemonId, DaemonView, Health, Priority};
-
     use super::*;
-
-    fn snapshot(states: &[State], turned_at_ms: i64, stopping: bool) -> Snapshot {
-        let daemons = states.iter().map(|state| DaemonView {
-            id: DaemonId("A"),
-            priority: Priority::High,
-            critical: false,
-            asked: true,
-            state: *state,
-            cause: None,
-            health: Health::Healthy,
-            details: serde_json::Value::Null,
-            restarts: 0,
-            last_error: None,
-            started_at_ms: None,
-            uptime: Duration::ZERO,
-            last_beat_age: None,
-            in_cycle: None,
-            cycles: 0,
-            last_cycle: None,
-            next_retry_in: None,
-        });
-        Snapshot { daemons: daemons.collect(), uptime: Duration::ZERO, turned_at_ms, stopping }
-    }
 
     #[test]
     fn ready_is_said_once_and_a_sign_of_life_only_after_a_turn() {
         let mut told = Told { watched: true, ..Told::default() };
-        let mut check = |snapshot: &Snapshot, expected: &[&str]| {
-            let news: Vec<String> = told.next(snapshot).iter().map(ToString::to_string).collect();
+        let mut check = |asked, running, turned_at_ms, expected: &[&str]| {
+            let seen = Glance { asked, running, turned_at_ms, ..Glance::default() };
+            let news: Vec<String> = told.next(&seen).iter().map(ToString::to_string).collect();
             assert_eq!(news, expected);
         };
-        check(&snapshot(&[], 1, false), &["WATCHDOG=1", "STATUS=0 of 0 daemons run"]);
-        check(
-            &snapshot(&[State::Running, State::Starting], 2, false),
-            &["WATCHDOG=1", "STATUS=1 of 2 daemons run"],
-        );
-        check(&snapshot(&[State::Running, State::Starting], 2, false), &[]);
-        check(
-            &snapshot(&[State::Running; 2], 3, false),
-            &["READY=1", "WATCHDOG=1", "STATUS=2 of 2 daemons run"],
-        );
-        check(
-            &snapshot(&[State::Running, State::Failed], 4, false),
-            &["WATCHDOG=1", "STATUS=1 of 2 daemons run, failed: A"],
-        );
-        check(
-            &snapshot(&[State::Running; 2], 5, true),
-            &["STOPPING=1", "WATCHDOG=1", "STATUS=stops"],
-        );
+        check(0, 0, 1, &["WATCHDOG=1", "STATUS=0 of 0 daemons run"]);
+        check(2, 1, 2, &["WATCHDOG=1", "STATUS=1 of 2 daemons run"]);
+        check(2, 1, 2, &[]);
+        check(2, 2, 3, &["READY=1", "WATCHDOG=1", "STATUS=2 of 2 daemons run"]);
+        check(2, 1, 4, &["WATCHDOG=1", "STATUS=1 of 2 daemons run"]);
+        check(2, 2, 5, &["WATCHDOG=1", "STATUS=2 of 2 daemons run"]);
+    }
+
+    #[test]
+    fn the_end_is_said_once_and_failures_are_named() {
+        let mut told = Told::default();
+        let failed = Glance { asked: 2, running: 1, failed: vec!["A"], ..Glance::default() };
+        let news: Vec<String> = told.next(&failed).iter().map(ToString::to_string).collect();
+        assert_eq!(news, ["STATUS=1 of 2 daemons run, failed: A"]);
+        let stopping = Glance { stopping: true, ..failed };
+        let news: Vec<String> = told.next(&stopping).iter().map(ToString::to_string).collect();
+        assert_eq!(news, ["STOPPING=1", "STATUS=stops"]);
+        assert!(told.next(&stopping).is_empty());
     }
 }

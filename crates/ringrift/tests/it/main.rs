@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod bench;
+mod causes;
 mod commands;
 mod contract;
 mod events;
@@ -10,4 +11,3 @@ mod manager;
 mod runbook;
 mod service;
 mod survival;
-mod trouble;

@@ -337,9 +337,20 @@ fn the_log_is_followed_and_takes_another_level_while_the_manager_runs() {
 #[test]
 fn stop_ends_the_manager_and_waits_for_its_end() {
     let mut manager = Manager::ready(&[]);
+    let watching =
+        command(manager.folder(), &["status", "--watch", "--interval", "1", "--data", "data"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+    wait_for("all to run well", START, || {
+        (manager.ask(&["doctor"]).out.contains("ok       daemons: ")).then_some(())
+    });
     let stopped = manager.ask(&["stop"]);
     assert_eq!((stopped.code, stopped.out.as_str()), (0, "stopped\n"), "{stopped:?}");
     check_good_end(&manager.ended(Duration::from_secs(5)), "stopped");
+    let watched: Ended = watching.wait_with_output().unwrap().into();
+    assert_eq!(watched.code, 0, "the end of the manager ends it well: {watched:?}");
+    assert!(watched.out.matches("Daemon Status:").count() >= 1, "{watched:?}");
 }
 
 #[test]

@@ -80,6 +80,8 @@ fn a_daemon_that_keeps_crashing_shows_its_error_and_what_to_do() {
     );
     let status = manager.ask(&["status"]).out;
     assert!(status.contains("trash`: Not a directory"), "{status}");
+    let doctor = manager.ask(&["doctor"]);
+    has(&doctor, 1, &["problem  daemons: DISK_SPACE_MANAGER: FAILED", "`ringrift health NAME`"]);
     // What needs it goes on, and says so.
     let needs = sees(&manager, "COORDINATOR_DISK_MANAGER", "it to miss its need", |daemon| {
         daemon["health"] == "degraded"
@@ -132,14 +134,16 @@ fn a_daemon_of_bad_health_shows_message_and_details_and_the_words_of_its_worker(
     );
     let manager = manager(dir, &config, &[]);
 
-    let degraded = |daemon: &Value| daemon["health"] == "degraded";
-    let sync = sees(&manager, "AUTO_SYNC", "the mirror to be missed", degraded);
+    let says = |part: &'static str| {
+        move |daemon: &Value| daemon["message"].as_str().is_some_and(|text| text.contains(part))
+    };
+    let sync = sees(&manager, "AUTO_SYNC", "the mirror to be missed", says("the mirror"));
     has(
         &sync,
         0,
         &["AUTO_SYNC: RUNNING (degraded - the mirror ", "message     the mirror", "faults = "],
     );
-    let player = sees(&manager, "IDLE_RESOURCE", "the worker to fail", degraded);
+    let player = sees(&manager, "IDLE_RESOURCE", "the worker to fail", says("the worker left"));
     has(&player, 0, &["the worker left with code 1", "failed = ", "no such weights"]);
     let words = manager.ask(&["logs", "--worker", "selfplay", "-n", "1"]);
     has(&words, 0, &["no such weights"]);
