@@ -230,10 +230,10 @@ fn in_memory(sources: &dyn Sources) -> Sections {
         sections.insert("daemons".into(), json!(order));
         for view in &snapshot.daemons {
             let mut daemon = probes::daemon(view);
-            // Grows by the second; the page counts for itself from the start.
+            // These grow by the second; the page counts for itself from the start.
             if let Some(fields) = daemon.as_object_mut() {
                 fields.remove("uptime_seconds");
-                fields.insert("started_ms".into(), json!(view.started_at_ms));
+                fields.remove("last_beat_age_seconds");
             }
             sections.insert(format!("daemon:{}", view.id), daemon);
         }

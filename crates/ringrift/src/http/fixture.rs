@@ -11,7 +11,8 @@ use std::{
 };
 
 use courier::{Embedded, Folder};
-use ringrift_daemons::{LiveWork, Loop, Pressure};
+use futures_util::future::BoxFuture;
+use ringrift_daemons::{LiveWork, Loop, Pressure, find, profile};
 use ringrift_pipeline::{
     BatchAccepted, BlobHash, Catalogue, ChampionInstalled, Config, DaemonStatusChanged,
     EvaluationCompleted, Event, GamesCommitted, Job, MatchPlayed, MatchResult, ModelAccepted,
@@ -20,13 +21,17 @@ use ringrift_pipeline::{
     TrainingCompleted, WindowCombined, WorkClaimed, WorkCompleted, WorkId, WorkKind, WorkQueued,
 };
 use ringrift_rules::{Options, SplitMix64, State as Game};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warden::{DaemonId, DaemonView, Health, Priority, Snapshot, State};
 
-use super::{Http, Sources};
-use crate::view::BoardView;
+use super::{Http, Operator, Sources};
+use crate::{
+    control::{Answer, Request, Selection},
+    view::BoardView,
+};
 
 /// Some instant of 2026, ms.
 pub(super) const START_MS: i64 = 1_790_000_000_000;
@@ -37,6 +42,8 @@ pub(super) struct World {
     pub(super) snapshot: Mutex<Option<Arc<Snapshot>>>,
     pub(super) live: Mutex<Vec<LiveWork>>,
     pub(super) pressure: Pressure,
+    /// What operators asked.
+    pub(super) asked: Mutex<Vec<Request>>,
     the_loop: Loop,
     started_ms: i64,
     now_ms: AtomicI64,
@@ -77,6 +84,32 @@ impl Sources for World {
     }
 }
 
+/// The token that [`World::serve`] asks for.
+pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Notes what is asked. Stands for `Control`, which needs workers and a supervisor; with the real one
+/// the binary is tested.
+impl Operator for World {
+    fn answer(&self, request: Request) -> BoxFuture<'_, Answer> {
+        let answer = match &request {
+            Request::Stop { daemon: Some(name) } if find(name).is_err() => {
+                Answer::Refused(format!("unknown daemon '{name}'"))
+            }
+            Request::Start(Selection::Daemons(names)) if find(&names[0]).is_err() => {
+                Answer::Refused(format!("unknown daemon '{}'", names[0]))
+            }
+            Request::Start(Selection::Profile(name)) if profile(name).is_none() => {
+                Answer::Refused(format!("unknown profile '{name}'"))
+            }
+            Request::Retry { force: false, .. } => Answer::Refused("nothing to retry".into()),
+            Request::Restart { .. } => Answer::Failed("the supervisor is gone".into()),
+            _ => Answer::Ok(json!({ "done": true })),
+        };
+        self.asked.lock().unwrap().push(request);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
 impl World {
     /// A manager that has just begun: nothing was ever recorded, no supervisor yet.
     pub(super) async fn empty() -> Arc<Self> {
@@ -95,6 +128,7 @@ impl World {
             snapshot: Mutex::new(None),
             live: Mutex::new(Vec::new()),
             pressure: Pressure::default(),
+            asked: Mutex::default(),
             the_loop: Loop {
                 configs: vec!["hex8_2p".parse().unwrap(), "square8_2p".parse().unwrap()],
                 node: NodeId("laptop".into()),
@@ -137,8 +171,9 @@ impl World {
         let http = Http::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
         let stop = CancellationToken::new();
         let sources = Arc::clone(self) as Arc<dyn Sources>;
+        let operator = (Arc::clone(self) as Arc<dyn Operator>, TOKEN.to_owned());
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&http).serve(sources, stop.clone()));
+        tasks.spawn(Arc::clone(&http).serve(sources, operator, stop.clone()));
         Served { http, stop, tasks }
     }
 }

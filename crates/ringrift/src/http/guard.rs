@@ -14,13 +14,16 @@ use serde_json::json;
 
 use super::Http;
 
-/// Most bytes of a request's body. Nothing here reads one; this much is swallowed so that the
-/// connection stays usable.
+/// Most bytes of a request's body. An operator's selection of all daemons has two thousand.
 const MAX_BODY_BYTES: usize = 16 << 10;
 
 /// Longest time to make an answer. The catalogue answers in milliseconds; ten seconds mean that the
 /// disk is in trouble, and the asker is better told than kept.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same for what an operator asks: a daemon has half a minute to end. It goes on all the same
+/// when nobody waits for it any more.
+const CARRIED_OUT_WITHIN: Duration = Duration::from_mins(1);
 
 /// The page loads from here, and from nowhere else; nothing may embed it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -42,7 +45,12 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0, Json(json!({ "error": self.1 }))).into_response()
+        let mut response = (self.0, Json(json!({ "error": self.1 }))).into_response();
+        if self.0 == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"ringrift\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }
 
@@ -61,17 +69,17 @@ impl From<courier::Error> for Refusal {
 /// Checks a request, has it answered within the limit, and sets the headers that every answer has.
 pub(super) async fn guard(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     http.count_request();
-    let answered = tokio::time::timeout(ANSWER_WITHIN, async {
+    let limit = if shows(&request) { ANSWER_WITHIN } else { CARRIED_OUT_WITHIN };
+    let answered = tokio::time::timeout(limit, async {
         match admit(&http, request).await {
             Ok(request) => next.run(request).await,
             Err(refusal) => refusal.into_response(),
         }
     });
     let mut response = answered.await.unwrap_or_else(|_| {
-        let sentence = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+        let sentence = format!("no answer within {} s", limit.as_secs());
         Refusal(StatusCode::GATEWAY_TIMEOUT, sentence).into_response()
     });
-    let refused = response.status() == StatusCode::METHOD_NOT_ALLOWED;
     let headers = response.headers_mut();
     let mut set = |name: header::HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value));
@@ -81,36 +89,37 @@ pub(super) async fn guard(State(http): State<Arc<Http>>, request: Request, next:
     set(header::REFERRER_POLICY, "no-referrer");
     set(header::CACHE_CONTROL, "no-store");
     set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    if refused {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
     response
 }
 
+fn shows(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
 async fn admit(http: &Http, request: Request) -> Result<Request, Refusal> {
-    own_host(&request)?;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} is not allowed here: this server only shows, by GET", request.method()),
-        ));
+    let host = own_host(&request)?;
+    if !shows(&request) {
+        own_page(&request, host)?;
     }
     if !*http.open.borrow() {
         return Err(Refusal::unavailable("not serving: HEALTH_SERVER is not running"));
     }
     let (parts, body) = request.into_parts();
-    if axum::body::to_bytes(body, MAX_BODY_BYTES).await.is_err() {
-        return Err(Refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body of more than {MAX_BODY_BYTES} bytes; none is needed here"),
-        ));
-    }
-    Ok(Request::from_parts(parts, Body::empty()))
+    let read = axum::body::to_bytes(body, MAX_BODY_BYTES);
+    let body = tokio::time::timeout(ANSWER_WITHIN, read).await.map_err(|_| {
+        let sentence = format!("the body did not arrive within {} s", ANSWER_WITHIN.as_secs());
+        Refusal(StatusCode::REQUEST_TIMEOUT, sentence)
+    })?;
+    let body = body.map_err(|_| {
+        let sentence = format!("a body of more than {MAX_BODY_BYTES} bytes, or a broken one");
+        Refusal(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    })?;
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 /// A page elsewhere may have a name of its own resolve to 127.0.0.1 and so read this one with the
 /// browser's blessing; the name it uses then is in the header.
-fn own_host(request: &Request) -> Result<(), Refusal> {
+fn own_host(request: &Request) -> Result<&str, Refusal> {
     let host = request
         .headers()
         .get(header::HOST)
@@ -123,10 +132,22 @@ fn own_host(request: &Request) -> Result<(), Refusal> {
         .map_err(|_| Refusal::bad("the Host header is no host"))?;
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     if name == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
-        return Ok(());
+        return Ok(host);
     }
     Err(Refusal(
         StatusCode::MISDIRECTED_REQUEST,
         format!("'{name}' is not served here: use 127.0.0.1 or localhost"),
     ))
+}
+
+/// A page elsewhere may send a request here without asking; it cannot know the token, and does not
+/// get as far as guessing it.
+fn own_page(request: &Request, host: &str) -> Result<(), Refusal> {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+    let page = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+    if page.is_some_and(|page| page.eq_ignore_ascii_case(host)) {
+        return Ok(());
+    }
+    let sentence = "a page of another origin may not operate this manager";
+    Err(Refusal(StatusCode::FORBIDDEN, sentence.into()))
 }

@@ -1,5 +1,6 @@
-//! The HTTP server: probes, metrics, JSON and the page. On loopback, and it only shows: whatever
-//! changes something goes through the control socket.
+//! The HTTP server: probes, metrics, JSON, the page, and what an operator may change. On loopback.
+//! Showing is open to everybody on this machine; whatever changes something needs the operator's
+//! token, and is carried out by what answers the control socket.
 //!
 //! The address is taken at the start of the process ([`Http::bind`]), so that a taken port stops it
 //! before any work. Until `HEALTH_SERVER` opens it, and after that daemon has closed it, every
@@ -11,6 +12,7 @@ mod feed;
 mod fixture;
 mod guard;
 mod metrics;
+mod operate;
 mod overview;
 mod page;
 #[cfg(test)]
@@ -35,6 +37,10 @@ use ringrift_pipeline::Catalogue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use warden::Snapshot;
+
+use feed::Feed;
+pub use operate::Operator;
+use routes::App;
 
 /// What is shown. Everything here is published state: no request asks a daemon, so a daemon that
 /// hangs cannot hang a probe.
@@ -65,7 +71,7 @@ pub enum BindError {
         "{0} is taken by another process: stop that one, or choose another port with --port (0 = any free one)"
     )]
     Taken(SocketAddr),
-    /// The page has no operator's token and no TLS yet, so it stays at home.
+    /// The token would cross the network readable: there is no TLS, so it stays at home.
     #[error(
         "{0} is not a loopback address: the page and the probes are served on 127.0.0.1 or ::1"
     )]
@@ -119,17 +125,21 @@ impl Http {
     }
 
     /// Answers until `stop` is cancelled; then connections are cut, event streams included. Runs on
-    /// the runtime it is polled on, once.
+    /// the runtime it is polled on, once. Whoever shows the token reaches the operator.
     pub async fn serve(
         self: Arc<Self>,
         sources: Arc<dyn Sources>,
+        (operator, token): (Arc<dyn Operator>, String),
         stop: CancellationToken,
     ) -> std::io::Result<()> {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(listener) = listener else {
             return Err(std::io::Error::other("the HTTP server was started twice"));
         };
-        let served = server::run(&self, listener, sources, stop).await;
+        let open = self.open.subscribe();
+        let (feed, feeding) = Feed::start(Arc::clone(&sources), open);
+        let app = App { http: Arc::clone(&self), sources, operator, token, feed };
+        let served = server::run(&self, listener, routes::router(app), feeding, stop).await;
         self.open.send_replace(false);
         self.set_fault(Some(match &served {
             Ok(()) => "the HTTP server has ended".to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! Bodies and words: manager contract, section 16.
 
-use ringrift_daemons::{RETIRED, in_start_order};
+use ringrift_daemons::{Found, RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
 use warden::{DaemonView, Snapshot, State};
 
@@ -106,9 +106,8 @@ pub(super) fn status(snapshot: Option<&Snapshot>, now_ms: i64) -> Value {
     let snapshot = snapshot.unwrap_or(&nothing);
     let mut daemons = Map::new();
     for (_, entry) in in_start_order() {
-        let name = entry.spec.id.0;
         let body = snapshot.get(entry.spec.id).map_or_else(stopped, daemon);
-        daemons.insert(name.to_owned(), body);
+        daemons.insert(entry.spec.id.0.to_owned(), body);
     }
     for retired in RETIRED {
         daemons.insert(retired.name.to_owned(), stopped());
@@ -136,11 +135,52 @@ pub(super) fn status(snapshot: Option<&Snapshot>, now_ms: i64) -> Value {
     })
 }
 
+/// All types one by one, in start order, the retired ones last.
+pub(super) fn daemons(snapshot: Option<&Snapshot>) -> Value {
+    let active =
+        in_start_order().into_iter().map(|(category, entry)| Found::Active(category, entry));
+    active
+        .chain(RETIRED.iter().map(Found::Retired))
+        .map(|found| daemon_of(found, snapshot))
+        .collect()
+}
+
+/// What a type is, and what its daemon does.
+pub(super) fn daemon_of(found: Found, snapshot: Option<&Snapshot>) -> Value {
+    let (mut body, about) = match found {
+        Found::Active(category, entry) => {
+            let spec = entry.spec;
+            let view = snapshot.and_then(|snapshot| snapshot.get(spec.id));
+            let mut body = view.map_or_else(stopped, daemon);
+            body["critical"] = spec.critical.into();
+            let state_of_build = if entry.is_built() { "built" } else { "planned" };
+            let about = json!({
+                "name": spec.id, "category": category, "about": spec.about, "needs": spec.needs,
+                "state_of_build": state_of_build, "successor": null,
+            });
+            (body, about)
+        }
+        Found::Retired(retired) => {
+            let about = json!({
+                "name": retired.name, "category": retired.category, "about": retired.sentence,
+                "needs": [], "state_of_build": "retired", "successor": retired.successor,
+            });
+            (stopped(), about)
+        }
+    };
+    if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
+        body.extend(about);
+    }
+    body
+}
+
 fn stopped() -> Value {
     json!({
         "state": State::Stopped, "health": "unknown", "message": null, "asked": false,
-        "auto_restart": false, "restarts": 0, "restart_count": 0, "last_error": null,
-        "uptime_seconds": 0.0,
+        "critical": false, "auto_restart": false, "restarts": 0, "restart_count": 0,
+        "last_error": null, "uptime_seconds": 0.0, "cycles": 0, "last_cycle_seconds": null,
+        "in_cycle_seconds": null, "last_beat_age_seconds": null, "next_retry_in_seconds": null,
+        "started_ms": null, "details": null,
     })
 }
 
@@ -160,7 +200,9 @@ pub(super) fn daemon(view: &DaemonView) -> Value {
         "cycles": view.cycles,
         "last_cycle_seconds": view.last_cycle.map(|length| length.as_secs_f64()),
         "in_cycle_seconds": view.in_cycle.map(|length| length.as_secs_f64()),
+        "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
         "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
+        "started_ms": view.started_at_ms,
         "details": view.details,
     })
 }

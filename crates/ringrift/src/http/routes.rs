@@ -4,74 +4,107 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, Uri, header},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get, post},
 };
 use courier::Stream;
+use ringrift_daemons::{CATEGORIES, find, validate};
 use ringrift_pipeline::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Http, Sources, api,
+    Http, Operator, Sources, api,
     feed::Feed,
     guard::{Refusal, guard},
-    metrics, overview, page, probes, ratings,
+    metrics, operate, overview, page, probes, ratings,
 };
+use crate::commands::registry::rows;
 
 /// What every handler can reach.
-#[derive(Clone)]
 pub(super) struct App {
     pub(super) http: Arc<Http>,
     pub(super) sources: Arc<dyn Sources>,
+    pub(super) operator: Arc<dyn Operator>,
+    pub(super) token: String,
     pub(super) feed: Feed,
 }
 
+type Shared = State<Arc<App>>;
 type Answer = Result<Json<Value>, Refusal>;
 
-/// All paths, behind the guard.
-pub(super) fn app(http: Arc<Http>, sources: Arc<dyn Sources>, feed: Feed) -> Router {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
-        .route("/draw.js", get(page::drawings))
-        .route("/icon.svg", get(page::icon))
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/status", get(status))
-        .route("/metrics", get(scrape))
-        .route("/api/status", get(status))
-        .route("/api/loop", get(the_loop))
-        .route("/api/models", get(models))
-        .route("/api/games", get(games))
-        .route("/api/matches", get(matches))
-        .route("/api/ratings", get(rated))
-        .route("/api/facts", get(facts))
-        .route("/api/live", get(live))
-        .route("/api/why/{config}", get(why))
-        .route("/api/stream", get(stream))
-        .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::clone(&http), guard))
-        .with_state(App { http, sources, feed })
+/// Every path, with who answers it.
+pub(super) fn paths() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/", get(page::index)),
+        ("/page.css", get(page::style)),
+        ("/page.js", get(page::script)),
+        ("/draw.js", get(page::drawings)),
+        ("/icon.svg", get(page::icon)),
+        ("/health", get(health)),
+        ("/ready", get(ready)),
+        ("/status", get(status)),
+        ("/metrics", get(scrape)),
+        ("/api/status", get(status)),
+        ("/api/loop", get(the_loop)),
+        ("/api/models", get(models)),
+        ("/api/games", get(games)),
+        ("/api/matches", get(matches)),
+        ("/api/ratings", get(rated)),
+        ("/api/facts", get(facts)),
+        ("/api/live", get(live)),
+        ("/api/why/{config}", get(why)),
+        ("/api/stream", get(stream)),
+        ("/api/registry", get(registered)),
+        ("/api/daemons", get(daemons)),
+        ("/api/daemons/start", post(operate::start_selected)),
+        ("/api/daemons/{name}", get(daemon)),
+        ("/api/daemons/{name}/start", post(operate::start)),
+        ("/api/daemons/{name}/stop", post(operate::stop)),
+        ("/api/daemons/{name}/restart", post(operate::restart)),
+        ("/api/daemons/{name}/retry", post(operate::retry)),
+        ("/api/daemons/{name}/pause", post(operate::pause)),
+        ("/api/daemons/{name}/resume", post(operate::resume)),
+        ("/api/manager/stop", post(operate::stop_manager)),
+    ]
 }
 
-const PATHS: &str = "/, /health, /ready, /status, /metrics, /api/status, /api/loop, /api/models, \
-     /api/games, /api/matches, /api/ratings, /api/facts, /api/live, /api/why/CONFIG, /api/stream";
+/// All paths, behind the guard.
+pub(super) fn router(app: App) -> Router {
+    let http = Arc::clone(&app.http);
+    paths()
+        .into_iter()
+        .fold(Router::new(), |router, (path, answers)| router.route(path, answers))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_so)
+        .layer(middleware::from_fn_with_state(http, guard))
+        .with_state(Arc::new(app))
+}
 
 async fn unknown(uri: Uri) -> Refusal {
     let path: String = uri.path().chars().take(80).collect();
-    Refusal(StatusCode::NOT_FOUND, format!("there is no '{path}' here; there are: {PATHS}"))
+    let paths: Vec<&str> = paths().iter().map(|(path, _)| *path).collect();
+    let sentence = format!("there is no '{path}' here; there are: {}", paths.join(", "));
+    Refusal(StatusCode::NOT_FOUND, sentence)
 }
 
-async fn health(State(app): State<App>) -> Response {
+/// The header `Allow`, which the router adds, says what is.
+async fn not_so(method: Method, uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(80).collect();
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed on {path}"))
+}
+
+async fn health(State(app): Shared) -> Response {
     probe(probes::health(app.sources.snapshot().as_deref(), app.sources.now_ms()))
 }
 
-async fn ready(State(app): State<App>) -> Response {
+async fn ready(State(app): Shared) -> Response {
     probe(probes::ready(app.sources.snapshot().as_deref(), app.sources.now_ms()))
 }
 
@@ -80,11 +113,11 @@ fn probe((good, body): (bool, Value)) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn status(State(app): State<App>) -> Json<Value> {
+async fn status(State(app): Shared) -> Json<Value> {
     Json(probes::status(app.sources.snapshot().as_deref(), app.sources.now_ms()))
 }
 
-async fn scrape(State(app): State<App>) -> Response {
+async fn scrape(State(app): Shared) -> Response {
     let text = metrics::render(&*app.sources, &app.http, &app.feed).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -118,7 +151,7 @@ fn parse(name: &str) -> Result<Config, Refusal> {
     name.parse().map_err(|error| Refusal::bad(format!("{error}")))
 }
 
-async fn the_loop(State(app): State<App>) -> Answer {
+async fn the_loop(State(app): Shared) -> Answer {
     let mut configs = Vec::new();
     for config in &app.sources.the_loop().configs {
         configs.push(overview::of_config(&*app.sources, *config).await?);
@@ -127,26 +160,26 @@ async fn the_loop(State(app): State<App>) -> Answer {
     Ok(Json(json!({ "manager": manager, "configs": configs })))
 }
 
-async fn models(State(app): State<App>, query: Result<Query<List>, QueryRejection>) -> Answer {
+async fn models(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
     let (config, limit) = list(query)?;
     let models = app.sources.catalogue().models(config).await?;
     let take = usize::try_from(limit).unwrap_or(usize::MAX);
     Ok(Json(models.iter().take(take).map(api::model).collect()))
 }
 
-async fn games(State(app): State<App>, query: Result<Query<List>, QueryRejection>) -> Answer {
+async fn games(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
     let (config, limit) = list(query)?;
     let batches = app.sources.catalogue().recent_batches(config, limit).await?;
     Ok(Json(json!(batches)))
 }
 
-async fn matches(State(app): State<App>, query: Result<Query<List>, QueryRejection>) -> Answer {
+async fn matches(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
     let (config, limit) = list(query)?;
     let matches = app.sources.catalogue().matches(config, limit).await?;
     Ok(Json(json!(matches)))
 }
 
-async fn rated(State(app): State<App>, query: Result<Query<List>, QueryRejection>) -> Answer {
+async fn rated(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
     let (config, _) = list(query)?;
     let configs = match config {
         Some(config) => vec![config],
@@ -170,7 +203,7 @@ struct Facts {
     stream: Option<Stream>,
 }
 
-async fn facts(State(app): State<App>, query: Result<Query<Facts>, QueryRejection>) -> Answer {
+async fn facts(State(app): Shared, query: Result<Query<Facts>, QueryRejection>) -> Answer {
     let Facts { after, limit, stream } = parameters(query)?;
     let limit = limit.unwrap_or(ROWS);
     if !(1..=MOST_ROWS).contains(&limit) {
@@ -180,12 +213,35 @@ async fn facts(State(app): State<App>, query: Result<Query<Facts>, QueryRejectio
     Ok(Json(api::facts(app.sources.catalogue().log(), stream, after, limit).await?))
 }
 
-async fn live(State(app): State<App>) -> Json<Value> {
+async fn live(State(app): Shared) -> Json<Value> {
     Json(overview::live(&*app.sources))
 }
 
-async fn why(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let config = parse(&name)?;
+async fn registered() -> Json<Value> {
+    Json(json!({
+        "daemons": rows(),
+        "categories": CATEGORIES.iter().map(|(category, _)| category).collect::<Vec<_>>(),
+        "errors": validate(),
+    }))
+}
+
+async fn daemons(State(app): Shared) -> Json<Value> {
+    Json(probes::daemons(app.sources.snapshot().as_deref()))
+}
+
+async fn daemon(State(app): Shared, name: Result<Path<String>, PathRejection>) -> Answer {
+    let found = find(&segment(name)?)
+        .map_err(|unknown| Refusal(StatusCode::NOT_FOUND, unknown.to_string()))?;
+    Ok(Json(probes::daemon_of(found, app.sources.snapshot().as_deref())))
+}
+
+/// The variable part of a path.
+pub(super) fn segment(path: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+    path.map(|Path(text)| text).map_err(|error| Refusal::bad(error.body_text()))
+}
+
+async fn why(State(app): Shared, name: Result<Path<String>, PathRejection>) -> Answer {
+    let config = parse(&segment(name)?)?;
     let the_loop = app.sources.the_loop();
     if !the_loop.configs.contains(&config) {
         return Err(Refusal(StatusCode::NOT_FOUND, format!("{config} is not played here")));
@@ -193,6 +249,6 @@ async fn why(State(app): State<App>, Path(name): Path<String>) -> Answer {
     Ok(Json(api::why(&*app.sources, config).await?))
 }
 
-async fn stream(State(app): State<App>) -> Result<Response, Refusal> {
+async fn stream(State(app): Shared) -> Result<Response, Refusal> {
     app.feed.stream().map(IntoResponse::into_response)
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Http, Sources, feed::Feed, routes};
+use super::Http;
 
 /// Connections at a time. A browser holds six, a scraper one; whoever comes above that is told so at
 /// once instead of waiting behind connections that may never end.
@@ -37,19 +37,18 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
     retry-after: 5\r\nconnection: close\r\ncontent-length: 50\r\n\r\n\
     {\"error\":\"too many connections, try again later\"}\n";
 
-/// Accepts and answers until `stop`.
+/// Accepts and answers until `stop`, with a task that lives as long.
 pub(super) async fn run(
-    http: &Arc<Http>,
+    http: &Http,
     listener: TcpListener,
-    sources: Arc<dyn Sources>,
+    app: Router,
+    beside: impl Future<Output = ()> + Send + 'static,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (feed, feeding) = Feed::start(Arc::clone(&sources), http.open.subscribe());
-    let app = routes::app(Arc::clone(http), sources, feed);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();
-    tasks.spawn(feeding);
+    tasks.spawn(beside);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,

@@ -1,5 +1,7 @@
 //! Over a real socket: every path, every refusal, the stream.
 
+mod operate;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -119,6 +121,9 @@ async fn every_path_answers() {
         "/api/facts?after=4&limit=2",
         "/api/facts?stream=operational",
         "/api/live",
+        "/api/registry",
+        "/api/daemons",
+        "/api/daemons/AUTO_SYNC",
     ] {
         let answer = get(&served, path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
@@ -207,8 +212,10 @@ async fn a_request_that_does_not_belong_here_is_refused_with_a_sentence() {
     };
     check(simple("GET", "/nowhere", "localhost"), 404, "there is no '/nowhere' here").await;
     let refused = check(simple("POST", "/health", "localhost"), 405, "POST is not allowed").await;
-    assert_eq!(refused.header("allow"), Some("GET, HEAD"));
-    check(simple("DELETE", "/nowhere", "localhost"), 405, "DELETE is not allowed").await;
+    assert_eq!(refused.header("allow"), Some("GET,HEAD"));
+    let only = "GET is not allowed on /api/manager/stop";
+    let refused = check(simple("GET", "/api/manager/stop", "localhost"), 405, only).await;
+    assert_eq!(refused.header("allow"), Some("POST"));
     check(simple("GET", "/", "evil.example"), 421, "'evil.example' is not served here").await;
     check(simple("GET", "/", "127.0.0.1.evil.example:80"), 421, "is not served here").await;
     check(simple("GET", "/", "a b"), 400, "Host header").await;

@@ -106,17 +106,19 @@ pub async fn run(
     let lost = tasks
         .spawn_on(leader::keep(parts.log.clone(), parts.lease.clone(), Clock::system()), daemons);
     let serving = CancellationToken::new();
-    let page = tasks.spawn(Arc::clone(http).serve(Arc::new(parts.state.clone()), serving.clone()));
     let asked = CancellationToken::new();
-    let control = Control {
+    let control = Arc::new(Control {
         state: parts.state.clone(),
         handle: handle.clone(),
         settings: settings.clone(),
         stop: asked.clone(),
         url: format!("http://{}/", http.address()),
-    };
+    });
+    let operator = (control.clone() as _, dir.make_token()?);
+    let shown = Arc::new(parts.state.clone());
+    let page = tasks.spawn(Arc::clone(http).serve(shown, operator, serving.clone()));
     let listener = control::listen(&dir.make_socket_place()?)?;
-    let socket = tasks.spawn(control::serve(listener, Arc::new(control)));
+    let socket = tasks.spawn(control::serve(listener, control));
 
     greet(settings, parts, order, http);
     let started = handle.start_planned(&parts.plan.start).await?;
