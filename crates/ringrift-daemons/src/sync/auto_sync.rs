@@ -17,6 +17,7 @@ use ringrift_pipeline::{
     SamplesExported, WindowCombined,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
@@ -50,6 +51,10 @@ pub struct Status {
     pub verified: u64,
     /// Their bytes.
     pub verified_bytes: u64,
+    /// Bytes of those that the last cycle verified.
+    pub bytes_last_cycle: u64,
+    /// The same per second of that cycle.
+    pub bytes_per_second: f64,
     /// Artefacts copied into the mirror.
     pub mirrored: u64,
     /// Artefacts brought back from the mirror.
@@ -145,6 +150,7 @@ impl AutoSync {
     }
 
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
+        let (began, verified_before) = (Instant::now(), self.status.verified_bytes);
         let named = self.catalogue.blobs(None).await?;
         // What was faulty may have been made again, or given up, meanwhile.
         let faulty = std::mem::take(&mut self.faulty);
@@ -182,6 +188,12 @@ impl AutoSync {
             let (log, name) = (self.catalogue.log(), self.subscriber());
             log.advance(Stream::Pipeline, name, self.status.position).await?;
         }
+        let bytes = self.status.verified_bytes - verified_before;
+        self.status.bytes_last_cycle = bytes;
+        self.status.bytes_per_second = match bytes {
+            0 => 0.0,
+            bytes => per_second(bytes, began.elapsed()),
+        };
         let sentence = (!self.status.faults.is_empty()).then(|| {
             let named: Vec<String> =
                 self.status.faults.iter().map(|(hash, fault)| format!("{hash}: {fault}")).collect();
@@ -242,6 +254,11 @@ impl AutoSync {
         }
         Ok(())
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn per_second(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / took.as_secs_f64().max(1e-6)
 }
 
 /// What a look at one artefact found and did.
@@ -325,7 +342,11 @@ mod tests {
         first.start(&cx).await.unwrap();
         let status = done(first.cycle(&cx).await);
         assert_eq!((status.verified, first.health(&status)), (2, Health::Healthy));
-        assert_eq!(done(first.cycle(&cx).await).verified, 2, "a second cycle finds nothing new");
+        assert_eq!(status.bytes_last_cycle, status.verified_bytes);
+        assert!(status.verified_bytes > 0 && status.bytes_per_second > 0.0, "{status:?}");
+        let second = done(first.cycle(&cx).await);
+        assert_eq!(second.verified, 2, "a second cycle finds nothing new");
+        assert_eq!((second.bytes_last_cycle, second.verified_bytes), (0, status.verified_bytes));
 
         let mut next_life = daemon(&bed, Config::default());
         next_life.start(&cx).await.unwrap();

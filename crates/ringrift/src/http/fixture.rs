@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) pressure: Pressure,
     /// What operators asked.
     pub(super) asked: Mutex<Vec<Request>>,
+    /// How often somebody wanted the catalogue.
+    pub(super) looks: AtomicUsize,
     the_loop: Loop,
     started_ms: i64,
     now_ms: AtomicI64,
@@ -52,6 +54,7 @@ pub(super) struct World {
 
 impl Sources for World {
     fn catalogue(&self) -> &Catalogue {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         &self.catalogue
     }
 
@@ -129,6 +132,7 @@ impl World {
             live: Mutex::new(Vec::new()),
             pressure: Pressure::default(),
             asked: Mutex::default(),
+            looks: AtomicUsize::new(0),
             the_loop: Loop {
                 configs: vec!["hex8_2p".parse().unwrap(), "square8_2p".parse().unwrap()],
                 node: NodeId("laptop".into()),

@@ -1,23 +1,20 @@
 //! `/metrics`: Prometheus text, format 0.0.4.
 //!
-//! Written by hand: every figure here is read from a snapshot or from the catalogue at the moment of
-//! the scrape, so a registry of counters beside them would only be a second copy that can be wrong.
+//! Written by hand: every figure here is read from a snapshot or from the catalogue, so a registry of
+//! counters beside them would only be a second copy that can be wrong.
 //! Names without the prefix `ringrift_` are those of the manager contract, section 16.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use ringrift_daemons::HttpPort as _;
 use ringrift_pipeline::{CatalogueError, Totals, WorkKind};
 use serde_json::Value;
 use warden::{DaemonView, Snapshot, State};
 
-use super::{Http, Sources, feed::Feed, probes};
+use super::{Sources, probes, routes::App};
 
 /// An hour back, in which `..._last_hour` and `..._per_hour` count.
 const HOUR_MS: i64 = 3_600_000;
-
-/// Longest wait for the catalogue. Source: Prometheus gives up a scrape after 10 s.
-const CATALOGUE_WITHIN: Duration = Duration::from_secs(4);
 
 /// All states, for a series per state whether or not a daemon is in it.
 const STATES: [State; 8] = [
@@ -35,6 +32,7 @@ const STATES: [State; 8] = [
 enum Kind {
     Counter,
     Gauge,
+    Untyped,
 }
 
 /// A text under construction.
@@ -57,6 +55,7 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Untyped => "untyped",
         };
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
@@ -106,25 +105,24 @@ fn size(count: usize) -> f64 {
     float(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// The whole text. What the catalogue cannot tell in time is left out: a full disk must not blind
+/// The whole text. What the catalogue could not tell in time is left out: a full disk must not blind
 /// the operator to the rest.
-pub(super) async fn render(sources: &dyn Sources, http: &Http, feed: &Feed) -> String {
+pub(super) fn render(app: &App, snapshot: &Snapshot, counted: Option<&str>) -> String {
     let mut text = Exposition::default();
-    let snapshot = sources.snapshot();
-    let nothing = Snapshot::default();
-    let snapshot = snapshot.as_deref().unwrap_or(&nothing);
     daemons(&mut text, snapshot);
     told_by_daemons(&mut text, snapshot);
-    process(&mut text, sources, http, feed);
-    let mut counted = Exposition::default();
-    let read = tokio::time::timeout(CATALOGUE_WITHIN, pipeline(&mut counted, sources)).await;
-    let answers = matches!(read, Ok(Ok(())));
-    let up = f64::from(u8::from(answers));
+    process(&mut text, app, snapshot);
+    let up = f64::from(u8::from(counted.is_some()));
     text.one("ringrift_catalogue_up", Kind::Gauge, "1 if the catalogue answers in time.", up);
-    if answers {
-        text.0 += &counted.0;
-    }
+    text.0 += counted.unwrap_or_default();
     text.0
+}
+
+/// What the catalogue tells.
+pub(super) async fn counted(sources: &dyn Sources) -> Result<String, CatalogueError> {
+    let mut text = Exposition::default();
+    pipeline(&mut text, sources).await?;
+    Ok(text.0)
 }
 
 fn daemons(text: &mut Exposition, snapshot: &Snapshot) {
@@ -147,7 +145,7 @@ fn daemons(text: &mut Exposition, snapshot: &Snapshot) {
     );
     text.one(
         "daemon_uptime_seconds",
-        Counter,
+        Gauge,
         "Age of the daemon manager.",
         snapshot.uptime.as_secs_f64(),
     );
@@ -213,7 +211,7 @@ fn told_by_daemons(text: &mut Exposition, snapshot: &Snapshot) {
             text.one(metric, *kind, help, value);
         }
     }
-    let by_type = status("EVENT_ROUTER").and_then(|status| status.get("by_topic")?.as_object());
+    let by_type = status(ROUTER).and_then(|status| status.get("by_topic")?.as_object());
     text.metric(
         "event_router_events_routed_by_type_total",
         Kind::Counter,
@@ -224,20 +222,66 @@ fn told_by_daemons(text: &mut Exposition, snapshot: &Snapshot) {
     );
 }
 
+const ROUTER: &str = "EVENT_ROUTER";
+const SYNC: &str = "AUTO_SYNC";
+
 /// Metric, kind, help, daemon, key of its status.
 const TOLD: &[(&str, Kind, &str, &str, &str)] = &[
     (
         "event_router_events_routed_total",
         Kind::Counter,
         "Facts routed to daemons.",
-        "EVENT_ROUTER",
+        ROUTER,
         "routed",
     ),
-    ("cluster_sync_count_total", Kind::Counter, "Artefacts synchronised.", "AUTO_SYNC", "synced"),
+    (
+        "event_router_duplicates_prevented_total",
+        Kind::Counter,
+        "Facts that were recorded already and not routed again.",
+        ROUTER,
+        "duplicates_prevented",
+    ),
+    (
+        "event_router_content_duplicates_prevented_total",
+        Kind::Counter,
+        "Facts of the same content as an earlier one, not routed again.",
+        ROUTER,
+        "content_duplicates_prevented",
+    ),
+    (
+        "cluster_sync_count_total",
+        Kind::Counter,
+        "Artefacts verified, or copied to or from the mirror.",
+        SYNC,
+        "verified",
+    ),
+    (
+        "cluster_sync_bytes_last_cycle",
+        Kind::Gauge,
+        "Bytes of the artefacts that the last cycle verified.",
+        SYNC,
+        "bytes_last_cycle",
+    ),
+    (
+        "cluster_sync_throughput_bytes_per_sec",
+        Kind::Gauge,
+        "The same in bytes per second of that cycle.",
+        SYNC,
+        "bytes_per_second",
+    ),
+    // By its name it is no counter to Prometheus, by its nature it is one: so it has no type.
+    (
+        "cluster_sync_total_bytes",
+        Kind::Untyped,
+        "Bytes of all artefacts verified since the daemon started.",
+        SYNC,
+        "verified_bytes",
+    ),
 ];
 
-fn process(text: &mut Exposition, sources: &dyn Sources, http: &Http, feed: &Feed) {
+fn process(text: &mut Exposition, app: &App, snapshot: &Snapshot) {
     use Kind::{Counter, Gauge};
+    let (sources, http, feed) = (&app.sources, &app.http, &app.feed);
     let live = sources.live();
     let running = live.iter().filter(|work| work.pid.is_some()).count();
     text.one(
@@ -264,6 +308,12 @@ fn process(text: &mut Exposition, sources: &dyn Sources, http: &Http, feed: &Fee
         Gauge,
         "How late the timer of the supervisor's thread was last.",
         feed.lag().as_secs_f64(),
+    );
+    text.one(
+        "ringrift_supervisor_turn_age_seconds",
+        Gauge,
+        "Time since the supervisor's loop last turned, when this text was made.",
+        probes::turn_age(snapshot, sources.now_ms()).as_secs_f64(),
     );
     text.one("ringrift_http_requests_total", Counter, "Requests answered.", float(http.requests()));
     text.one("ringrift_pages", Gauge, "Pages that follow the stream.", size(feed.pages()));
@@ -344,7 +394,7 @@ async fn pipeline(text: &mut Exposition, sources: &dyn Sources) -> Result<(), Ca
     let letters = catalogue.log().letter_counts().await?;
     text.one(
         "ringrift_log_position",
-        Counter,
+        Gauge,
         "Position of the fold.",
         float(catalogue.position().await?),
     );

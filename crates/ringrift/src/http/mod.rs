@@ -11,6 +11,7 @@ mod feed;
 #[cfg(test)]
 mod fixture;
 mod guard;
+mod made;
 mod metrics;
 mod operate;
 mod overview;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use warden::Snapshot;
 
 use feed::Feed;
+use made::Counts;
 pub use operate::Operator;
 use routes::App;
 
@@ -129,7 +131,7 @@ impl Http {
     pub async fn serve(
         self: Arc<Self>,
         sources: Arc<dyn Sources>,
-        (operator, token): (Arc<dyn Operator>, String),
+        operator: (Arc<dyn Operator>, String),
         stop: CancellationToken,
     ) -> std::io::Result<()> {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -138,8 +140,10 @@ impl Http {
         };
         let open = self.open.subscribe();
         let (feed, feeding) = Feed::start(Arc::clone(&sources), open);
-        let app = App { http: Arc::clone(&self), sources, operator, token, feed };
-        let served = server::run(&self, listener, routes::router(app), feeding, stop).await;
+        let (counts, counting) = Counts::start(Arc::clone(&sources));
+        let app = App::new(Arc::clone(&self), sources, operator, (feed, counts));
+        let beside = async { tokio::join!(feeding, counting) };
+        let served = server::run(&self, listener, routes::router(app), beside, stop).await;
         self.open.send_replace(false);
         self.set_fault(Some(match &served {
             Ok(()) => "the HTTP server has ended".to_owned(),

@@ -1,6 +1,9 @@
-//! `/health`, `/ready` and `/status`: pure functions of the supervisor's snapshot.
+//! `/health`, `/ready` and `/status`: pure functions of the supervisor's snapshot. Their timestamp is
+//! the moment of the supervisor's turn that they tell of.
 //!
 //! Bodies and words: manager contract, section 16.
+
+use std::time::Duration;
 
 use ringrift_daemons::{Found, RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
@@ -11,8 +14,23 @@ use warden::{DaemonView, Snapshot, State};
 const HEALTHY_SHARE: f64 = 0.9;
 const DEGRADED_SHARE: f64 = 0.5;
 
+/// A supervisor that has not turned for so long is stuck; it turns every second, asked or not.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How long ago the supervisor's loop turned last.
+pub(super) fn turn_age(snapshot: &Snapshot, now_ms: i64) -> Duration {
+    // Nothing yet, or a clock that was set back: no age.
+    let age = if snapshot.turned_at_ms == 0 { 0 } else { now_ms - snapshot.turned_at_ms };
+    Duration::from_millis(age.try_into().unwrap_or(0))
+}
+
+/// Nothing that a stuck supervisor last said is worth repeating.
+pub(super) fn is_stuck(snapshot: &Snapshot, now_ms: i64) -> bool {
+    turn_age(snapshot, now_ms) > STUCK_AFTER
+}
+
 fn seconds(now_ms: i64) -> Value {
-    json!(std::time::Duration::from_millis(now_ms.try_into().unwrap_or(0)).as_secs_f64())
+    json!(Duration::from_millis(now_ms.try_into().unwrap_or(0)).as_secs_f64())
 }
 
 fn names<'a>(views: impl IntoIterator<Item = &'a DaemonView>) -> Vec<&'static str> {
@@ -35,17 +53,23 @@ pub(super) fn health(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) 
         );
     };
     let dead = snapshot.dead_criticals();
-    let failed: Vec<Value> = dead
+    let mut failed: Vec<Value> = dead
         .iter()
         .map(|view| json!({ "name": view.id, "state": view.state, "reason": reason(view) }))
         .collect();
+    if is_stuck(snapshot, now_ms) {
+        let age = turn_age(snapshot, now_ms).as_secs();
+        let sentence = format!("the supervisor has not turned for {age} s");
+        failed.push(json!({ "name": "supervisor", "state": "stuck", "reason": sentence }));
+    }
+    let alive = failed.is_empty();
     let body = json!({
-        "alive": dead.is_empty(),
-        "timestamp": seconds(now_ms),
+        "alive": alive,
+        "timestamp": seconds(snapshot.turned_at_ms),
         "uptime_seconds": snapshot.uptime.as_secs_f64(),
         "failed": failed,
     });
-    (dead.is_empty(), body)
+    (alive, body)
 }
 
 /// Is everything that was asked for running?
@@ -62,7 +86,9 @@ pub(super) fn ready(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) {
     let running = names(snapshot.daemons.iter().filter(|view| view.state == State::Running));
     let failed = names(snapshot.daemons.iter().filter(|view| is_failed(view)));
     let missing = names(snapshot.not_running());
-    let reason = if snapshot.stopping {
+    let reason = if is_stuck(snapshot, now_ms) {
+        Some("the supervisor is stuck".to_owned())
+    } else if snapshot.stopping {
         Some("shutting down".to_owned())
     } else if running.is_empty() {
         Some("No daemons running".to_owned())
@@ -77,7 +103,7 @@ pub(super) fn ready(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) {
         "failed_count": failed.len(),
         "running": running,
         "failed": failed,
-        "timestamp": seconds(now_ms),
+        "timestamp": seconds(snapshot.turned_at_ms),
     });
     let good = reason.is_none();
     if let Some(reason) = reason {

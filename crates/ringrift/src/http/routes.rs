@@ -1,9 +1,10 @@
 //! Which path is answered by what.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
@@ -18,11 +19,14 @@ use ringrift_daemons::{CATEGORIES, find, validate};
 use ringrift_pipeline::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use warden::Snapshot;
 
 use super::{
     Http, Operator, Sources, api,
     feed::Feed,
     guard::{Refusal, guard},
+    made::{Counts, FRESH, OfSnapshot},
     metrics, operate, overview, page, probes, ratings,
 };
 use crate::commands::registry::rows;
@@ -34,6 +38,45 @@ pub(super) struct App {
     pub(super) operator: Arc<dyn Operator>,
     pub(super) token: String,
     pub(super) feed: Feed,
+    pub(super) counts: Counts,
+    /// Who reads the catalogue for an answer of its own: a flood of such requests waits in line,
+    /// instead of taking every thread and the disk from the daemons.
+    readers: Semaphore,
+    health: OfSnapshot<Probe>,
+    ready: OfSnapshot<Probe>,
+    status: OfSnapshot<Probe>,
+    metrics: OfSnapshot<Bytes>,
+}
+
+/// Answers that read the catalogue, at a time.
+const READERS: usize = 4;
+
+impl App {
+    pub(super) fn new(
+        http: Arc<Http>,
+        sources: Arc<dyn Sources>,
+        (operator, token): (Arc<dyn Operator>, String),
+        (feed, counts): (Feed, Counts),
+    ) -> Self {
+        Self {
+            http,
+            sources,
+            operator,
+            token,
+            feed,
+            counts,
+            readers: Semaphore::new(READERS),
+            health: OfSnapshot::default(),
+            ready: OfSnapshot::default(),
+            status: OfSnapshot::default(),
+            metrics: OfSnapshot::default(),
+        }
+    }
+
+    async fn reader(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let closed = |_| Refusal::unavailable("the server is closing");
+        self.readers.acquire().await.map_err(closed)
+    }
 }
 
 type Shared = State<Arc<App>>;
@@ -100,25 +143,48 @@ async fn not_so(method: Method, uri: Uri) -> Refusal {
     Refusal(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed on {path}"))
 }
 
+/// A body with the status that goes with it.
+type Probe = (StatusCode, Bytes);
+
+/// What a snapshot says: kept for as long as it is the newest, and made anew while the supervisor is
+/// stuck, because the age of its last turn is then part of the answer.
+fn probe(
+    app: &App,
+    kept: &OfSnapshot<Probe>,
+    make: impl FnOnce(Option<&Snapshot>, i64) -> (bool, Value),
+) -> Response {
+    let now_ms = app.sources.now_ms();
+    let make = |snapshot: Option<&Snapshot>| {
+        let (good, body) = make(snapshot, now_ms);
+        let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Bytes::from(body.to_string()))
+    };
+    let (status, body) = match app.sources.snapshot() {
+        Some(snapshot) if !probes::is_stuck(&snapshot, now_ms) => {
+            kept.get(&snapshot, Duration::MAX, || make(Some(&snapshot)))
+        }
+        stuck_or_none => make(stuck_or_none.as_deref()),
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 async fn health(State(app): Shared) -> Response {
-    probe(probes::health(app.sources.snapshot().as_deref(), app.sources.now_ms()))
+    probe(&app, &app.health, probes::health)
 }
 
 async fn ready(State(app): Shared) -> Response {
-    probe(probes::ready(app.sources.snapshot().as_deref(), app.sources.now_ms()))
+    probe(&app, &app.ready, probes::ready)
 }
 
-fn probe((good, body): (bool, Value)) -> Response {
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
-}
-
-async fn status(State(app): Shared) -> Json<Value> {
-    Json(probes::status(app.sources.snapshot().as_deref(), app.sources.now_ms()))
+async fn status(State(app): Shared) -> Response {
+    probe(&app, &app.status, |snapshot, now_ms| (true, probes::status(snapshot, now_ms)))
 }
 
 async fn scrape(State(app): Shared) -> Response {
-    let text = metrics::render(&*app.sources, &app.http, &app.feed).await;
+    let counted = app.counts.get().await;
+    let snapshot = app.sources.snapshot().unwrap_or_default();
+    let make = || Bytes::from(metrics::render(&app, &snapshot, counted.as_deref()));
+    let text = app.metrics.get(&snapshot, FRESH, make);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -152,6 +218,7 @@ fn parse(name: &str) -> Result<Config, Refusal> {
 }
 
 async fn the_loop(State(app): Shared) -> Answer {
+    let _place = app.reader().await?;
     let mut configs = Vec::new();
     for config in &app.sources.the_loop().configs {
         configs.push(overview::of_config(&*app.sources, *config).await?);
@@ -161,6 +228,7 @@ async fn the_loop(State(app): Shared) -> Answer {
 }
 
 async fn models(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
+    let _place = app.reader().await?;
     let (config, limit) = list(query)?;
     let models = app.sources.catalogue().models(config).await?;
     let take = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -168,18 +236,21 @@ async fn models(State(app): Shared, query: Result<Query<List>, QueryRejection>) 
 }
 
 async fn games(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
+    let _place = app.reader().await?;
     let (config, limit) = list(query)?;
     let batches = app.sources.catalogue().recent_batches(config, limit).await?;
     Ok(Json(json!(batches)))
 }
 
 async fn matches(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
+    let _place = app.reader().await?;
     let (config, limit) = list(query)?;
     let matches = app.sources.catalogue().matches(config, limit).await?;
     Ok(Json(json!(matches)))
 }
 
 async fn rated(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
+    let _place = app.reader().await?;
     let (config, _) = list(query)?;
     let configs = match config {
         Some(config) => vec![config],
@@ -204,6 +275,7 @@ struct Facts {
 }
 
 async fn facts(State(app): Shared, query: Result<Query<Facts>, QueryRejection>) -> Answer {
+    let _place = app.reader().await?;
     let Facts { after, limit, stream } = parameters(query)?;
     let limit = limit.unwrap_or(ROWS);
     if !(1..=MOST_ROWS).contains(&limit) {
@@ -241,6 +313,7 @@ pub(super) fn segment(path: Result<Path<String>, PathRejection>) -> Result<Strin
 }
 
 async fn why(State(app): Shared, name: Result<Path<String>, PathRejection>) -> Answer {
+    let _place = app.reader().await?;
     let config = parse(&segment(name)?)?;
     let the_loop = app.sources.the_loop();
     if !the_loop.configs.contains(&config) {

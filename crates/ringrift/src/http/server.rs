@@ -42,13 +42,13 @@ pub(super) async fn run(
     http: &Http,
     listener: TcpListener,
     app: Router,
-    beside: impl Future<Output = ()> + Send + 'static,
+    beside: impl Future + Send + 'static,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();
-    tasks.spawn(beside);
+    tasks.spawn(async { drop(beside.await) });
     loop {
         tokio::select! {
             () = stop.cancelled() => break,

@@ -1,13 +1,9 @@
 //! Over a real socket: every path, every refusal, the stream.
 
 mod operate;
+mod probes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use courier::rusqlite::Connection;
 use ringrift_daemons::{HttpPort as _, Obstacle};
@@ -90,7 +86,14 @@ async fn lived_in() -> Arc<World> {
             details: serde_json::json!({ "routed": 7, "by_topic": { "model.created": 3 } }),
             ..critical("EVENT_ROUTER")
         },
-        DaemonView { health: Health::Degraded("2 sync errors".into()), ..daemon("AUTO_SYNC") },
+        DaemonView {
+            health: Health::Degraded("2 sync errors".into()),
+            details: serde_json::json!({
+                "verified": 5, "verified_bytes": 9000, "bytes_last_cycle": 400,
+                "bytes_per_second": 2.5e6,
+            }),
+            ..daemon("AUTO_SYNC")
+        },
         DaemonView { asked: false, state: State::Stopped, ..daemon("ELO_SYNC") },
     ]);
     world
@@ -243,119 +246,6 @@ async fn a_request_that_does_not_belong_here_is_refused_with_a_sentence() {
     assert_eq!(raw(address, b"\x16\x03\x01 no http\r\n\r\n").await.status, 400);
 }
 
-#[tokio::test]
-async fn health_is_about_critical_daemons_and_ready_about_all() {
-    let world = World::empty().await;
-    let served = opened(&world);
-    let check = async |daemons: Vec<DaemonView>, health: u16, ready: u16| {
-        world.show(daemons);
-        let (alive, fit) = (get(&served, "/health").await, get(&served, "/ready").await);
-        assert_eq!((alive.status, fit.status), (health, ready), "{} {}", alive.body, fit.body);
-        assert_eq!(alive.json()["alive"], health == 200);
-        assert_eq!(fit.json()["ready"], ready == 200);
-        (alive.json(), fit.json())
-    };
-    let fit = get(&served, "/ready").await;
-    assert_eq!((fit.status, &fit.json()["reason"]), (503, &"DaemonManager not started".into()));
-    assert_eq!(get(&served, "/health").await.status, 200);
-
-    let (_, fit) = check(vec![], 200, 503).await;
-    assert_eq!(fit["reason"], "No daemons running");
-    check(vec![critical("EVENT_ROUTER"), daemon("AUTO_EXPORT")], 200, 200).await;
-
-    let failed = |view: DaemonView| DaemonView {
-        state: State::Failed,
-        last_error: Some("disk on fire".into()),
-        ..view
-    };
-    let (_, fit) = check(vec![critical("EVENT_ROUTER"), failed(daemon("X"))], 200, 503).await;
-    assert_eq!(fit["reason"], "not running: X");
-    assert_eq!(fit["failed"], serde_json::json!(["X"]));
-    let (alive, _) = check(vec![failed(critical("EVENT_ROUTER"))], 503, 503).await;
-    assert_eq!(alive["failed"][0]["name"], "EVENT_ROUTER");
-    assert_eq!(alive["failed"][0]["reason"], "disk on fire");
-
-    let starting = DaemonView { state: State::Starting, ..critical("EVENT_ROUTER") };
-    check(vec![starting], 200, 503).await;
-    let sick = DaemonView { health: Health::Unhealthy("bad".into()), ..critical("EVENT_ROUTER") };
-    check(vec![sick], 503, 200).await;
-    let unasked = DaemonView { asked: false, ..failed(critical("MEMORY_MONITOR")) };
-    check(vec![unasked, daemon("X")], 200, 200).await;
-}
-
-/// Reads an exposition as Prometheus does: help and type before the series, once per name; names,
-/// labels and values of the right form; no series twice.
-fn parsed(text: &str) -> BTreeMap<String, String> {
-    let is_name = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    let (mut series, mut typed, mut helped) = (BTreeMap::new(), String::new(), String::new());
-    let mut metrics = BTreeSet::new();
-    assert!(text.ends_with('\n'));
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').unwrap();
-            assert!(is_name(name) && !help.is_empty() && metrics.insert(name.to_owned()), "{line}");
-            name.clone_into(&mut helped);
-        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(name == helped && matches!(kind, "counter" | "gauge"), "{line}");
-            name.clone_into(&mut typed);
-        } else {
-            let (key, value) = line.rsplit_once(' ').unwrap();
-            let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
-            assert_eq!(name, typed, "{line}");
-            let labels = labels.strip_suffix('}').unwrap();
-            // No label here has a comma in its value.
-            for label in labels.split(',').filter(|label| !label.is_empty()) {
-                let (label, value) = label.split_once('=').unwrap();
-                assert!(is_name(label), "{line}");
-                let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap();
-                assert!(!value.contains(['"', '\n']), "{line}");
-            }
-            assert!(value.parse::<f64>().is_ok(), "{line}");
-            let before = series.insert(key.to_owned(), value.to_owned());
-            assert_eq!(before, None, "twice: {line}");
-        }
-    }
-    series
-}
-
-#[tokio::test]
-async fn every_line_of_the_metrics_is_well_formed_and_the_figures_are_right() {
-    let world = lived_in().await;
-    let full = Obstacle { reason: "full".into(), needs: "space".into() };
-    world.pressure.set(DaemonId("DISK_SPACE_MANAGER"), Some(full));
-    let served = opened(&world);
-    let answer = get(&served, "/metrics").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let series = parsed(&answer.body);
-    let value = |key: &str| -> &str {
-        series.get(key).unwrap_or_else(|| panic!("{key} is missing in\n{}", answer.body))
-    };
-    assert_eq!(value("daemon_count{state=\"running\"}"), "2");
-    assert_eq!(value("daemon_count{state=\"stopped\"}"), "1");
-    assert_eq!(value("daemon_health_score"), "1");
-    assert_eq!(value("ringrift_promotions_total{config=\"hex8_2p\"}"), "2");
-    assert_eq!(value("ringrift_models_total{config=\"square8_2p\"}"), "4");
-    assert_eq!(value("ringrift_obstacles"), "1");
-    assert_eq!(value("ringrift_workers"), "1");
-    let count = |key: &str| value(key).parse::<u64>().unwrap();
-    let accepted = count("ringrift_games_accepted_total{config=\"hex8_2p\"}")
-        + count("ringrift_games_accepted_total{config=\"square8_2p\"}");
-    assert_eq!(count("selfplay_games_allocated_total"), accepted);
-    assert_eq!(value("ringrift_catalogue_up"), "1");
-    assert_eq!(value("event_router_events_routed_total"), "7");
-    let by_type = "event_router_events_routed_by_type_total{event=\"model.created\"}";
-    assert_eq!(value(by_type), "3");
-    value("daemon_uptime_seconds");
-    value("ringrift_loop_lag_seconds");
-    value("ringrift_daemon_last_cycle_seconds{daemon=\"EVENT_ROUTER\"}");
-    value("ringrift_work_queued{config=\"hex8_2p\",kind=\"train\"}");
-}
-
 /// The events of a stream as they come: name and data.
 struct Events {
     stream: TcpStream,
@@ -453,7 +343,7 @@ async fn a_catalogue_that_hangs_keeps_neither_the_page_nor_the_probes_from_answe
         }
         assert_eq!(get(&served, "/health").await.status, 200);
         assert_eq!(get(&served, "/ready").await.status, 200);
-        let metrics = parsed(&get(&served, "/metrics").await.body);
+        let metrics = probes::parsed(&get(&served, "/metrics").await.body);
         assert_eq!(metrics["ringrift_catalogue_up"], "0");
         assert_eq!(metrics["ringrift_obstacles"], "1");
         assert!(!metrics.contains_key("ringrift_promotions_total{config=\"hex8_2p\"}"));
