@@ -13,6 +13,7 @@ mod fixture;
 mod guard;
 mod made;
 mod metrics;
+mod openapi;
 mod operate;
 mod overview;
 mod page;
@@ -21,6 +22,7 @@ mod preview;
 mod probes;
 mod ratings;
 mod routes;
+mod schemas;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ use super::{
     feed::Feed,
     guard::{Refusal, guard},
     made::{Counts, FRESH, OfSnapshot},
-    metrics, operate, overview, page, probes, ratings,
+    metrics, openapi, operate, overview, page, probes, ratings,
 };
 use crate::commands::registry::rows;
 
@@ -104,6 +104,7 @@ pub(super) fn paths() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/live", get(live)),
         ("/api/why/{config}", get(why)),
         ("/api/stream", get(stream)),
+        ("/api/openapi.json", get(openapi)),
         ("/api/registry", get(registered)),
         ("/api/daemons", get(daemons)),
         ("/api/daemons/start", post(operate::start_selected)),
@@ -249,11 +250,17 @@ async fn matches(State(app): Shared, query: Result<Query<List>, QueryRejection>)
     Ok(Json(json!(matches)))
 }
 
-async fn rated(State(app): Shared, query: Result<Query<List>, QueryRejection>) -> Answer {
+/// Parameters of what is told by config.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfConfig {
+    config: Option<String>,
+}
+
+async fn rated(State(app): Shared, query: Result<Query<OfConfig>, QueryRejection>) -> Answer {
     let _place = app.reader().await?;
-    let (config, _) = list(query)?;
-    let configs = match config {
-        Some(config) => vec![config],
+    let configs = match parameters(query)?.config {
+        Some(config) => vec![parse(&config)?],
         None => app.sources.the_loop().configs.clone(),
     };
     let mut found = serde_json::Map::new();
@@ -281,12 +288,20 @@ async fn facts(State(app): Shared, query: Result<Query<Facts>, QueryRejection>) 
     if !(1..=MOST_ROWS).contains(&limit) {
         return Err(Refusal::bad(format!("limit is {limit}; allowed is 1 to {MOST_ROWS}")));
     }
+    // Positions are SQLite's numbers.
+    if after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(Refusal::bad(format!("after is out of range; allowed is 0 to {}", i64::MAX)));
+    }
     let stream = stream.unwrap_or(Stream::Pipeline);
     Ok(Json(api::facts(app.sources.catalogue().log(), stream, after, limit).await?))
 }
 
 async fn live(State(app): Shared) -> Json<Value> {
     Json(overview::live(&*app.sources))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::text()).into_response()
 }
 
 async fn registered() -> Json<Value> {

@@ -1,5 +1,6 @@
 //! Over a real socket: every path, every refusal, the stream.
 
+mod openapi;
 mod operate;
 mod probes;
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Posts with these header lines; a body's length goes with it.
-async fn post(served: &Served, path: &str, headers: &[&str], body: &str) -> Answer {
+pub(super) async fn post(served: &Served, path: &str, headers: &[&str], body: &str) -> Answer {
     let address = served.http.address();
     let mut head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for line in headers {
