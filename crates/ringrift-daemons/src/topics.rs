@@ -5,8 +5,8 @@
 //! else is a panic, so the tests of a daemon find a declaration that lags behind.
 
 use ringrift_pipeline::{
-    AlarmChanged, ArtefactTrashed, BatchRejected, DaemonStatusChanged, DeadLettersReplayed,
-    GateChanged, Kind, ModelAccepted, Topic as _, WorkReleased, kinds,
+    AlarmChanged, ArtefactTrashed, BatchRejected, DaemonRestartsChanged, DaemonStatusChanged,
+    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, Topic as _, WorkReleased, kinds,
 };
 
 use crate::registry;
@@ -34,7 +34,7 @@ pub struct Route {
 }
 
 /// What the binary records itself.
-const OF_THE_MANAGER: &[&str] = &[DaemonStatusChanged::TOPIC];
+const OF_THE_MANAGER: &[&str] = &[DaemonStatusChanged::TOPIC, DaemonRestartsChanged::TOPIC];
 
 /// Topics that wake no daemon, and why.
 const WAKES_NOBODY: &[(&str, &str)] = &[
@@ -50,6 +50,7 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
         DaemonStatusChanged::TOPIC,
         "people; DAEMON_WATCHDOG looks at the supervisor, which knows it first",
     ),
+    (DaemonRestartsChanged::TOPIC, "the next manager, which reads it at its start"),
     (GateChanged::TOPIC, "people: `ringrift why`, and the alarms of PROGRESS_WATCHDOG quote it"),
     (AlarmChanged::TOPIC, "people: `ringrift why`, the page, `ringrift events`"),
     (DeadLettersReplayed::TOPIC, "people: `ringrift events`, `ringrift dlq`"),

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, STANDALONE,
+    Blobs, Emits, STANDALONE, Topics,
     alarms::{Alarms, alarm_of},
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
@@ -63,6 +63,10 @@ pub struct IntegrityCheck {
     status: Status,
     /// The last part that was hashed, counted from the Unix epoch; none = everything is due.
     done: Option<u64>,
+}
+
+impl Emits for IntegrityCheck {
+    const EMITS: Topics = &[crate::alarms::EMITS];
 }
 
 impl Daemon for IntegrityCheck {

@@ -15,7 +15,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use courier::Stream;
-use ringrift_daemons::{CATEGORIES, find, validate};
+use ringrift_daemons::{CATEGORIES, find, validate_registry};
 use ringrift_pipeline::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -308,7 +308,7 @@ async fn registered() -> Json<Value> {
     Json(json!({
         "daemons": rows(),
         "categories": CATEGORIES.iter().map(|(category, _)| category).collect::<Vec<_>>(),
-        "errors": validate(),
+        "errors": validate_registry(),
     }))
 }
 

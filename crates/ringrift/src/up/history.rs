@@ -21,18 +21,17 @@ pub async fn recall(log: &Courier, runnables: Vec<Runnable>) -> anyhow::Result<V
         let daemon = runnable.spec.id.name();
         let kept = log.last_on(Stream::Operational, &restarts_subject(daemon)).await;
         let kept = kept.with_context(|| format!("read the history of {daemon}"))?;
-        recalled.push(match kept {
-            Some(fact) => match serde_json::from_value(fact.body) {
-                Ok(Operational::DaemonRestartsChanged(past)) => {
-                    runnable.remembering(to_history(past, fact.time_ms))
-                }
-                // Of another version: a fresh ladder is better than no manager.
-                Ok(_) | Err(_) => {
-                    warn!(daemon, "the history that an earlier manager kept is not understood");
-                    runnable
-                }
-            },
-            None => runnable,
+        let Some(fact) = kept else {
+            recalled.push(runnable);
+            continue;
+        };
+        let known = serde_json::from_value(fact.body);
+        recalled.push(if let Ok(Operational::DaemonRestartsChanged(past)) = known {
+            runnable.remembering(to_history(past, fact.time_ms))
+        } else {
+            // Of another version: a fresh ladder is better than no manager.
+            warn!(daemon, "the history that an earlier manager kept is not understood");
+            runnable
         });
     }
     Ok(recalled)
