@@ -252,7 +252,8 @@ impl Unit<'_> {
              Restart=on-failure\n\
              RestartPreventExitStatus=2\n\
              RestartSec=30\n\
-             # Folding a long log anew takes minutes; it is ready when every daemon runs.\n\
+             # Folding a long log anew takes minutes. It is ready when every daemon runs, and while\n\
+             # they start it asks for more time by itself.\n\
              TimeoutStartSec=15min\n\
              # Each level of daemons has 30 s of its own.\n\
              TimeoutStopSec=10min\n\

@@ -11,6 +11,9 @@ use warden::{Snapshot, State};
 /// Time between two looks, unless the watchdog wants to hear more often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What a start that is alive and not ready yet gets more, in microseconds.
+const MORE_TIME: u32 = 120_000_000;
+
 /// Tells it until it is dropped. It lives on the supervisor's runtime: if that stands still, so does
 /// the watchdog's sign of life.
 pub async fn tell(bell: Bell) -> Infallible {
@@ -104,9 +107,15 @@ impl Told {
             news.push(NotifyState::Stopping);
         }
         // Not the clock but the turn counts: a machine that slept is no supervisor that hangs.
-        if self.watched && seen.turned_at_ms != self.turned_at_ms {
+        if seen.turned_at_ms != self.turned_at_ms {
             self.turned_at_ms = seen.turned_at_ms;
-            news.push(NotifyState::Watchdog);
+            if self.watched {
+                news.push(NotifyState::Watchdog);
+            }
+            // One daemon that lacks something must not cost the others their lives.
+            if !self.ready {
+                news.push(NotifyState::ExtendTimeoutUsec(MORE_TIME));
+            }
         }
         let status = seen.status();
         if status != self.status {
@@ -129,8 +138,9 @@ mod tests {
             let news: Vec<String> = told.next(&seen).iter().map(ToString::to_string).collect();
             assert_eq!(news, expected);
         };
-        check(0, 0, 1, &["WATCHDOG=1", "STATUS=0 of 0 daemons run"]);
-        check(2, 1, 2, &["WATCHDOG=1", "STATUS=1 of 2 daemons run"]);
+        let more = "EXTEND_TIMEOUT_USEC=120000000";
+        check(0, 0, 1, &["WATCHDOG=1", more, "STATUS=0 of 0 daemons run"]);
+        check(2, 1, 2, &["WATCHDOG=1", more, "STATUS=1 of 2 daemons run"]);
         check(2, 1, 2, &[]);
         check(2, 2, 3, &["READY=1", "WATCHDOG=1", "STATUS=2 of 2 daemons run"]);
         check(2, 1, 4, &["WATCHDOG=1", "STATUS=1 of 2 daemons run"]);
