@@ -53,6 +53,7 @@ pub fn status(control: &Control) -> Value {
             "running": running.count(),
             "failed": failed.count(),
         },
+        "circuit_breaker": snapshot.breaker.enabled.then_some(&snapshot.breaker),
         "obstacles": obstacles,
         "workers": state.workshop.live(),
     })
