@@ -44,19 +44,14 @@ const PRIOR_GAMES: f64 = 1.0;
 /// Largest step of one iteration, in log-odds.
 const LONGEST_STEP: f64 = 2.0;
 
-/// Ratings of all players that are connected with the anchor by matches, best first.
+/// Ratings of all players, best first; the anchor has 0 Elo.
 ///
-/// Maximum likelihood of the Bradley-Terry model, found by Newton's method; intervals from the curvature at the maximum. The anchor is
-/// `random` if it played, else the first player named; it has 0 Elo.
+/// Maximum likelihood of the Bradley-Terry model, found by Newton's method; intervals from the curvature at the maximum.
 ///
 /// # Errors
 /// A match of a player with itself, or players that no chain of matches connects with the anchor: their difference is unknown.
-pub fn rate(matches: &[MatchResult]) -> anyhow::Result<Vec<Rating>> {
+pub fn rate(matches: &[MatchResult], anchor: &str) -> anyhow::Result<Vec<Rating>> {
     let names: BTreeSet<&str> = matches.iter().flat_map(|m| [m.a.as_str(), m.b.as_str()]).collect();
-    let Some(anchor) = names.get("random").copied().or(matches.first().map(|m| m.a.as_str()))
-    else {
-        return Ok(Vec::new());
-    };
     // The anchor comes last, so that the others are the unknowns 0..n.
     let others: Vec<&str> = names.into_iter().filter(|name| *name != anchor).collect();
     let index: BTreeMap<&str, usize> =
@@ -210,7 +205,7 @@ mod tests {
                 matches.push(played(a, b, wins, 1_000_000 - wins));
             }
         }
-        let ratings = rate(&matches).unwrap();
+        let ratings = rate(&matches, "random").unwrap();
         for (player, elo) in known {
             let found = elo_of(&ratings, player);
             assert!((found - elo).abs() < 0.5, "{player}: {found}");
@@ -218,14 +213,14 @@ mod tests {
         assert_eq!(ratings[0].player, "m3");
         // The order of matches does not matter.
         matches.reverse();
-        for rating in rate(&matches).unwrap() {
+        for rating in rate(&matches, "random").unwrap() {
             assert!((rating.elo - elo_of(&ratings, &rating.player)).abs() < 1e-6);
         }
     }
 
     #[test]
     fn a_player_that_never_lost_has_a_finite_rating_and_a_wide_interval() {
-        let ratings = rate(&[played("m1", "random", 200, 0)]).unwrap();
+        let ratings = rate(&[played("m1", "random", 200, 0)], "random").unwrap();
         // (200.5 / 0.5) to one: 1041 Elo.
         assert!((elo_of(&ratings, "m1") - 1041.3).abs() < 0.5, "{ratings:?}");
         assert!(ratings[0].high - ratings[0].low > 500.0);
@@ -234,17 +229,18 @@ mod tests {
 
     #[test]
     fn one_match_has_the_interval_of_its_binomial_share() {
-        let ratings = rate(&[played("b", "a", 500, 500)]).unwrap();
-        // Deviation of the log-odds 1 / sqrt(1001 / 4) = 0.0632: 21.5 Elo at 95 %. The anchor is the first player named.
+        let ratings = rate(&[played("b", "a", 500, 500)], "b").unwrap();
+        // Deviation of the log-odds 1 / sqrt(1001 / 4) = 0.0632: 21.5 Elo at 95 %.
         let a = ratings.iter().find(|r| r.player == "a").unwrap();
         assert!((a.high - 21.5).abs() < 0.2 && a.elo.abs() < 1e-9, "{a:?}");
     }
 
     #[test]
     fn islands_and_matches_against_oneself_are_refused() {
-        let error = rate(&[played("a", "random", 1, 1), played("b", "c", 1, 1)]).unwrap_err();
+        let islands = [played("a", "random", 1, 1), played("b", "c", 1, 1)];
+        let error = rate(&islands, "random").unwrap_err();
         assert!(error.to_string().contains("no chain of matches connects b with random"));
-        assert!(rate(&[played("a", "a", 1, 1)]).is_err());
-        assert_eq!(rate(&[]).unwrap(), []);
+        assert!(rate(&[played("a", "a", 1, 1)], "a").is_err());
+        assert!(rate(&[played("a", "b", 1, 1)], "c").is_err());
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringrift_learn::rating::{MatchResult, Rating, rate};
 use ringrift_pipeline::{
     Catalogue, CatalogueError, Config, MatchRow, ModelId, ModelRow, ModelStatus,
 };
 use serde::Serialize;
+use tracing::warn;
 
 /// Most matches that a rating rests on, the newest. A fit over so many takes some milliseconds.
 const MATCHES: u32 = 2000;
@@ -30,7 +32,7 @@ struct Point {
     elo: f64,
     elo_low: f64,
     elo_high: f64,
-    games: u32,
+    games: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,7 +41,7 @@ struct Other {
     elo: f64,
     elo_low: f64,
     elo_high: f64,
-    games: u32,
+    games: u64,
 }
 
 /// Curves that are made anew only when a match was added.
@@ -89,26 +91,36 @@ async fn fit(
     Ok(fitted.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
 }
 
-/// The fit, pure.
+/// The curve, pure. Of players that no chain of matches connects with the anchor nothing is known,
+/// so they are left out.
 fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
-    let pairings: Vec<Pairing> = matches
+    let results: Vec<MatchResult> = matches
         .iter()
-        .map(|row| Pairing {
+        .map(|row| MatchResult {
             a: player(&row.result.a).to_owned(),
             b: player(&row.result.b).to_owned(),
-            wins: row.result.wins,
-            losses: row.result.losses,
+            wins: row.result.wins.into(),
+            losses: row.result.losses.into(),
         })
+        // The same model at two budgets tells nothing here, where budgets are left out.
+        .filter(|result| result.a != result.b)
         .collect();
-    let players: BTreeSet<&str> =
-        pairings.iter().flat_map(|pairing| [pairing.a.as_str(), pairing.b.as_str()]).collect();
     let first = models.iter().filter(|row| row.generation == 0).map(|row| row.id.as_str());
-    let Some(anchor) = std::iter::once("random").chain(first).find(|name| players.contains(name))
+    let played = |name: &&str| results.iter().any(|result| result.a == *name || result.b == *name);
+    let Some(anchor) = std::iter::once("random").chain(first).find(played).map(str::to_owned)
     else {
         return Curve::default();
     };
+    let results = connected(results, &anchor);
+    let rated = match rate(&results, &anchor) {
+        Ok(rated) => rated,
+        Err(error) => {
+            warn!(error = format!("{error:#}"), "the matches give no rating");
+            return Curve::default();
+        }
+    };
     let mut rated: BTreeMap<String, Rating> =
-        rate(&pairings, anchor).into_iter().map(|rating| (rating.name.clone(), rating)).collect();
+        rated.into_iter().map(|rating| (rating.player.clone(), rating)).collect();
     let mut points: Vec<Point> = models
         .iter()
         .filter_map(|row| {
@@ -119,21 +131,39 @@ fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
                 status: row.status,
                 created_ms: row.created_ms,
                 elo: rating.elo,
-                elo_low: rating.elo_low,
-                elo_high: rating.elo_high,
+                elo_low: rating.low,
+                elo_high: rating.high,
                 games: rating.games,
             })
         })
         .collect();
     points.sort_by_key(|point| point.generation);
     let others = rated.into_values().map(|rating| Other {
-        name: rating.name,
+        name: rating.player,
         elo: rating.elo,
-        elo_low: rating.elo_low,
-        elo_high: rating.elo_high,
+        elo_low: rating.low,
+        elo_high: rating.high,
         games: rating.games,
     });
-    Curve { anchor: Some(anchor.to_owned()), models: points, others: others.collect() }
+    Curve { anchor: Some(anchor), models: points, others: others.collect() }
+}
+
+/// The matches among players that a chain of matches connects with the anchor.
+fn connected(mut results: Vec<MatchResult>, anchor: &str) -> Vec<MatchResult> {
+    let mut reached = BTreeSet::from([anchor.to_owned()]);
+    loop {
+        let before = reached.len();
+        for result in &results {
+            if reached.contains(&result.a) || reached.contains(&result.b) {
+                reached.extend([result.a.clone(), result.b.clone()]);
+            }
+        }
+        if reached.len() == before {
+            break;
+        }
+    }
+    results.retain(|result| reached.contains(&result.a));
+    results
 }
 
 /// The player in a match's text: `model:hex8_2p-m0003@32` is the model `hex8_2p-m0003`. Its budget
@@ -141,124 +171,6 @@ fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
 fn player(text: &str) -> &str {
     let text = text.strip_prefix("model:").unwrap_or(text);
     text.split_once('@').map_or(text, |(name, _)| name)
-}
-
-/// What two players did to each other.
-struct Pairing {
-    a: String,
-    b: String,
-    wins: u32,
-    losses: u32,
-}
-
-/// What a player is worth.
-struct Rating {
-    name: String,
-    elo: f64,
-    elo_low: f64,
-    elo_high: f64,
-    games: u32,
-}
-
-/// Elo per unit of log-odds.
-const ELO: f64 = 400.0 / std::f64::consts::LN_10;
-
-/// Half a won and half a lost game per pairing: keeps a player that won everything finite.
-const PRIOR: f64 = 0.5;
-
-/// Bradley-Terry by Newton's method, the anchor at 0; intervals of 95 % from the information matrix.
-fn rate(pairings: &[Pairing], anchor: &str) -> Vec<Rating> {
-    let mut players: BTreeMap<&str, u32> = BTreeMap::new();
-    for pairing in pairings {
-        for name in [&pairing.a, &pairing.b] {
-            *players.entry(name).or_default() += pairing.wins + pairing.losses;
-        }
-    }
-    let names: Vec<&str> = players.keys().copied().filter(|name| *name != anchor).collect();
-    let index = |name: &str| names.iter().position(|known| *known == name);
-    let mut strength: Vec<f64> = vec![0.0; names.len()];
-    let mut variance = vec![0.0; names.len()];
-    for _ in 0..50 {
-        // The last column is the gradient, so that one elimination solves and inverts.
-        let mut matrix = vec![vec![0.0; names.len()]; names.len()];
-        let mut gradient = vec![0.0; names.len()];
-        for pairing in pairings {
-            let (a, b) = (index(&pairing.a), index(&pairing.b));
-            let of = |player: Option<usize>| player.map_or(0.0, |player| strength[player]);
-            let wins = f64::from(pairing.wins) + PRIOR;
-            let games = f64::from(pairing.wins + pairing.losses) + 2.0 * PRIOR;
-            let expected = 1.0 / (1.0 + (of(b) - of(a)).exp());
-            let information = games * expected * (1.0 - expected);
-            let surplus = wins - games * expected;
-            for (player, sign) in [(a, 1.0), (b, -1.0)] {
-                if let Some(player) = player {
-                    gradient[player] += sign * surplus;
-                    matrix[player][player] += information;
-                }
-            }
-            if let (Some(a), Some(b)) = (a, b) {
-                matrix[a][b] -= information;
-                matrix[b][a] -= information;
-            }
-        }
-        let inverse = invert(matrix);
-        let mut longest: f64 = 0.0;
-        for (row, value) in inverse.iter().zip(&mut strength) {
-            let step: f64 = row.iter().zip(&gradient).map(|(factor, slope)| factor * slope).sum();
-            // A bounded step: far from the solution Newton's method overshoots.
-            let step = step.clamp(-1.0, 1.0);
-            *value += step;
-            longest = longest.max(step.abs());
-        }
-        variance = inverse.iter().enumerate().map(|(player, row)| row[player]).collect();
-        if longest < 1e-9 {
-            break;
-        }
-    }
-    players
-        .iter()
-        .map(|(name, games)| {
-            let place = index(name);
-            let elo = place.map_or(0.0, |player| strength[player] * ELO);
-            let half = place.map_or(0.0, |player| 1.96 * variance[player].max(0.0).sqrt() * ELO);
-            Rating {
-                name: (*name).to_owned(),
-                elo,
-                elo_low: elo - half,
-                elo_high: elo + half,
-                games: *games,
-            }
-        })
-        .collect()
-}
-
-/// Gauss and Jordan; a group of players that never met the rest gives a singular matrix, of which
-/// what can be solved is solved.
-fn invert(mut matrix: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
-    let size = matrix.len();
-    let mut inverse = vec![vec![0.0; size]; size];
-    for (index, row) in inverse.iter_mut().enumerate() {
-        row[index] = 1.0;
-    }
-    for pivot in 0..size {
-        let factor = matrix[pivot][pivot];
-        if factor < 1e-12 {
-            inverse[pivot].fill(0.0);
-            continue;
-        }
-        for column in 0..size {
-            matrix[pivot][column] /= factor;
-            inverse[pivot][column] /= factor;
-        }
-        for row in (0..size).filter(|row| *row != pivot) {
-            let factor = matrix[row][pivot];
-            for column in 0..size {
-                matrix[row][column] -= factor * matrix[pivot][column];
-                inverse[row][column] -= factor * inverse[pivot][column];
-            }
-        }
-    }
-    inverse
 }
 
 #[cfg(test)]
@@ -328,12 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_sweep_and_a_stranger_stay_finite() {
-        let matches = [played(ONE, ZERO, [0, 0, 20]), played("rollout:32", "rollout:8", [0, 5, 5])];
+    fn a_clean_sweep_stays_finite_and_strangers_are_left_out() {
+        let matches = [
+            played(ONE, ZERO, [0, 0, 20]),
+            played("rollout:32", "rollout:8", [0, 5, 5]),
+            played(ZERO, "model:hex8_2p-m0000@64", [0, 5, 5]),
+        ];
         let curve = curve(&matches, &[model(0), model(1)]);
         let one = &curve.models[1];
         assert!(one.elo > 400.0 && one.elo.is_finite() && one.elo_low < one.elo, "{one:?}");
-        assert!(curve.others.iter().all(|other| other.elo.is_finite()), "{curve:?}");
+        assert_eq!(curve.others, []);
         assert_eq!(super::curve(&[], &[model(0)]), Curve::default());
     }
 }
