@@ -8,6 +8,7 @@ mod contract;
 mod events;
 mod launch;
 mod manager;
+mod python;
 mod runbook;
 mod service;
 mod survival;
