@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
@@ -103,6 +103,10 @@ async fn admit(http: &Http, request: Request) -> Result<Request, Refusal> {
     }
     if !*http.open.borrow() {
         return Err(Refusal::unavailable("not serving: HEALTH_SERVER is not running"));
+    }
+    // Most have no body; there is nothing to wait for then.
+    if request.body().is_end_stream() {
+        return Ok(request);
     }
     let (parts, body) = request.into_parts();
     let read = axum::body::to_bytes(body, MAX_BODY_BYTES);

@@ -249,6 +249,79 @@ function drawFacts() {
   if (items.some((item, index) => list.children[index] !== item) || list.children.length !== items.length) list.replaceChildren(...items);
 }
 
+// What an operator may do, once the token was typed in; this tab alone keeps it.
+const TOKEN = "operator-token";
+const token = () => sessionStorage.getItem(TOKEN);
+
+/** Which actions make sense in a state. */
+function actions(daemon) {
+  if (daemon.state === "stopped") return ["start"];
+  if (["failed", "import_failed", "degraded", "restarting"].includes(daemon.state)) return ["retry", "stop"];
+  const paused = /(^|\W)operator(\W|$)/.test(daemon.message ?? "");
+  return daemon.state === "running" ? ["restart", paused ? "resume" : "pause", "stop"] : ["stop"];
+}
+
+async function act(name, verb, button) {
+  button.disabled = true;
+  tell(`${verb} ${name} …`);
+  try {
+    const answer = await fetch(`/api/daemons/${encodeURIComponent(name)}/${verb}`, { method: "POST", headers: { authorization: `Bearer ${token()}` } });
+    const body = await answer.json();
+    if (answer.status === 401) lock();
+    tell(answer.ok ? `${verb} ${name}: done` : body.error, !answer.ok);
+  } catch (error) {
+    tell(`No answer: ${error.message}`, true);
+  }
+  button.disabled = false;
+}
+
+function tell(text, bad) {
+  $("said").textContent = text;
+  $("said").className = bad ? "bad" : "";
+}
+
+function lock() {
+  sessionStorage.removeItem(TOKEN);
+  showLock();
+}
+
+function showLock() {
+  $("operate").textContent = token() ? "Lock" : "Operate";
+  drawDaemons();
+}
+
+function buttons(name, daemon, card) {
+  const wanted = token() ? actions(daemon) : [];
+  // Kept while they are the same, so that the focus stays where it is.
+  if (card.verbs !== wanted.join()) {
+    card.verbs = wanted.join();
+    card.buttons.replaceChildren(...wanted.map((verb) => {
+      const button = el("button", { type: "button", "aria-label": `${verb} ${name}` }, verb);
+      button.addEventListener("click", () => act(name, verb, button));
+      return button;
+    }));
+    card.buttons.hidden = !wanted.length;
+  }
+}
+
+$("operate").addEventListener("click", () => {
+  if (token()) {
+    lock();
+    tell("locked");
+  } else {
+    $("token-text").value = "";
+    $("token").showModal();
+  }
+});
+$("token-cancel").addEventListener("click", () => $("token").close());
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, $("token-text").value.trim());
+  $("token").close();
+  showLock();
+  tell("unlocked: open a daemon to act on it");
+});
+
 const daemons = new Map();
 
 /** How a daemon looks: a class, and a rank that puts trouble first. */
@@ -274,13 +347,14 @@ function drawDaemons() {
   shown.sort((a, b) => looks(a.daemon)[1] - looks(b.daemon)[1] || a.order - b.order);
   for (const { name, daemon } of shown) {
     if (!daemons.has(name)) {
-      const card = { word: el("span", { class: "word" }), message: el("span", { class: "message" }), more: el("dl") };
+      const card = { word: el("span", { class: "word" }), message: el("span", { class: "message" }), more: el("dl"), buttons: el("p", { class: "acts" }), verbs: "" };
       const mark = el("span", { class: "mark", "aria-hidden": "true" });
-      card.root = el("details", { class: "daemon" }, el("summary", {}, mark, el("span", { class: "name", title: name }, name), card.word, card.message), card.more);
+      card.root = el("details", { class: "daemon" }, el("summary", {}, mark, el("span", { class: "name", title: name }, name), card.word, card.message), card.buttons, card.more);
+      card.buttons.hidden = true;
       card.root.addEventListener("toggle", () => drawDaemons());
       daemons.set(name, card);
     }
-    drawDaemon(daemon, daemons.get(name));
+    drawDaemon(name, daemon, daemons.get(name));
   }
   for (const name of daemons.keys()) if (!names.includes(name)) daemons.delete(name);
   const place = $("daemons");
@@ -291,7 +365,7 @@ function drawDaemons() {
     .filter(([number]) => number).map(([number, word]) => `${number} ${word}`).join(" · ");
 }
 
-function drawDaemon(daemon, card) {
+function drawDaemon(name, daemon, card) {
   const [look] = looks(daemon);
   card.root.className = `daemon ${look}`;
   const running = daemon.state === "running";
@@ -299,6 +373,7 @@ function drawDaemon(daemon, card) {
   card.message.textContent = daemon.message ?? "";
   card.message.hidden = !daemon.message;
   if (!card.root.open) return;
+  buttons(name, daemon, card);
   const seconds = (value) => (value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`);
   const rows = [
     ["state", daemon.state.toUpperCase()], ["health", daemon.health], ["critical", daemon.critical ? "yes" : null],
@@ -405,4 +480,5 @@ function connect() {
   });
 }
 
+showLock();
 connect();
