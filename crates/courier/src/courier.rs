@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
@@ -23,6 +24,26 @@ pub struct Page {
     pub facts: Vec<Fact>,
     /// All that match up to here are in `facts` or were had before.
     pub through: u64,
+}
+
+/// How far a subscriber is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The stream.
+    pub stream: Stream,
+    /// The name under which the position is kept.
+    pub subscriber: String,
+    /// All up to here is handled.
+    pub position: u64,
+    /// The position of the last fact of the stream.
+    pub head: u64,
+}
+
+impl Standing {
+    /// Positions that are not handled yet.
+    pub fn lag(&self) -> u64 {
+        self.head.saturating_sub(self.position)
+    }
 }
 
 /// Log, subscribers, dead letters and leases.
@@ -94,6 +115,9 @@ pub trait Engine: Send + Sync + 'static {
         subscriber: &'a str,
         to: u64,
     ) -> Answer<'a, Result<(), Error>>;
+
+    /// How far every subscriber is that ever had a position, by stream and name.
+    fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>>;
 
     /// The next facts for a subscriber whose subject is `prefix` or begins with it and a dot; an
     /// empty prefix matches all. Does not move the position.

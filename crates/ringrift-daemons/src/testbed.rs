@@ -14,7 +14,8 @@ use std::{
 
 use courier::{
     Answer, AppendError, Batch, Courier, DeadLetter, Embedded, Engine, Error, Fact, Fence, Folder,
-    Lease, LeaseError, LetterCounts, LetterFilter, LetterState, NewLetter, Options, Page, Stream,
+    Lease, LeaseError, LetterCounts, LetterFilter, LetterState, NewLetter, Options, Page, Standing,
+    Stream,
 };
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
@@ -472,6 +473,7 @@ impl Engine for FullDisk {
         fn identity<'a>() -> Said<'a, String>;
         fn position<'a>(stream: Stream, subscriber: &'a str) -> Said<'a, u64>;
         fn advance<'a>(stream: Stream, subscriber: &'a str, to: u64) -> Said<'a, ()>;
+        fn standings<'a>() -> Said<'a, Vec<Standing>>;
         fn next<'a>(stream: Stream, subscriber: &'a str, prefix: &'a str, limit: usize)
             -> Said<'a, Page>;
         fn attempt<'a>(stream: Stream, subscriber: &'a str, position: u64) -> Said<'a, u32>;

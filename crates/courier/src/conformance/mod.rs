@@ -110,6 +110,7 @@ macro_rules! conformance_suite {
             the_tail_wakes_after_an_append
             the_log_survives_a_restart
             positions_of_subscribers_never_go_back
+            every_subscriber_is_listed_with_what_it_has_to_do
             a_filter_is_whole_tokens
             a_page_says_how_far_it_looked
             attempts_are_counted_for_the_fact_in_hand

@@ -34,6 +34,34 @@ pub async fn positions_of_subscribers_never_go_back(fixture: &mut impl Fixture) 
     Ok(())
 }
 
+/// By stream and name; a subscriber exists once it has a position.
+pub async fn every_subscriber_is_listed_with_what_it_has_to_do(
+    fixture: &mut impl Fixture,
+) -> Verdict {
+    let log = fixture.courier();
+    same!(log.standings().await?, vec![]);
+    let positions = fill(&log, "s", &["1", "2", "3"]).await?;
+    log.advance(PIPELINE, "b", positions[1]).await?;
+    log.advance(PIPELINE, "a", positions[2]).await?;
+    log.advance(Stream::Operational, "a", 0).await?;
+    let found: Vec<_> = log
+        .standings()
+        .await?
+        .iter()
+        .map(|standing| (standing.stream, standing.subscriber.clone(), standing.lag()))
+        .collect();
+    let last = positions[2] - positions[1];
+    same!(
+        found,
+        vec![
+            (PIPELINE, "a".to_owned(), 0),
+            (PIPELINE, "b".to_owned(), last),
+            (Stream::Operational, "a".to_owned(), 0),
+        ]
+    );
+    Ok(())
+}
+
 /// `a.b` takes `a.b` and `a.b.c`, not `a.bc`, and no character has a special meaning.
 pub async fn a_filter_is_whole_tokens(fixture: &mut impl Fixture) -> Verdict {
     let log = fixture.courier();

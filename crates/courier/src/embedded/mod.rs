@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::courier::{Answer, Courier, Engine, Page};
+use crate::courier::{Answer, Courier, Engine, Page, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
@@ -237,6 +237,10 @@ impl Engine for Embedded {
     ) -> Answer<'a, Result<(), Error>> {
         let subscriber = subscriber.to_owned();
         self.write(move |db| Ok(sql::advance(db, stream, &subscriber, to)?))
+    }
+
+    fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>> {
+        self.query(sql::standings)
     }
 
     fn next<'a>(

@@ -6,7 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Retention;
-use crate::courier::Page;
+use crate::courier::{Page, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError};
 use crate::fact::{Batch, Expect, Fact, NewFact, Stream};
@@ -233,6 +233,21 @@ pub(super) fn advance(
     )?
     .execute(params![stream.name(), name, to])?;
     Ok(())
+}
+
+pub(super) fn standings(db: &Connection) -> rusqlite::Result<Vec<Standing>> {
+    let mut standings = Vec::new();
+    for stream in Stream::ALL {
+        let head = head(db, stream)?;
+        let mut of_stream =
+            db.prepare_cached("SELECT name, position FROM subscriber WHERE stream = ?1")?;
+        let mut rows = of_stream.query([stream.name()])?;
+        while let Some(row) = rows.next()? {
+            let (subscriber, position) = (row.get(0)?, row.get(1)?);
+            standings.push(Standing { stream, subscriber, position, head });
+        }
+    }
+    Ok(standings)
 }
 
 pub(super) fn next(

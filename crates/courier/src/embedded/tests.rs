@@ -192,6 +192,33 @@ async fn operational_facts_go_by_number_and_by_age_and_pipeline_facts_stay() {
     assert_eq!(log.read(Stream::Pipeline, 0, 10_000).await.unwrap().len(), 1200);
 }
 
+/// What a manager keeps by default, over weeks of a busy and years of a quiet one.
+#[tokio::test]
+async fn a_week_or_a_hundred_thousand_operational_facts_are_kept() {
+    const HOUR: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Embedded::open(&dir.path().join("log"), Options::default()).unwrap();
+    let tell = async |hour: i64, facts: i64| {
+        let facts = (0..facts).map(|i| fact(&format!("{hour}-{i}"), "s")).collect();
+        log.append(Stream::Operational, Batch::new(facts), NOW + hour * HOUR).await.unwrap();
+    };
+    // 20 an hour for three weeks: age decides.
+    let hours = 21 * 24;
+    for hour in 0..hours {
+        tell(hour, 20).await;
+    }
+    let left = log.read(Stream::Operational, 0, 1_000_000).await.unwrap();
+    let week = 7 * 24 * 20;
+    assert!((week..week + 256).contains(&left.len()), "{} are left", left.len());
+    // 1000 in each of the next 150 hours: number decides, though none of them is a week old.
+    for hour in hours..hours + 150 {
+        tell(hour, 1000).await;
+    }
+    let left = log.read(Stream::Operational, 0, 1_000_000).await.unwrap();
+    assert!((100_000..100_000 + 1256).contains(&left.len()), "{} are left", left.len());
+    assert!(left.iter().all(|fact| fact.time_ms >= NOW + (hours + 49) * HOUR), "the oldest went");
+}
+
 #[tokio::test]
 async fn positions_are_not_given_again_after_everything_was_removed() {
     let dir = tempfile::tempdir().unwrap();

@@ -56,6 +56,9 @@ pub struct EventsArgs {
     /// Go on with every new fact until the manager ends
     #[arg(long)]
     tail: bool,
+    /// Show how far each subscriber is, instead of facts
+    #[arg(long, conflicts_with_all = ["config", "topic", "after", "limit", "tail"])]
+    subscribers: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -88,6 +91,9 @@ pub fn run(args: &EventsArgs) -> Outcome {
     let dir = args.place.existing()?;
     block_on(async {
         let log = open_log(&dir).await.or_usage()?;
+        if args.subscribers {
+            return subscribers(&log, &filter.streams, args.print).await;
+        }
         let limit = args.limit.unwrap_or(SHOWN);
         let shown = match args.after {
             Some(after) => filter.next(&log, after, limit).await?,
@@ -103,6 +109,41 @@ pub fn run(args: &EventsArgs) -> Outcome {
         }
         Ok(())
     })
+}
+
+/// Prints how far everybody is who has a position.
+async fn subscribers(log: &Courier, streams: &[Stream], print: Print) -> Outcome {
+    let mut standings = log.standings().await?;
+    standings.retain(|standing| streams.contains(&standing.stream));
+    if print.json {
+        let rows: Vec<Value> = standings
+            .iter()
+            .map(|standing| {
+                json!({
+                    "subscriber": standing.subscriber,
+                    "stream": standing.stream,
+                    "position": standing.position,
+                    "head": standing.head,
+                    "lag": standing.lag(),
+                })
+            })
+            .collect();
+        console::say_json(&rows)?;
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = standings
+        .iter()
+        .map(|standing| {
+            vec![
+                standing.subscriber.clone(),
+                standing.stream.name().to_owned(),
+                format!("{:>9}", standing.position),
+                format!("{:>6}", standing.lag()),
+            ]
+        })
+        .collect();
+    console::table(&["SUBSCRIBER", "STREAM", " POSITION", "BEHIND"], &rows);
+    Ok(())
 }
 
 /// Prints the newest facts and every further one, until the manager or the reader is gone.

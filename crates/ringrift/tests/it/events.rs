@@ -246,6 +246,12 @@ fn dead_letters_are_shown_retried_and_purged() {
     assert_eq!((&stats()["total"], &stats()["pending"]), (&1.into(), &1.into()));
     assert_eq!(manager.ask(&["stop"]).code, 0);
 
+    // The router has looked at everything, at letters as well.
+    let standings = manager.ask(&["events", "--subscribers", "--json"]).json();
+    let router = &standings.as_array().unwrap()[0];
+    assert_eq!((&router["subscriber"], &router["lag"]), (&"event_router".into(), &0.into()));
+    assert!(router["position"].as_u64() >= Some(2), "{router}");
+
     // Looking needs no manager.
     assert_eq!(stats()["pending"], 1);
     let daemon = manager.ask(&["dlq", "--daemon-status"]).out;
