@@ -201,7 +201,7 @@ fn in_json(kind: &str) -> anyhow::Result<String> {
     let words = match kind {
         "String" => "text".to_owned(),
         "bool" => "true or false".to_owned(),
-        "u32" | "u64" => "whole number".to_owned(),
+        "u32" | "u64" | "i64" => "whole number".to_owned(),
         "f32" | "f64" => "number".to_owned(),
         "[u32; 3]" => "list of 3 whole numbers".to_owned(),
         "Config" => "config, e.g. `hex8_2p`".to_owned(),
