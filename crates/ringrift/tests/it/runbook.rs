@@ -18,11 +18,6 @@ use crate::bench::{Ended, RINGRIFT, run, wait_for};
 /// A start on a busy machine, and the first games.
 const START: Duration = Duration::from_mins(1);
 
-/// Commands of the page that are not built yet: blocks that use one wait. It is an error if one of
-/// them exists.
-const LATER: &[&str] =
-    &["launch_daemons", "ringrift start", "ringrift restart", "ringrift health", "ringrift logs"];
-
 /// Blocks that change the machine that runs them.
 const BY_HAND: &[&str] = &["ringrift service install"];
 
@@ -230,13 +225,11 @@ impl Drop for Desk {
 #[test]
 fn every_command_of_the_runbook_does_what_the_page_says() {
     let mut desk = Desk::new();
-    let (mut run, mut later, mut by_hand) = (0, Vec::new(), Vec::new());
+    let (mut run, mut by_hand) = (0, Vec::new());
     for block in blocks(&page()) {
         let first = block.script.lines().next().unwrap().to_owned();
         if block.by_hand {
             by_hand.push(first);
-        } else if LATER.iter().any(|name| block.script.contains(name)) {
-            later.push(block.line);
         } else {
             desk.follow(&block);
             run += 1;
@@ -244,12 +237,7 @@ fn every_command_of_the_runbook_does_what_the_page_says() {
     }
     desk.stop();
     assert_eq!(by_hand, BY_HAND);
-    eprintln!("{run} blocks run; blocks that wait for later commands begin at lines {later:?}");
     assert!(run > 20, "the page was not read");
-    for name in LATER {
-        let there = desk.ended(&format!("{name} --help"));
-        assert_ne!(there.code, 0, "{name} exists now: take it out of LATER");
-    }
 }
 
 /// What the prose names exists as well.
@@ -266,9 +254,6 @@ fn commands_and_variables_in_the_text_exist() {
         assert!(!is_variable || known.contains(&format!("`{text}`")), "{text} is no variable");
         let Some(command) = text.strip_prefix("ringrift ") else { continue };
         let name = command.split(' ').next().unwrap();
-        if LATER.contains(&format!("ringrift {name}").as_str()) || name == "retry" {
-            continue;
-        }
         seen += 1;
         assert_eq!(run(folder.path(), &[name, "--help"]).code, 0, "`{text}` is no command");
     }
