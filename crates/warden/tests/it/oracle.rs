@@ -136,6 +136,12 @@ impl Oracle {
     }
 
     pub fn start(&mut self, now: u64, of: usize) {
+        self.ask(of);
+        self.settle(now);
+    }
+
+    /// A request takes effect as a whole, before anything that it begins is ready.
+    fn ask(&mut self, of: usize) {
         for at in self.closure(of) {
             let daemon = &mut self.daemons[at];
             match &mut daemon.at {
@@ -149,7 +155,6 @@ impl Oracle {
             }
             daemon.asked = true;
         }
-        self.settle(now);
     }
 
     pub fn stop(&mut self, now: u64, of: usize) {
@@ -170,7 +175,7 @@ impl Oracle {
             daemon.at = At::Waits { again: true };
             daemon.crashes = 0;
         }
-        self.start(now, of);
+        self.ask(of);
         let daemon = &mut self.daemons[of];
         if had_task && daemon.has_task() {
             daemon.crashes = 0;
@@ -194,7 +199,7 @@ impl Oracle {
         daemon.asked = true;
         daemon.at = At::Waits { again };
         for need in daemon.needs.clone() {
-            self.start(now, need);
+            self.ask(need);
         }
         self.settle(now);
         true
