@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::{
     Json,
     body::{Body, HttpBody as _},
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header, uri::Authority},
+    extract::State,
+    http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -67,7 +67,11 @@ impl From<courier::Error> for Refusal {
 }
 
 /// Checks a request, has it answered within the limit, and sets the headers that every answer has.
-pub(super) async fn guard(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(http): State<Arc<Http>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
     http.count_request();
     let limit = if shows(&request) { ANSWER_WITHIN } else { CARRIED_OUT_WITHIN };
     let answered = tokio::time::timeout(limit, async {
@@ -80,6 +84,12 @@ pub(super) async fn guard(State(http): State<Arc<Http>>, request: Request, next:
         let sentence = format!("no answer within {} s", limit.as_secs());
         Refusal(StatusCode::GATEWAY_TIMEOUT, sentence).into_response()
     });
+    set_headers(&mut response);
+    response
+}
+
+/// The headers that every answer has.
+pub(super) fn set_headers(response: &mut Response) {
     let headers = response.headers_mut();
     let mut set = |name: header::HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value));
@@ -89,21 +99,31 @@ pub(super) async fn guard(State(http): State<Arc<Http>>, request: Request, next:
     set(header::REFERRER_POLICY, "no-referrer");
     set(header::CACHE_CONTROL, "no-store");
     set(header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    response
 }
 
-fn shows(request: &Request) -> bool {
+/// May a request be shown anything: does it mean this host, and is the server open?
+pub(super) fn admit_reader<B>(http: &Http, request: &Request<B>) -> Result<(), Refusal> {
+    own_host(request)?;
+    is_open(http)
+}
+
+fn is_open(http: &Http) -> Result<(), Refusal> {
+    if *http.open.borrow() {
+        return Ok(());
+    }
+    Err(Refusal::unavailable("not serving: HEALTH_SERVER is not running"))
+}
+
+fn shows(request: &Request<Body>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-async fn admit(http: &Http, request: Request) -> Result<Request, Refusal> {
+async fn admit(http: &Http, request: Request<Body>) -> Result<Request<Body>, Refusal> {
     let host = own_host(&request)?;
     if !shows(&request) {
         own_page(&request, host)?;
     }
-    if !*http.open.borrow() {
-        return Err(Refusal::unavailable("not serving: HEALTH_SERVER is not running"));
-    }
+    is_open(http)?;
     // Most have no body; there is nothing to wait for then.
     if request.body().is_end_stream() {
         return Ok(request);
@@ -123,7 +143,7 @@ async fn admit(http: &Http, request: Request) -> Result<Request, Refusal> {
 
 /// A page elsewhere may have a name of its own resolve to 127.0.0.1 and so read this one with the
 /// browser's blessing; the name it uses then is in the header.
-fn own_host(request: &Request) -> Result<&str, Refusal> {
+fn own_host<B>(request: &Request<B>) -> Result<&str, Refusal> {
     let host = request
         .headers()
         .get(header::HOST)
@@ -146,7 +166,7 @@ fn own_host(request: &Request) -> Result<&str, Refusal> {
 
 /// A page elsewhere may send a request here without asking; it cannot know the token, and does not
 /// get as far as guessing it.
-fn own_page(request: &Request, host: &str) -> Result<(), Refusal> {
+fn own_page(request: &Request<Body>, host: &str) -> Result<(), Refusal> {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
     let page = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
     if page.is_some_and(|page| page.eq_ignore_ascii_case(host)) {

@@ -143,9 +143,9 @@ impl Http {
         let open = self.open.subscribe();
         let (feed, feeding) = Feed::start(Arc::clone(&sources), open);
         let (counts, counting) = Counts::start(Arc::clone(&sources));
-        let app = App::new(Arc::clone(&self), sources, operator, (feed, counts));
+        let app = Arc::new(App::new(Arc::clone(&self), sources, operator, (feed, counts)));
         let beside = async { tokio::join!(feeding, counting) };
-        let served = server::run(&self, listener, routes::router(app), beside, stop).await;
+        let served = server::run(&app, listener, beside, stop).await;
         self.open.send_replace(false);
         self.set_fault(Some(match &served {
             Ok(()) => "the HTTP server has ended".to_owned(),

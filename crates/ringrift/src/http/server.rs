@@ -14,6 +14,7 @@ use std::{
 };
 
 use axum::{Router, body::HttpBody as _};
+use futures_util::future::Either;
 use hyper::{
     server::conn::http1,
     service::{Service as _, service_fn},
@@ -26,7 +27,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Http;
+use super::routes::{self, App};
 
 /// Connections at a time. A browser holds six, a scraper one. Each may hold [`MAX_HEAD_BYTES`] and a
 /// body, so this bounds the memory of all.
@@ -49,13 +50,13 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
 
 /// Accepts and answers until `stop`, with a task that lives as long.
 pub(super) async fn run(
-    http: &Http,
+    app: &Arc<App>,
     listener: TcpListener,
-    app: Router,
     beside: impl Future + Send + 'static,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (http, router) = (&app.http, routes::router(Arc::clone(app)));
     let guests = Arc::new(Guests::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(async { drop(beside.await) });
@@ -67,7 +68,10 @@ pub(super) async fn run(
                 Ok((stream, _)) => {
                     http.set_fault(None);
                     match Guests::admit(&guests) {
-                        Some(seat) => { tasks.spawn(connection(stream, app.clone(), seat)); }
+                        Some(seat) => {
+                            let (app, router) = (Arc::clone(app), router.clone());
+                            tasks.spawn(connection(stream, app, router, seat));
+                        }
                         // Whether it arrives or not: nothing is held for whoever is too many.
                         None => drop(stream.try_write(TOO_MANY)),
                     }
@@ -84,11 +88,14 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, app: Router, seat: Seat) {
-    let app = TowerToHyperService::new(app);
+async fn connection(stream: TcpStream, app: Arc<App>, router: Router, seat: Seat) {
+    let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
         seat.answering();
-        let answer = app.call(request);
+        let answer = match routes::at_once(&app, &request) {
+            Some(answer) => Either::Left(std::future::ready(Ok(answer))),
+            None => Either::Right(router.call(request)),
+        };
         async {
             let answer = answer.await;
             // A body of unknown length is a stream: it is at work until it ends.
