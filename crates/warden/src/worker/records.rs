@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -61,7 +61,7 @@ impl Records {
         let running = fold(&fs_err::read(&path)?);
         let boot = process::boot()?;
         let own = std::process::id();
-        let start = Stat::of(own).map_or(0, |stat| stat.start);
+        let start = Stat::of(own).context("read our own entry in /proc")?.start;
         let length = file.metadata()?.len();
         let life = format!("{own}.{start}");
         Ok(Self { path, file, length, running, boot, life, count: 0 })
