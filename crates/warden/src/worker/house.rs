@@ -1,7 +1,12 @@
-//! The one thread that starts all workers and keeps watch over them.
+//! The thread that starts workers and keeps watch over them, and the hand that helps it fork.
 
 use std::{
-    collections::HashMap, io, os::fd::OwnedFd, path::Path, process::Stdio, sync::PoisonError,
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    process::Stdio,
+    sync::{PoisonError, mpsc::TrySendError},
     time::Duration,
 };
 
@@ -10,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
-    runtime::Runtime,
+    runtime::{Handle, Runtime},
     sync::{mpsc, oneshot, watch as slot},
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
@@ -44,6 +49,7 @@ pub(super) struct House {
     runtime: Runtime,
     rooms: Rooms,
     writer: log::Writer,
+    hand: Hand,
 }
 
 /// What is kept for the workers at work.
@@ -81,20 +87,65 @@ impl House {
             memory: HashMap::new(),
             page: rustix::param::page_size() as u64,
         };
-        Ok(Self { runtime, rooms, writer })
+        let hand = Hand::new(runtime.handle().clone())?;
+        Ok(Self { runtime, rooms, writer, hand })
     }
 
     pub(super) fn run(self, requests: mpsc::Receiver<Request>) {
-        let Self { runtime, rooms, writer } = self;
-        runtime.block_on(rooms.serve(requests));
+        let Self { runtime, rooms, writer, hand } = self;
+        runtime.block_on(rooms.serve(requests, hand));
         // With it goes whoever could still hand lines to the writer.
         drop(runtime);
         writer.finish(REAP);
     }
 }
 
+/// A start that is prepared.
+struct Order {
+    request: Request,
+    mark: String,
+    log: log::Shared,
+}
+
+/// An order and what became of it.
+type Forked = (Order, io::Result<Child>);
+
+/// A second thread that forks while the first one does: a fork waits for the child's exec, which
+/// another core runs meanwhile. It too lives as long as its children, whose parent it is.
+struct Hand {
+    orders: std::sync::mpsc::SyncSender<Order>,
+    forked: mpsc::Receiver<Forked>,
+}
+
+impl Hand {
+    fn new(runtime: Handle) -> anyhow::Result<Self> {
+        let (orders, receiver) = std::sync::mpsc::sync_channel::<Order>(1);
+        let (sender, forked) = mpsc::channel(1);
+        std::thread::Builder::new()
+            .name("workers-hand".into())
+            .spawn(move || {
+                let _inside = runtime.enter();
+                for order in receiver {
+                    let child = spawn(&order.request.spec, &order.mark);
+                    // Nobody waits any more: dropping what was started kills it.
+                    drop(sender.blocking_send((order, child)));
+                }
+            })
+            .context("start the thread that helps to start workers")?;
+        Ok(Self { orders, forked })
+    }
+
+    /// Gives the order back if the hand is busy.
+    fn take(&self, order: Order) -> Option<Order> {
+        match self.orders.try_send(order) {
+            Ok(()) => None,
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => Some(order),
+        }
+    }
+}
+
 impl Rooms {
-    async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+    async fn serve(mut self, mut requests: mpsc::Receiver<Request>, mut hand: Hand) {
         let mut watches = JoinSet::new();
         let mut census = tokio::time::interval(CENSUS);
         census.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,10 +153,17 @@ impl Rooms {
         loop {
             tokio::select! {
                 request = requests.recv() => {
-                    let Some(Request { spec, reply }) = request else { break };
-                    // Nobody waits any more: dropping what was started kills it.
-                    drop(reply.send(self.start(&spec, &mut watches)));
+                    let Some(order) = request else { break };
+                    let Some(order) = self.prepare(order) else { continue };
+                    // A single start is over sooner without another thread in between.
+                    let mine =
+                        if requests.is_empty() { Some(order) } else { hand.take(order) };
+                    if let Some(order) = mine {
+                        let child = spawn(&order.request.spec, &order.mark);
+                        self.answer((order, child), &mut watches);
+                    }
                 }
+                Some(forked) = hand.forked.recv() => self.answer(forked, &mut watches),
                 Some(ended) = watches.join_next(), if !watches.is_empty() => match ended {
                     Ok(pid) => self.forget(pid),
                     Err(error) => tracing::error!(%error, "the watch over a worker broke"),
@@ -119,6 +177,11 @@ impl Rooms {
                 }
             }
         }
+        // What the hand still holds is answered too: nobody hears it, which ends what was started.
+        drop(hand.orders);
+        while let Some(forked) = hand.forked.recv().await {
+            self.answer(forked, &mut watches);
+        }
         // All handles are gone, so every watch is about to kill and reap its group. What takes
         // longer is dropped, which kills as well but leaves the reaping to the end of the process.
         let all_reaped = async { while watches.join_next().await.is_some() {} };
@@ -130,23 +193,45 @@ impl Rooms {
         }
     }
 
-    fn start(
+    /// None: refused, and the asker knows.
+    fn prepare(&mut self, request: Request) -> Option<Order> {
+        let prepared =
+            fs_err::create_dir_all(&request.spec.dir).and_then(|()| self.logs.open(&request.spec));
+        match prepared {
+            Ok(log) => Some(Order { request, mark: self.records.next_mark(), log }),
+            Err(source) => {
+                let dir = request.spec.dir.clone();
+                drop(request.reply.send(Err(StartError::Prepare { dir, source })));
+                None
+            }
+        }
+    }
+
+    fn answer(&mut self, (order, child): Forked, watches: &mut JoinSet<u32>) {
+        let Order { request: Request { spec, reply }, mark, log } = order;
+        let started = match child {
+            Ok(child) => self.move_in(&spec, &mark, log, child, watches),
+            Err(source) => Err(StartError::Spawn { program: spec.program, source }),
+        };
+        // Nobody waits any more: dropping what was started kills it.
+        drop(reply.send(started));
+    }
+
+    fn move_in(
         &mut self,
         spec: &WorkerSpec,
+        mark: &str,
+        log: log::Shared,
+        child: Child,
         watches: &mut JoinSet<u32>,
     ) -> Result<Started, StartError> {
         let prepare = |source| StartError::Prepare { dir: spec.dir.clone(), source };
         let refuse = |source| StartError::Spawn { program: spec.program.clone(), source };
-        fs_err::create_dir_all(&spec.dir).map_err(prepare)?;
-        let log = self.logs.open(spec).map_err(prepare)?;
-        let mark = self.records.next_mark();
-
-        let child = spawn(spec, &mark).map_err(refuse)?;
         let pid = child.id().ok_or_else(|| refuse(io::ErrorKind::NotFound.into()))?;
         let group = watch::Group::new(pid);
         self.guardian.add(pid);
         // From here on an early return drops `group`, which kills what was started.
-        let prepared = self.furnish(pid, &mark, spec);
+        let prepared = self.furnish(pid, mark, spec);
         let exit = match prepared {
             Ok(exit) => exit,
             Err(source) => {

@@ -202,9 +202,9 @@ pub struct WorkerView {
     pub memory: u64,
 }
 
-/// Starts workers, all from one thread of its own; cheap to clone.
+/// Starts workers, all from two threads of its own; cheap to clone.
 ///
-/// The parent-death signal is tied to the *thread* that forked, so that thread lives as long as
+/// The parent-death signal is tied to the *thread* that forked, so these threads live as long as
 /// this object and every [`Worker`]. When the last of them is dropped, all groups are killed.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Inner>);

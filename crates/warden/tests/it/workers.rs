@@ -257,6 +257,26 @@ async fn dropping_the_last_handle_kills_all_and_leaves_no_record() {
 }
 
 #[tokio::test]
+async fn many_asked_for_at_once_all_run_and_all_go() {
+    let room = Room::new();
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (workers, spec) = (room.workers.clone(), room.spec("sleep 1000 & echo $!; wait"));
+        starts.spawn(async move { workers.start(spec).await.unwrap() });
+    }
+    let mut workers = starts.join_all().await;
+    let mut pids = Vec::new();
+    for worker in &mut workers {
+        pids.extend([worker.pid(), line(worker).await.parse().unwrap()]);
+    }
+    assert_eq!(room.workers.running().len(), 30);
+    assert!(pids.iter().all(|&pid| lives(pid)));
+    drop(workers);
+    eventually("all gone", || pids.iter().all(|&pid| !lives(pid))).await;
+    eventually("all records gone", || !room.has_records()).await;
+}
+
+#[tokio::test]
 async fn an_endless_line_does_not_fill_our_memory() {
     let room = Room::new();
     let bytes = 3 * LINE_MAX_BYTES;
