@@ -23,17 +23,16 @@ const STEPS: &[(&str, Step)] = &[
     ("dependencies", dependencies),
 ];
 
-/// A suite too long for every check: a test target behind the feature `long` of a package.
+/// A suite too long for every check: a test target of its name behind the feature `long` of each package.
 struct Suite {
     name: &'static str,
-    package: &'static str,
-    test: &'static str,
+    packages: &'static [&'static str],
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "faults", package: "ringrift", test: "faults" },
-    Suite { name: "manager", package: "warden", test: "manager" },
-    Suite { name: "torch", package: "ringrift", test: "torch" },
+    Suite { name: "faults", packages: &["ringrift"] },
+    Suite { name: "manager", packages: &["warden", "ringrift"] },
+    Suite { name: "torch", packages: &["ringrift"] },
 ];
 
 /// Suites that are agreed on and not written.
@@ -155,7 +154,11 @@ fn doc_tests(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
-    let target = ["--package", suite.package, "--features", "long", "--test", suite.test];
+    let mut target = vec!["--test".to_owned(), suite.name.to_owned()];
+    for package in suite.packages {
+        target.extend(["--package".to_owned(), (*package).to_owned()]);
+        target.extend(["--features".to_owned(), format!("{package}/long")]);
+    }
     // Output is not captured: somebody watches a run of an hour.
     let command = if has_nextest(workspace) {
         let mut command = workspace.cargo(&["nextest", "run", "--profile", "long"]);

@@ -83,9 +83,12 @@ async fn start(handle: &Handle, ids: &[DaemonId], catalogue: &Catalogue) -> anyh
     let asked = handle.start(ids);
     let noted = async {
         while running < DAEMONS {
-            let change = changes.recv().await.context("a change of state")?;
-            running += usize::from(change.to == State::Running);
-            note(catalogue, change).await?;
+            let mut waiting = vec![changes.recv().await.context("a change of state")?];
+            while let Ok(change) = changes.try_recv() {
+                waiting.push(change);
+            }
+            running += waiting.iter().filter(|change| change.to == State::Running).count();
+            note(catalogue, waiting).await?;
         }
         anyhow::Ok(())
     };
@@ -95,15 +98,18 @@ async fn start(handle: &Handle, ids: &[DaemonId], catalogue: &Catalogue) -> anyh
     Ok(began.elapsed().as_secs_f64() * 1e6)
 }
 
-async fn note(catalogue: &Catalogue, change: Transition) -> anyhow::Result<()> {
-    let fact = Operational::DaemonStatusChanged(DaemonStatusChanged {
-        daemon: change.daemon.0.to_owned(),
-        from: change.from.name().to_lowercase(),
-        to: change.to.name().to_lowercase(),
-        reason: change.reason.name().to_owned(),
-        error: change.error,
+async fn note(catalogue: &Catalogue, changes: Vec<Transition>) -> anyhow::Result<()> {
+    let at_ms = changes.last().map_or(0, |change| change.at_ms);
+    let facts = changes.into_iter().map(|change| {
+        Operational::DaemonStatusChanged(DaemonStatusChanged {
+            daemon: change.daemon.0.to_owned(),
+            from: change.from.name().to_lowercase(),
+            to: change.to.name().to_lowercase(),
+            reason: change.reason.name().to_owned(),
+            error: change.error,
+        })
     });
-    Ok(catalogue.note(fact, change.at_ms).await?)
+    Ok(catalogue.note_all(facts.collect(), at_ms).await?)
 }
 
 fn idle(number: usize) -> Runnable {

@@ -49,11 +49,11 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// About a minute and a half of self-play and 30 s of training on two cores; see docs/results.md for what was tried.
+    /// About two minutes of self-play and 40 s of training on two cores; see docs/results.md for what was tried.
     fn default() -> Self {
         Self {
-            min_new_rows: 80_000,
-            steps: 3_000,
+            min_new_rows: 120_000,
+            steps: 4_000,
             batch: 256,
             learning_rate: 0.002,
             checkpoint_steps: 200,
@@ -552,7 +552,7 @@ mod tests {
         due(&bed).await;
         let item = run(&bed, "lazy").await;
         assert_eq!(item.state, WorkState::Dead);
-        assert_eq!(item.error.unwrap(), "the worker lied: 1 steps, where 3000 were asked for");
+        assert_eq!(item.error.unwrap(), "the worker lied: 1 steps, where 4000 were asked for");
         assert!(bed.catalogue.candidates(hex()).await.unwrap().is_empty());
         assert!(!bed.catalogue.windows(hex(), 1).await.unwrap()[0].trained);
         // Not again at once.

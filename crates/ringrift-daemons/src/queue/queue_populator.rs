@@ -60,7 +60,7 @@ impl Default for Config {
             full_share: 0.5,
             fast_share: 0.25,
             temperature_moves: 12,
-            max_unused_rows: 160_000,
+            max_unused_rows: 240_000,
             max_queued_per_cycle: 32,
         }
     }

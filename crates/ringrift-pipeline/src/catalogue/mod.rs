@@ -264,20 +264,34 @@ impl Catalogue {
 
     /// Notes an operational fact; it decides nothing and is forgotten after its retention.
     pub async fn note(&self, fact: Operational, now_ms: i64) -> Result<(), CatalogueError> {
-        let topic = fact.topic();
-        debug_assert!(
-            self.declares(topic),
-            "{} records {topic}, which it does not declare",
-            self.source
-        );
-        let subject = fact.subject();
-        let body = serde_json::to_value(&fact).map_err(|e| CatalogueError::Append {
-            topic,
-            source: AppendError::Invalid { what: format!("an event that is no JSON: {e}") },
-        })?;
+        self.note_all(vec![fact], now_ms).await
+    }
+
+    /// Notes what happened at one moment, in one append: what comes in crowds waits for the disk once.
+    pub async fn note_all(
+        &self,
+        facts: Vec<Operational>,
+        now_ms: i64,
+    ) -> Result<(), CatalogueError> {
+        let Some(topic) = facts.first().map(Operational::topic) else { return Ok(()) };
         let head = self.log.head(Stream::Operational).await?;
-        let id = format!("{subject}/{now_ms}/{head}/{}", self.source);
-        let batch = Batch::new(vec![NewFact::new(id, subject, self.source.clone(), body)]);
+        let mut batch = Vec::with_capacity(facts.len());
+        for (number, fact) in facts.iter().enumerate() {
+            let topic = fact.topic();
+            debug_assert!(
+                self.declares(topic),
+                "{} records {topic}, which it does not declare",
+                self.source
+            );
+            let subject = fact.subject();
+            let body = serde_json::to_value(fact).map_err(|e| CatalogueError::Append {
+                topic,
+                source: AppendError::Invalid { what: format!("an event that is no JSON: {e}") },
+            })?;
+            let id = format!("{subject}/{now_ms}/{head}+{number}/{}", self.source);
+            batch.push(NewFact::new(id, subject, self.source.clone(), body));
+        }
+        let batch = Batch::new(batch);
         match self.log.append(Stream::Operational, batch, now_ms).await {
             Ok(_) => Ok(()),
             Err(AppendError::Failed(courier::Error::Full { .. })) => {

@@ -91,6 +91,8 @@ fn daemon(view: Option<&DaemonView>) -> Value {
         "last_cycle_seconds": view.last_cycle.map(|last| last.as_secs_f64()),
         "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
         "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
+        "crash_loop": view.crashes.looping,
+        "restart_tier": view.crashes.tier,
         "details": view.details,
     })
 }

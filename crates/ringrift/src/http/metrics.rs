@@ -168,6 +168,18 @@ fn daemons(text: &mut Exposition, snapshot: &Snapshot) {
         }),
     );
     text.metric(
+        "ringrift_daemon_crash_loop",
+        Gauge,
+        "1 if the daemon crashed three times or more within five minutes.",
+        views.iter().map(|view| (name(view), f64::from(u8::from(view.crashes.looping)))),
+    );
+    text.one(
+        "ringrift_cascade_breaker_open",
+        Gauge,
+        "1 while no daemon is restarted because too many were.",
+        f64::from(u8::from(snapshot.breaker.breaker_open)),
+    );
+    text.metric(
         "ringrift_daemon_asked",
         Gauge,
         "1 if somebody wants the daemon to run.",

@@ -156,6 +156,7 @@ pub(super) fn status(snapshot: Option<&Snapshot>, now_ms: i64) -> Value {
         "daemons": daemons,
         "liveness": liveness,
         "readiness": readiness,
+        "circuit_breaker": snapshot.breaker.enabled.then_some(&snapshot.breaker),
         "uptime_seconds": snapshot.uptime.as_secs_f64(),
         "timestamp": seconds(now_ms),
     })
@@ -206,7 +207,7 @@ fn stopped() -> Value {
         "critical": false, "auto_restart": false, "restarts": 0, "restart_count": 0,
         "last_error": null, "uptime_seconds": 0.0, "cycles": 0, "last_cycle_seconds": null,
         "in_cycle_seconds": null, "last_beat_age_seconds": null, "next_retry_in_seconds": null,
-        "started_ms": null, "details": null,
+        "started_ms": null, "crash_loop": false, "restart_tier": null, "details": null,
     })
 }
 
@@ -229,6 +230,8 @@ pub(super) fn daemon(view: &DaemonView) -> Value {
         "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
         "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
         "started_ms": view.started_at_ms,
+        "crash_loop": view.crashes.looping,
+        "restart_tier": view.crashes.tier,
         "details": view.details,
     })
 }

@@ -329,7 +329,8 @@ async fn registered() -> Response {
     // It is the same for the life of the process.
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
         let categories: Vec<_> = CATEGORIES.iter().map(|(category, _)| category).collect();
-        let all = json!({ "daemons": rows(), "categories": categories, "errors": validate_registry() });
+        let all =
+            json!({ "daemons": rows(), "categories": categories, "errors": validate_registry() });
         Bytes::from(all.to_string())
     });
     ([(header::CONTENT_TYPE, "application/json")], TEXT.clone()).into_response()

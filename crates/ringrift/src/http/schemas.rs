@@ -133,6 +133,7 @@ fn status() -> Value {
         ("daemons", map(&named("DaemonStatus"))),
         ("liveness", named("Health")),
         ("readiness", named("Ready")),
+        ("circuit_breaker", anything()),
         ("uptime_seconds", seconds()),
         ("timestamp", seconds()),
     ])
@@ -156,6 +157,8 @@ fn daemon_status() -> Vec<(&'static str, Value)> {
         ("last_beat_age_seconds", or_null(&seconds())),
         ("next_retry_in_seconds", or_null(&seconds())),
         ("started_ms", or_null(&integer())),
+        ("crash_loop", truth()),
+        ("restart_tier", or_null(&one_of(&["normal", "elevated", "degraded"]))),
         ("details", anything()),
     ]
 }

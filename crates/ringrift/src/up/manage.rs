@@ -7,7 +7,10 @@ use ringrift_pipeline::{DaemonStatusChanged, Operational};
 use tokio::{
     runtime::Handle as Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{
+        broadcast::{Receiver, error::RecvError},
+        watch,
+    },
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -241,27 +244,40 @@ impl ringrift_daemons::Supervision for Line {
     }
 }
 
-/// Writes every change of state down.
-async fn record(mut transitions: tokio::sync::broadcast::Receiver<Transition>, state: State) {
+/// Most changes of state that one append takes: all daemons there are, twice.
+const CHANGES_AT_ONCE: usize = 178;
+
+/// Writes every change of state down; those that come together in one append.
+async fn record(mut transitions: Receiver<Transition>, state: State) {
     loop {
-        let transition = match transitions.recv().await {
-            Ok(transition) => transition,
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+        let mut changes = Vec::new();
+        match transitions.recv().await {
+            Ok(change) => changes.push(change),
+            Err(RecvError::Lagged(missed)) => {
                 warn!(missed, "changes of state came faster than they could be noted");
                 continue;
             }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        };
-        let fact = Operational::DaemonStatusChanged(DaemonStatusChanged {
-            daemon: transition.daemon.0.to_owned(),
-            from: transition.from.name().to_lowercase(),
-            to: transition.to.name().to_lowercase(),
-            reason: transition.reason.name().to_owned(),
-            error: transition.error,
+            Err(RecvError::Closed) => return,
+        }
+        // A gap shows at the next look.
+        while changes.len() < CHANGES_AT_ONCE
+            && let Ok(change) = transitions.try_recv()
+        {
+            changes.push(change);
+        }
+        let at_ms = changes.last().map_or(0, |change| change.at_ms);
+        let facts = changes.into_iter().map(|change| {
+            Operational::DaemonStatusChanged(DaemonStatusChanged {
+                daemon: change.daemon.0.to_owned(),
+                from: change.from.name().to_lowercase(),
+                to: change.to.name().to_lowercase(),
+                reason: change.reason.name().to_owned(),
+                error: change.error,
+            })
         });
         // A note that cannot be written (disk full) changes nothing: the snapshot has it.
-        if let Err(error) = state.catalogue.note(fact, transition.at_ms).await {
-            warn!(%error, "a change of state is not noted");
+        if let Err(error) = state.catalogue.note_all(facts.collect(), at_ms).await {
+            warn!(%error, "changes of state are not noted");
         }
     }
 }
