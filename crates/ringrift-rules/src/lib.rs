@@ -44,12 +44,12 @@ pub use config::{Board, Config, Options, ParseConfigError, Seat};
 pub use geometry::{CellId, Coordinate, Geometry, Symmetry};
 pub use illegal::Illegal;
 pub use moves::{EliminationContext, Kind, Move, Recovery, Run};
-pub use notation::{json, published, record};
+pub use notation::{corpus, json, published, record, vectors};
 pub use perft::{Placements, perft};
 pub use random::SplitMix64;
 pub use stack::StackView;
 pub use state::{Cell, LastPlayerStanding, Phase, State};
-pub use victory::{Outcome, Reason};
+pub use victory::{Departure, Outcome, Reason};
 
 /// Version of the rules: part of every game record, sample file and model, raised when a change of
 /// this crate changes a legal list or a result.

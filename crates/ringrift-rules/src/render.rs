@@ -49,6 +49,7 @@ impl State {
         }
         let _ = match self.outcome() {
             Some(outcome) => writeln!(text, "{} won: {}", outcome.winner, outcome.reason),
+            None if self.is_over() => writeln!(text, "over without winner"),
             None => writeln!(text, "{} to move: {}", self.to_move(), self.phase()),
         };
         text

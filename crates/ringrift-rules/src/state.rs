@@ -262,10 +262,11 @@ impl State {
 
     /// Whether the game is over.
     pub const fn is_over(&self) -> bool {
-        self.turn.outcome.is_some()
+        matches!(self.turn.phase, Phase::GameOver)
     }
 
-    /// Result, when the game is over.
+    /// Result, when the game is over; none if it ended without winner, as when one of three players
+    /// left it.
     pub const fn outcome(&self) -> Option<&Outcome> {
         self.turn.outcome.as_ref()
     }

@@ -16,15 +16,30 @@ pub enum Reason {
     LastPlayerStanding,
     /// The only player with real actions over the required rounds.
     LastPlayerStandingRounds,
+    /// The other of two players resigned.
+    Resignation,
+    /// The time of the other of two players ran out.
+    Timeout,
+}
+
+/// How a player leaves a game before its end. No list of moves offers it: a host decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Departure {
+    /// Gives up.
+    Resignation,
+    /// Has no time left.
+    Timeout,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::RingElimination,
         Self::TerritoryControl,
         Self::LastPlayerStanding,
         Self::LastPlayerStandingRounds,
+        Self::Resignation,
+        Self::Timeout,
     ];
 
     /// Name in records.
@@ -34,6 +49,8 @@ impl Reason {
             Self::TerritoryControl => "territory_control",
             Self::LastPlayerStanding => "last_player_standing",
             Self::LastPlayerStandingRounds => "last_player_standing_rounds",
+            Self::Resignation => "resignation",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -58,6 +75,23 @@ pub struct Outcome {
 }
 
 impl State {
+    /// Ends the game because a player leaves it, in whatever phase (section 13.6): the other one of
+    /// two wins, a game of more players ends without winner. A game that is over stays as it is.
+    pub fn depart(&mut self, seat: Seat, how: Departure) {
+        if self.is_over() {
+            return;
+        }
+        let reason = match how {
+            Departure::Resignation => Reason::Resignation,
+            Departure::Timeout => Reason::Timeout,
+        };
+        if self.config().players == 2 {
+            self.finish(seat.next(2), reason);
+        } else {
+            self.turn.phase = Phase::GameOver;
+        }
+    }
+
     /// Who has won if a turn of `last` ends in this position (sections 13.1 and 13.2).
     pub fn verdict(&self, last: Seat) -> Option<(Seat, Reason)> {
         let decided = self.threshold_reached();
@@ -174,9 +208,11 @@ impl State {
 
     /// Ends the game. The final ranking is section 13.5.
     pub(crate) fn finish(&mut self, winner: Seat, reason: Reason) {
-        let stalemate = self.stack_count() == 0
-            && reason != Reason::LastPlayerStandingRounds
-            && self.threshold_reached().is_none();
+        let played_out = !matches!(
+            reason,
+            Reason::LastPlayerStandingRounds | Reason::Resignation | Reason::Timeout
+        );
+        let stalemate = self.stack_count() == 0 && played_out && self.threshold_reached().is_none();
         let score = |seat: Seat| {
             // A hand counts as eliminated where the game ends by stalemate.
             let hand = if stalemate { self.hand(seat) } else { 0 };

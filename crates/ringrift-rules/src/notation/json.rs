@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Options, Seat};
+use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::{CellId, Geometry};
 use crate::state::{Cell, LastPlayerStanding, Phase, State};
 
@@ -121,6 +121,10 @@ pub enum PositionError {
     NoStack { field: &'static str, key: String },
     #[error("the phase is forced_elimination although seat {seat} could act (section 11)")]
     NotForced { seat: Seat },
+    #[error("{found:?} is no board; allowed are {}", Board::ALL.map(Board::name).join(", "))]
+    Board { found: String },
+    #[error("a board {board} of size {found} is none of the four boards")]
+    Size { board: Board, found: u64 },
     #[error("field {field} is missing or not what it should be")]
     Field { field: &'static str },
     #[error("it is a move of seat {found}, seat {seat} is to move")]

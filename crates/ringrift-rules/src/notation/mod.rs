@@ -2,9 +2,11 @@
 //!
 //! Notation, hash and digest are those of `games/README.md`.
 
+pub mod corpus;
 pub mod json;
 pub mod published;
 pub mod record;
+pub mod vectors;
 
 use std::fmt::Write as _;
 
@@ -97,6 +99,15 @@ impl State {
     /// A move in notation.
     pub fn notate(&self, mv: &Move) -> String {
         mv.text(self.geometry)
+    }
+
+    /// All legal moves in notation, sorted as ASCII.
+    pub fn legal_texts(&self) -> Vec<String> {
+        let mut moves = Vec::new();
+        self.legal_moves(&mut moves);
+        let mut texts: Vec<String> = moves.iter().map(|mv| self.notate(mv)).collect();
+        texts.sort_unstable();
+        texts
     }
 
     /// Reads a move. A region is written by its hash, so it must be on offer in this position; every
@@ -212,8 +223,9 @@ impl State {
 
     /// The whole position as text (`games/README.md`, "Digest text").
     pub fn digest_text(&self) -> String {
-        let mut text = if let Some(outcome) = self.outcome() {
-            format!("0;game_over;completed;{};0", outcome.winner)
+        let mut text = if self.is_over() {
+            let winner = self.outcome().map_or(0, |outcome| outcome.winner.number());
+            format!("0;game_over;completed;{winner};0")
         } else {
             let pay = u8::from(self.payment_pending());
             format!("{};{};active;0;{pay}", self.to_move(), self.phase())

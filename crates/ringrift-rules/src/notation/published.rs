@@ -5,10 +5,11 @@ use serde_json::Value;
 
 use super::json::{BoardText, Position, PositionError, Reader, SwapText};
 use crate::cellset::CellSet;
-use crate::config::{Board, Config, Options};
+use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::CellId;
 use crate::moves::{EliminationContext, Move, Recovery, Run};
 use crate::state::{Phase, State};
+use crate::victory::Departure;
 
 /// Types of moves that change the board (section 2, "Turn actions").
 const BOARD_CHANGING: [&str; 10] = [
@@ -52,17 +53,10 @@ fn number<T: TryFrom<u64>>(value: &Value, field: &'static str) -> Result<T, Posi
 /// # Errors
 /// If it is no state of one of the twelve configurations.
 pub fn state(value: &Value) -> Result<State, PositionError> {
-    let board = &value["board"];
-    let name = text(board, "type")?;
+    // Snapshots have no `board`: what belongs to it stands beside the players.
+    let board = if value["board"].is_object() { &value["board"] } else { value };
     let players = value["players"].as_array().ok_or_else(|| missing("players"))?;
-    let config = Board::ALL
-        .into_iter()
-        .filter(|board| board.name() == name && is_size(*board, &value["board"]["size"]))
-        .find_map(|board| {
-            let players = u8::try_from(players.len()).ok().filter(|n| (2..=4).contains(n))?;
-            Some(Config { board, players })
-        })
-        .ok_or_else(|| missing("board"))?;
+    let config = config(value, board, players.len())?;
 
     let seat: u8 = number(value, "currentPlayer")?;
     let phase = text(value, "currentPhase")?;
@@ -72,7 +66,11 @@ pub fn state(value: &Value) -> Result<State, PositionError> {
         &by_seat(players, "eliminatedRings")?,
         self::board(board)?,
     );
-    phase.clone_into(&mut position.ph);
+    let status = value["gameStatus"].as_str().unwrap_or("active");
+    let over = phase == Phase::GameOver.name() || OVER.contains(&status);
+    if phase != Phase::GameOver.name() {
+        phase.clone_into(&mut position.ph);
+    }
     position.pay = u8::from(value["pendingLineRewardElimination"] == true);
     position.must = value["mustMoveFromStackKey"].as_str().map(str::to_owned);
     if phase == Phase::ChainCapture.name() {
@@ -89,18 +87,33 @@ pub fn state(value: &Value) -> Result<State, PositionError> {
     if let Some(cells) = threshold("territoryVictoryMinimum").or_else(legacy) {
         state.limits.territory = cells;
     }
+    if over {
+        state.turn.phase = Phase::GameOver;
+    }
     Ok(state)
 }
 
-/// Whether a board has this `size` field; old hexagons count their radius plus one.
-fn is_size(board: Board, size: &Value) -> bool {
-    let sizes: &[u64] = match board {
+/// `gameStatus` of a game that is over.
+const OVER: [&str; 3] = ["completed", "finished", "abandoned"];
+
+fn config(value: &Value, board: &Value, players: usize) -> Result<Config, PositionError> {
+    let name = board["type"].as_str().or_else(|| value["boardType"].as_str());
+    let name = name.ok_or_else(|| missing("board.type"))?;
+    let known = Board::ALL.into_iter().find(|board| board.name() == name);
+    let known = known.ok_or_else(|| PositionError::Board { found: name.to_owned() })?;
+    // Old hexagons count their radius plus one.
+    let sizes: &[u64] = match known {
         Board::Square8 => &[8],
         Board::Square19 => &[19],
         Board::Hex8 => &[9, 5],
         Board::Hexagonal => &[25, 13],
     };
-    size.as_u64().is_none_or(|size| sizes.contains(&size))
+    if let Some(size) = board["size"].as_u64().filter(|size| !sizes.contains(size)) {
+        return Err(PositionError::Size { board: known, found: size });
+    }
+    let players = u8::try_from(players).ok().filter(|n| (2..=4).contains(n));
+    let players = players.ok_or_else(|| missing("players"))?;
+    Ok(Config { board: known, players })
 }
 
 fn options(value: &Value) -> Options {
@@ -126,23 +139,42 @@ fn by_seat(players: &[Value], field: &'static str) -> Result<Vec<u16>, PositionE
 }
 
 fn board(value: &Value) -> Result<BoardText, PositionError> {
-    let entries = |field: &str| value[field].as_object().into_iter().flatten();
     let owner = |value: &Value| value.as_u64().and_then(|n| u8::try_from(n).ok());
     let mut board = BoardText::default();
-    for (key, stack) in entries("stacks") {
+    for (key, stack) in entries(value, "stacks")? {
         let rings = stack["rings"].as_array().ok_or_else(|| missing("rings"))?;
         let rings: Option<Vec<u8>> = rings.iter().map(owner).collect();
-        board.stacks.insert(key.clone(), rings.ok_or_else(|| missing("rings"))?);
+        board.stacks.insert(key, rings.ok_or_else(|| missing("rings"))?);
     }
-    for (key, marker) in entries("markers") {
+    for (key, marker) in entries(value, "markers")? {
         let seat = owner(&marker["player"]).ok_or_else(|| missing("player"))?;
-        board.markers.insert(key.clone(), seat);
+        board.markers.insert(key, seat);
     }
-    for (key, seat) in entries("collapsedSpaces") {
-        let seat = owner(seat).ok_or_else(|| missing("collapsedSpaces"))?;
-        board.collapsed.insert(key.clone(), seat);
+    for (key, seat) in entries(value, "collapsedSpaces")? {
+        let seat = owner(seat).or_else(|| owner(&seat["player"]));
+        board.collapsed.insert(key, seat.ok_or_else(|| missing("collapsedSpaces"))?);
     }
     Ok(board)
+}
+
+/// What stands on the board, by key of its cell: a map, or the list that snapshots have.
+fn entries<'a>(
+    board: &'a Value,
+    field: &'static str,
+) -> Result<Vec<(String, &'a Value)>, PositionError> {
+    match &board[field] {
+        Value::Null => Ok(Vec::new()),
+        Value::Object(map) => Ok(map.iter().map(|(key, value)| (key.clone(), value)).collect()),
+        Value::Array(list) => list
+            .iter()
+            .map(|value| {
+                let key = value["key"].as_str().map(str::to_owned);
+                let key = key.or_else(|| place_key(&value["position"]));
+                Ok((key.ok_or_else(|| missing(field))?, value))
+            })
+            .collect(),
+        _ => Err(missing(field)),
+    }
 }
 
 /// Text key of `{x, y, z?}`.
@@ -174,6 +206,23 @@ fn remember(position: &mut Position, history: &[Value]) {
     let moved = |seat: u8| u8::from(history.iter().any(|mv| mv["player"] == seat));
     let used = u8::from(history.iter().any(|mv| kind(mv) == "swap_sides"));
     position.swap = Some(SwapText { p1moved: moved(1), p2moved: moved(2), used });
+}
+
+/// How a player leaves a game, if that is what a move says; it may be recorded in any phase.
+///
+/// # Errors
+/// If no seat of the game leaves.
+pub fn read_departure(
+    state: &State,
+    value: &Value,
+) -> Result<Option<(Seat, Departure)>, PositionError> {
+    let how = match value["type"].as_str() {
+        Some("resign") => Departure::Resignation,
+        Some("timeout") => Departure::Timeout,
+        _ => return Ok(None),
+    };
+    let seat = Reader::new(state.config()).seat(number(value, "player")?)?;
+    Ok(Some((seat, how)))
 }
 
 /// Reads a move for a state, whether or not it is legal there.

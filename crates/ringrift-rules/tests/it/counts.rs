@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ringrift_rules::corpus::{Game, Replayer};
 use ringrift_rules::{Config, Options, Placements, State, perft};
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::corpus::{Game, Step, lines, testdata};
+use crate::corpus::{lines, testdata};
 
 #[derive(Deserialize)]
 struct Perft {
@@ -55,22 +55,19 @@ fn sequences_from_the_first_position_have_the_published_numbers() {
 fn sequences_from_positions_of_games_have_the_published_numbers() {
     let mut wanted = published().positions;
     for config in Config::ALL {
-        let mut state: Option<(Game, State)> = None;
+        let mut replayer = Replayer::new();
+        let mut needed = false;
         for line in lines(&testdata().join(format!("{config}.jsonl.gz"))) {
             // Cheap test before the whole line is read: only some games are needed.
             if line.starts_with("{\"kind\":\"game\"") {
                 let game: Game = serde_json::from_str(&line).unwrap();
-                let needed = wanted.iter().any(|position| position.game == game.id);
-                state = needed.then(|| (game.state(), game)).map(|(state, game)| (game, state));
+                needed = wanted.iter().any(|position| position.game == game.id);
+            }
+            if !needed {
                 continue;
             }
-            let Some((game, state)) = &mut state else { continue };
-            if serde_json::from_str::<Value>(&line).unwrap()["kind"] == "end" {
-                continue;
-            }
-            let step: Step = serde_json::from_str(&line).unwrap();
-            let mv = state.parse(&step.m).unwrap();
-            state.apply(&mv).unwrap();
+            replayer.feed(serde_json::from_str(&line).unwrap()).unwrap();
+            let Some((game, state)) = replayer.running() else { continue };
             wanted.retain(|position| {
                 if position.game != game.id || position.after_move != state.move_number() {
                     return true;

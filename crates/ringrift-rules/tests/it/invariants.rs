@@ -324,5 +324,8 @@ fn random_games_end_for_every_reason_and_rank_all_seats() {
         end.legal_moves(&mut none);
         assert!(none.is_empty());
     }
-    assert_eq!(seen.len(), Reason::ALL.len(), "{seen:?}");
+    let played_out = Reason::ALL
+        .iter()
+        .filter(|reason| !matches!(reason, Reason::Resignation | Reason::Timeout));
+    assert_eq!(seen, played_out.copied().collect(), "{seen:?}");
 }

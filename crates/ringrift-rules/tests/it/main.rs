@@ -7,4 +7,3 @@ mod corpus;
 mod counts;
 mod invariants;
 mod vectors;
-mod victory;
