@@ -12,6 +12,13 @@ pub enum Placements {
     SingleRing,
 }
 
+impl Placements {
+    /// Whether a sequence may go on with this move.
+    pub const fn follows(self, mv: &Move) -> bool {
+        matches!(self, Self::All) || !matches!(mv, Move::PlaceRing { count: 2.., .. })
+    }
+}
+
 /// Number of sequences of exactly `depth` moves, bookkeeping moves included; a game that ends
 /// earlier counts nothing.
 pub fn perft(state: &State, depth: u32, placements: Placements) -> u64 {
@@ -20,9 +27,7 @@ pub fn perft(state: &State, depth: u32, placements: Placements) -> u64 {
     }
     let mut moves = Vec::new();
     state.legal_moves(&mut moves);
-    if placements == Placements::SingleRing {
-        moves.retain(|mv| !matches!(mv, Move::PlaceRing { count: 2.., .. }));
-    }
+    moves.retain(|mv| placements.follows(mv));
     if depth == 1 {
         return moves.len() as u64;
     }

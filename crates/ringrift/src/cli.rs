@@ -138,6 +138,8 @@ enum Command {
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
     Registry(commands::registry::RegistryArgs),
+    /// Judge vectors, replay games, count, play: the rules engine by itself
+    Rules(commands::rules::RulesArgs),
     /// Look for what would keep the loop from running here
     Doctor(commands::doctor::DoctorArgs),
     /// Let systemd run the manager
@@ -196,6 +198,7 @@ impl Cli {
             Command::Match(args) => commands::play::run(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
+            Command::Rules(args) => commands::rules::run(&args),
             Command::Doctor(args) => commands::doctor::run(&args),
             Command::Service(args) => commands::service::run(&args),
             Command::Completions(args) => commands::reference::completions(&args),

@@ -85,6 +85,61 @@ impl Move {
     }
 }
 
+impl Move {
+    /// The move in words, for people: `moves from 0,0 to 0,2`.
+    pub fn describe(&self, geometry: &Geometry) -> String {
+        let key = |cell: &CellId| geometry.key(*cell);
+        match self {
+            Self::PlaceRing { to, count: 1 } => format!("places a ring on {}", key(to)),
+            Self::PlaceRing { to, count } => format!("places {count} rings on {}", key(to)),
+            Self::MoveStack { from, to } => format!("moves from {} to {}", key(from), key(to)),
+            Self::OvertakingCapture { from, target, to }
+            | Self::ContinueCapture { from, target, to } => {
+                format!("captures {} from {}, landing on {}", key(target), key(from), key(to))
+            }
+            Self::RecoverySlide { from, to, how } => {
+                let price = match how {
+                    Recovery::LineWindow(run) => {
+                        format!("collapsing {}, free of charge", run_keys(geometry, *run))
+                    }
+                    Recovery::Line { payer } => {
+                        format!("completing a line, for a ring of {}", key(payer))
+                    }
+                    Recovery::Fallback { payer } => format!("for a ring of {}", key(payer)),
+                    Recovery::StackStrike { payer } => {
+                        format!("striking the stack, for a ring of {}", key(payer))
+                    }
+                };
+                format!("slides a marker from {} to {}, {price}", key(from), key(to))
+            }
+            Self::ProcessLine(line) => format!("collapses the line {}", run_keys(geometry, *line)),
+            Self::ChooseLineOption { line, collapse } if line == collapse => {
+                format!("collapses all of the line {}", run_keys(geometry, *line))
+            }
+            Self::ChooseLineOption { collapse, .. } => {
+                format!("collapses {} of a longer line", run_keys(geometry, *collapse))
+            }
+            Self::EliminateRings { context, to } => {
+                format!("pays for {} with {}", context.name(), key(to))
+            }
+            Self::ChooseTerritory(region) => {
+                let first = region.first().map_or("", |cell| geometry.key(cell));
+                format!("takes the region of {} cells with {first}", region.len())
+            }
+            Self::ForcedElimination { to } => format!("gives up the cap on {}", key(to)),
+            Self::SkipPlacement => "places nothing".to_owned(),
+            Self::NoPlacementAction => "can place nothing".to_owned(),
+            Self::SwapSides => "takes the place of seat 1".to_owned(),
+            Self::SkipCapture => "captures nothing".to_owned(),
+            Self::NoMovementAction => "can move nothing".to_owned(),
+            Self::SkipRecovery => "does not recover".to_owned(),
+            Self::NoLineAction => "has no line".to_owned(),
+            Self::SkipTerritory => "takes no region".to_owned(),
+            Self::NoTerritoryAction => "has no region".to_owned(),
+        }
+    }
+}
+
 /// A text that is no move of this board.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no move: {reason}")]

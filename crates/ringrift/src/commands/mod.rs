@@ -12,6 +12,7 @@ pub mod orders;
 pub mod play;
 pub mod reference;
 pub mod registry;
+pub mod rules;
 pub mod service;
 pub mod status;
 pub mod verify;

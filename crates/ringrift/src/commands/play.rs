@@ -52,8 +52,8 @@ pub fn run(args: &MatchArgs) -> Outcome {
             args.games
         )));
     }
-    let mut a = open(&args.a, args)?;
-    let mut b = open(&args.b, args)?;
+    let mut a = open(&args.a, args.config, &args.place)?;
+    let mut b = open(&args.b, args.config, &args.place)?;
     let settings = arena::Settings { pairs: args.games / 2, test: None, seed: args.seed };
     let mut watch = Watch { began: Instant::now(), quiet: args.print.json };
     let report = arena::run(&settings, args.config, a.as_mut(), b.as_mut(), None, &mut watch)?;
@@ -91,18 +91,19 @@ pub fn run(args: &MatchArgs) -> Outcome {
     Ok(())
 }
 
-fn open(spec: &PlayerSpec, args: &MatchArgs) -> Result<Box<dyn Player>, Failure> {
+/// A player of a config; a model comes from the data directory.
+pub fn open(spec: &PlayerSpec, config: Config, place: &Place) -> Result<Box<dyn Player>, Failure> {
     let weights = match spec {
-        PlayerSpec::Model { source, .. } => Some(weights(source, args)?),
+        PlayerSpec::Model { source, .. } => Some(weights(source, config, place)?),
         PlayerSpec::Random | PlayerSpec::Rollout { .. } => None,
     };
-    let opened = spec.open(args.config, |_| weights.context("only a model has weights"));
+    let opened = spec.open(config, |_| weights.context("only a model has weights"));
     opened.with_context(|| format!("open the player {spec}")).or_usage()
 }
 
 /// The verified weights of a model of the data directory.
-fn weights(id: &str, args: &MatchArgs) -> Result<Vec<u8>, Failure> {
-    let dir = args.place.existing()?;
+fn weights(id: &str, config: Config, place: &Place) -> Result<Vec<u8>, Failure> {
+    let dir = place.existing()?;
     let model = block_on(async {
         let offline = Offline::open(&dir).await?;
         if let Some(model) = offline.catalogue.model(&ModelId(id.to_owned())).await? {
@@ -115,7 +116,7 @@ fn weights(id: &str, args: &MatchArgs) -> Result<Vec<u8>, Failure> {
         Err(Failure::usage(anyhow!("there is no model '{id}'{hint} `ringrift models` lists all")))
     })?;
     let read = || -> anyhow::Result<Vec<u8>> {
-        ensure!(model.config == args.config, "{id} plays {}, not {}", model.config, args.config);
+        ensure!(model.config == config, "{id} plays {}, not {config}", model.config);
         let hash: depot::Hash = model.weights.as_str().parse()?;
         // Far above any network of ours; bounds what a wrong file could make us read.
         let bytes = depot::Depot::open_existing(dir.root()).read_verified(&hash, 1 << 30)?;

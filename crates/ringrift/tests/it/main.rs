@@ -9,6 +9,7 @@ mod events;
 mod launch;
 mod manager;
 mod python;
+mod rules;
 mod runbook;
 mod service;
 mod survival;
