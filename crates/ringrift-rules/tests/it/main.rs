@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 
+#[path = "../oracle/mod.rs"]
+mod oracle;
+
 mod corpus;
 mod counts;
+mod differential;
 mod invariants;
 mod vectors;
