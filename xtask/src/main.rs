@@ -21,6 +21,7 @@ usage: cargo xtask COMMAND
   tidy                the layout rules alone
   docs                write the derived documents again
   docs --check        say which derived documents are stale
+  bench rules         the rules engine on one core beside the reference engines [CONFIG]...
   bench manager       the manager beside other supervisors [--rows A,B] [--peers A,B] [--rounds N] [--json]";
 
 fn main() -> ExitCode {

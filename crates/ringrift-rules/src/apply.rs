@@ -71,7 +71,7 @@ impl State {
             Move::EliminateRings { context, to } => self.pay(*context, *to),
             Move::NoLineAction => self.leave_lines(),
             Move::ChooseTerritory(region) => {
-                self.take_region(region);
+                self.take_region(&region.cells());
                 self.turn.acted = true;
                 self.turn.region_payment = true;
             }
@@ -199,7 +199,7 @@ impl State {
         // Who controls no stack need not pay (R122).
         if costs_a_ring && self.stacks(self.turn.seat) > 0 {
             self.turn.line_payment = true;
-        } else if self.lines(self.turn.seat).next().is_none() {
+        } else if !self.has_run(self.turn.seat, self.config().eligible_length()) {
             self.leave_lines();
         }
     }

@@ -1,7 +1,12 @@
 //! Boards, configurations, options and the numbers of section 1.
 
-use std::fmt;
-use std::str::FromStr;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 /// One of the four boards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +124,19 @@ impl Config {
         self.board.cell_count() as u32 / self.players as u32 + 1
     }
 
+    /// No game has more moves, bookkeeping moves included.
+    ///
+    /// S = markers + collapsed cells + eliminated rings is at most 2 cells + all rings and never
+    /// falls (section 14). In a round of turns it grows: who controls a stack must move it, capture
+    /// or give up its cap, and without any stack somebody must place or the game is over. A turn has
+    /// six moves that leave S as it is (placement, swap, skipped capture, lines, territory, one
+    /// more where it is left), and lines add at most one for each cell that collapses.
+    pub const fn most_moves(self, rings_per_player: u16) -> u64 {
+        let rings = rings_per_player as u64 * self.players as u64;
+        let most_progress = 2 * self.board.cell_count() as u64 + rings;
+        6 * self.players as u64 * (most_progress + 1) + 2 * most_progress
+    }
+
     /// The seats in order.
     pub fn seats(self) -> impl DoubleEndedIterator<Item = Seat> + ExactSizeIterator + Clone {
         Seat::ALL.into_iter().take(usize::from(self.players))
@@ -132,14 +150,23 @@ impl fmt::Display for Config {
 }
 
 /// A text that names no configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown configuration {text:?}, did you mean {nearest}? Allowed: {}", allowed())]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseConfigError {
     /// The text given.
     pub text: String,
     /// The configuration with the most similar name.
     pub nearest: Config,
 }
+
+impl fmt::Display for ParseConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, nearest } = self;
+        let allowed = allowed();
+        write!(f, "unknown configuration {text:?}, did you mean {nearest}? Allowed: {allowed}")
+    }
+}
+
+impl core::error::Error for ParseConfigError {}
 
 fn allowed() -> String {
     Config::ALL.map(|config| config.to_string()).join(", ")

@@ -1,9 +1,16 @@
 //! Cells, directions, rays and symmetries of the four boards, computed once.
 
-use std::fmt;
-use std::sync::OnceLock;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use once_cell::race::OnceBox;
 
 use crate::config::Board;
+use crate::rows::RowPlan;
 
 /// A cell: its index in the [`Geometry`] of the board, ordered by x, then by y.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,18 +62,27 @@ pub struct Geometry {
     adjacent_starts: Vec<u32>,
     adjacent: Vec<CellId>,
     lanes: Vec<(u8, u8)>,
+    row_plans: Vec<RowPlan>,
+    rows_and_bits: Vec<(u8, u8)>,
     symmetries: Vec<Symmetry>,
 }
 
 impl Board {
     /// The geometry of this board, built at the first call.
     pub fn geometry(self) -> &'static Geometry {
-        static ALL: [OnceLock<Geometry>; 4] = [const { OnceLock::new() }; 4];
-        ALL[self as usize].get_or_init(|| Geometry::build(self))
+        static ALL: [OnceBox<Geometry>; 4] = [const { OnceBox::new() }; 4];
+        ALL[self as usize].get_or_init(|| Box::new(Geometry::build(self)))
     }
 
-    const fn directions(self) -> &'static [(i8, i8)] {
+    /// Steps in the directions of movement.
+    pub(crate) const fn directions(self) -> &'static [(i8, i8)] {
         if self.is_hex() { &HEX } else { &SQUARE }
+    }
+
+    /// Steps to the neighbours for territory: no diagonals on square boards (section 1).
+    pub(crate) const fn sides(self) -> &'static [(i8, i8)] {
+        const SIDES: [(i8, i8); 4] = [(1, 0), (0, 1), (-1, 0), (0, -1)];
+        if self.is_hex() { &HEX } else { &SIDES }
     }
 
     /// The same place with all three coordinates, if it is on the board.
@@ -128,6 +144,7 @@ impl Geometry {
             adjacent_starts.push(length(&adjacent));
         }
         let symmetries = Symmetry::all(board, &coordinates, find);
+        let (row_plans, rows_and_bits) = rows(&coordinates);
         Self {
             board,
             coordinates,
@@ -137,6 +154,8 @@ impl Geometry {
             adjacent_starts,
             adjacent,
             lanes,
+            row_plans,
+            rows_and_bits,
             symmetries,
         }
     }
@@ -245,10 +264,43 @@ impl Geometry {
         (a.x.abs_diff(b.x)).max(a.y.abs_diff(b.y)).max(a.z.abs_diff(b.z))
     }
 
+    /// Rows of equal x, in the order of their cells.
+    pub(crate) fn row_plans(&self) -> &[RowPlan] {
+        &self.row_plans
+    }
+
+    /// Row of a cell, and its bit there.
+    pub(crate) fn row_and_bit(&self, cell: CellId) -> (usize, u32) {
+        let (row, bit) = self.rows_and_bits[cell.index()];
+        (row.into(), bit.into())
+    }
+
     /// The symmetries of the board, the identity first: 8 on square boards, 12 on hexagons.
     pub fn symmetries(&self) -> &[Symmetry] {
         &self.symmetries
     }
+}
+
+/// The rows of a board, and where in them each cell is.
+#[expect(clippy::cast_possible_truncation, reason = "at most 25 rows, 469 cells")]
+#[expect(clippy::cast_sign_loss, reason = "y counts from the smallest")]
+fn rows(coordinates: &[Coordinate]) -> (Vec<RowPlan>, Vec<(u8, u8)>) {
+    let lowest = coordinates.iter().map(|at| at.y).min().unwrap_or(0);
+    let mut plans: Vec<RowPlan> = Vec::new();
+    let mut places = Vec::with_capacity(coordinates.len());
+    let mut last = None;
+    for (index, at) in coordinates.iter().enumerate() {
+        let bit = (at.y - lowest) as u8;
+        if last != Some(at.x) {
+            plans.push(RowPlan { first_cell: index as u16, first_bit: bit, len: 0 });
+            last = Some(at.x);
+        }
+        if let Some(plan) = plans.last_mut() {
+            plan.len += 1;
+        }
+        places.push((plans.len() as u8 - 1, bit));
+    }
+    (plans, places)
 }
 
 #[expect(

@@ -3,10 +3,13 @@
 use crate::geometry::CellId;
 use crate::moves::{EliminationContext, Kind, Move};
 use crate::state::{Phase, State};
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// A move that is not legal in a position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text} ({kind}) is illegal: {reason}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Illegal {
     /// The move in notation.
     pub text: String,
@@ -15,6 +18,15 @@ pub struct Illegal {
     /// The rule that forbids it, as a sentence.
     pub reason: String,
 }
+
+impl core::fmt::Display for Illegal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { text, kind, reason } = self;
+        write!(f, "{text} ({kind}) is illegal: {reason}")
+    }
+}
+
+impl core::error::Error for Illegal {}
 
 impl Kind {
     /// The phases in which moves of this type are legal (section 3).

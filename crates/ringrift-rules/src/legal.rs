@@ -1,10 +1,14 @@
 //! Legal moves: the list of every phase, and placement, movement and capture (sections 4 to 6).
 
-use std::ops::ControlFlow;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use crate::config::Seat;
 use crate::geometry::CellId;
 use crate::moves::{EliminationContext, Move};
+use crate::random::SplitMix64;
+use crate::rows::{Rows, with_rows};
+use crate::sink::Sink;
 use crate::stack::Stack;
 use crate::state::{Phase, State};
 
@@ -15,8 +19,12 @@ impl State {
     /// position alone: by cell for most moves.
     pub fn legal_moves(&self, out: &mut Vec<Move>) {
         out.clear();
+        self.each_legal_move(out);
+    }
+
+    pub(crate) fn each_legal_move(&self, out: &mut impl Sink) {
         match self.turn.phase {
-            Phase::RingPlacement => self.list_placements(out),
+            Phase::RingPlacement => with_rows!(self, list_placements(out)),
             Phase::Movement => self.list_movements(out),
             Phase::Capture => {
                 self.list_captures(out, |from, target, to| Move::OvertakingCapture {
@@ -47,10 +55,10 @@ impl State {
                 if !self.turn.region_payment {
                     self.list_regions(out);
                 } else if self.turn.recovered {
-                    out.extend(self.payers().map(|to| Move::EliminateRings {
-                        context: EliminationContext::Recovery,
-                        to,
-                    }));
+                    let context = EliminationContext::Recovery;
+                    for to in self.payers() {
+                        out.push(Move::EliminateRings { context, to });
+                    }
                 } else {
                     self.list_own_stacks(out, |to| Move::EliminateRings {
                         context: EliminationContext::Territory,
@@ -65,31 +73,28 @@ impl State {
         }
     }
 
-    /// Whether a move is legal.
-    pub fn is_legal(&self, mv: &Move) -> bool {
-        let mut moves = Vec::new();
-        self.legal_moves(&mut moves);
-        moves.contains(mv)
-    }
-
-    fn list_own_stacks(&self, out: &mut Vec<Move>, make: impl Fn(CellId) -> Move) {
-        out.extend(self.stacks_of(self.turn.seat).map(|stack| make(stack.cell)));
+    fn list_own_stacks(&self, out: &mut impl Sink, make: impl Fn(CellId) -> Move) {
+        for stack in self.stacks_of(self.turn.seat) {
+            out.push(make(stack.cell));
+        }
     }
 
     // ---- placement (section 4)
 
-    fn list_placements(&self, out: &mut Vec<Move>) {
-        let seat = self.turn.seat;
-        for cell in self.geometry.cells() {
-            for count in 1..=3u8 {
-                // Counts of 2 and 3 only where 1 is legal too (section 15-J): hence the break.
-                if !self.may_place(seat, cell, count) {
-                    if count == 1 {
-                        break;
+    fn list_placements<const R: usize>(&self, out: &mut impl Sink) {
+        let counts = self.placements::<R>();
+        for (row, plan) in self.geometry.row_plans().iter().enumerate() {
+            let mut rest = counts[0].0[row];
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                let to = plan.cell(bit);
+                out.push(Move::PlaceRing { to, count: 1 });
+                for count in 2..=3u8 {
+                    if counts[usize::from(count) - 1].0[row] & (1 << bit) != 0 {
+                        out.push(Move::PlaceRing { to, count });
                     }
-                    continue;
                 }
-                out.push(Move::PlaceRing { to: cell, count });
             }
         }
         if self.may_skip_placement() {
@@ -101,6 +106,95 @@ impl State {
         if self.may_swap() {
             out.push(Move::SwapSides);
         }
+    }
+
+    /// A random move of this phase, without a list: the one that a draw chooses from the list.
+    pub(crate) fn sample_placement<const R: usize>(&self, random: &mut SplitMix64) -> Option<Move> {
+        let counts = self.placements::<R>();
+        let of_row = |row: usize| counts.iter().map(|rows| rows.0[row].count_ones() as usize).sum();
+        let rings: usize = (0..R).map(of_row).sum();
+        // The order of the list: rings by cell, to skip or nothing, to swap.
+        let skip = self.may_skip_placement();
+        let declined = usize::from(skip || rings == 0);
+        let mut at = random.below(rings + declined + usize::from(self.may_swap()));
+        if at >= rings {
+            return Some(match (at - rings, skip) {
+                (0, true) => Move::SkipPlacement,
+                (0, false) if rings == 0 => Move::NoPlacementAction,
+                _ => Move::SwapSides,
+            });
+        }
+        for (row, plan) in self.geometry.row_plans().iter().enumerate() {
+            let here: usize = of_row(row);
+            if at >= here {
+                at -= here;
+                continue;
+            }
+            let mut rest = counts[0].0[row];
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                for (count, rows) in (1u8..).zip(&counts) {
+                    if rows.0[row] & (1 << bit) != 0 {
+                        if at == 0 {
+                            return Some(Move::PlaceRing { to: plan.cell(bit), count });
+                        }
+                        at -= 1;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Where 1, 2 and 3 rings may be placed. All cells at once: rings on an empty cell can move if
+    /// as many cells in a row are open in some direction, and only the others are looked at singly.
+    fn placements<const R: usize>(&self) -> [Rows<R>; 3] {
+        let seat = self.turn.seat;
+        let mut found = [Rows::EMPTY; 3];
+        let room = self.limits.rings_per_player.saturating_sub(self.rings_on_board(seat));
+        let most = usize::from(self.hand(seat).min(room).min(3));
+        if most == 0 {
+            return found;
+        }
+        let open: Rows<R> = self.rows(State::is_open_code);
+        let empty: Rows<R> = self.rows(State::is_empty_code);
+        for &(dx, dy) in self.board().directions() {
+            let mut ahead = open.seen_from(dx, dy);
+            found[0] = found[0].or(&ahead);
+            for (steps, rows) in (2i8..).zip(&mut found[1..most]) {
+                ahead = ahead.and(&open.seen_from(dx * steps, dy * steps));
+                *rows = rows.or(&ahead);
+            }
+            if found[..most].iter().all(|rows| empty.is_within(rows)) {
+                break;
+            }
+        }
+        for (rings, count) in (1u16..).zip(0..most) {
+            // Counts of 2 and 3 only where 1 is legal too (section 15-J).
+            let mut candidates = if count == 0 { empty } else { empty.and(&found[0]) };
+            found[count] = found[count].and(&candidates);
+            for (row, plan) in self.geometry.row_plans().iter().enumerate() {
+                candidates.0[row] &= !found[count].0[row];
+                let mut rest = candidates.0[row];
+                while rest != 0 {
+                    let bit = rest.trailing_zeros();
+                    rest &= rest - 1;
+                    if self.can_act(plan.cell(bit), rings, rings) {
+                        found[count].0[row] |= 1 << bit;
+                    }
+                }
+            }
+        }
+        // On a stack one ring only; after the counts, as these stacks are no empty cells.
+        for stack in self.unordered_stacks() {
+            let cap = if stack.controller() == seat { stack.cap() + 1 } else { 1 };
+            if self.can_act(stack.cell, stack.height() + 1, cap) {
+                let (row, bit) = self.geometry.row_and_bit(stack.cell);
+                found[0].0[row] |= 1 << bit;
+            }
+        }
+        found
     }
 
     /// Whether `count` rings may go on a cell, each count judged by itself.
@@ -148,9 +242,9 @@ impl State {
 
     // ---- movement and capture (sections 5 and 6)
 
-    fn list_movements(&self, out: &mut Vec<Move>) {
+    fn list_movements<S: Sink>(&self, out: &mut S) {
         let seat = self.turn.seat;
-        let list = |stack: &Stack, out: &mut Vec<Move>| {
+        let list = |stack: &Stack, out: &mut S| {
             let from = stack.cell;
             let _ = self.walk(from, stack.height(), stack.cap(), |target, to| {
                 out.push(match target {
@@ -179,7 +273,7 @@ impl State {
     }
 
     /// Segments of the attacker.
-    fn list_captures(&self, out: &mut Vec<Move>, make: impl Fn(CellId, CellId, CellId) -> Move) {
+    fn list_captures(&self, out: &mut impl Sink, make: impl Fn(CellId, CellId, CellId) -> Move) {
         let Some(stack) = self.turn.attacker.and_then(|cell| self.stack(cell)) else { return };
         let from = stack.cell;
         let _ = self.walk(from, stack.height(), stack.cap(), |target, to| {

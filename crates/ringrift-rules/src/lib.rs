@@ -20,8 +20,15 @@
 //! ```
 //!
 //! Absent on purpose: time, randomness of its own, I/O, threads. Serde stays inside [`notation`].
+//! Without the feature `json` (positions and records as JSON, vectors) the crate needs no standard
+//! library, only an allocator.
+
+#![cfg_attr(not(feature = "json"), no_std)]
+
+extern crate alloc;
 
 mod apply;
+pub mod bench;
 mod cellset;
 mod config;
 mod geometry;
@@ -34,22 +41,25 @@ mod perft;
 mod random;
 mod recovery;
 mod render;
+mod rows;
+mod sink;
 mod stack;
 mod state;
 mod territory;
 mod victory;
 
-pub use cellset::CellSet;
+pub use cellset::{CellSet, Region};
 pub use config::{Board, Config, Options, ParseConfigError, Seat};
 pub use geometry::{CellId, Coordinate, Geometry, Symmetry};
 pub use illegal::Illegal;
 pub use moves::{EliminationContext, Kind, Move, Recovery, Run};
-pub use notation::{corpus, json, published, record, vectors};
+#[cfg(feature = "json")]
+pub use notation::{binary, corpus, json, published, record, vectors};
 pub use perft::{Placements, perft};
 pub use random::SplitMix64;
 pub use stack::StackView;
 pub use state::{Cell, LastPlayerStanding, Phase, State};
-pub use victory::{Departure, Outcome, Reason};
+pub use victory::{BySeat, Departure, Outcome, Reason};
 
 /// Version of the rules: part of every game record, sample file and model, raised when a change of
 /// this crate changes a legal list or a result.

@@ -2,6 +2,7 @@
 
 use crate::moves::Move;
 use crate::state::State;
+use alloc::vec::Vec;
 
 /// Which placements [`perft`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use crate::config::Seat;
 use crate::geometry::CellId;
 use crate::moves::{Move, Recovery, Run};
+use crate::sink::Sink;
 use crate::state::State;
 
 /// Runs that a slide would complete.
@@ -39,18 +40,17 @@ impl State {
             })
     }
 
-    pub(crate) fn list_recovery(&self, out: &mut Vec<Move>) {
+    pub(crate) fn list_recovery(&self, out: &mut impl Sink) {
         let needed = self.config().line_length();
         let mut any_line = false;
         for (from, to, completed) in self.line_slides() {
             any_line = true;
             if let Some(run) = completed.applied {
                 if pays_for_all(&completed, needed) {
-                    out.extend(self.payers().map(|payer| Move::RecoverySlide {
-                        from,
-                        to,
-                        how: Recovery::Line { payer },
-                    }));
+                    for payer in self.payers() {
+                        let how = Recovery::Line { payer };
+                        out.push(Move::RecoverySlide { from, to, how });
+                    }
                 }
                 if may_collapse_part(&completed, needed) {
                     for skip in 0..=run.len() - needed {
@@ -71,15 +71,14 @@ impl State {
         }
         for (from, to) in self.steps() {
             let strike = !self.is_empty(to);
-            out.extend(self.payers().map(|payer| Move::RecoverySlide {
-                from,
-                to,
-                how: if strike {
+            for payer in self.payers() {
+                let how = if strike {
                     Recovery::StackStrike { payer }
                 } else {
                     Recovery::Fallback { payer }
-                },
-            }));
+                };
+                out.push(Move::RecoverySlide { from, to, how });
+            }
         }
     }
 

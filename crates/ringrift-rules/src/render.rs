@@ -1,6 +1,10 @@
 //! The board as text, for people.
 
-use std::fmt::Write as _;
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::string::ToString as _;
+use core::fmt::Write as _;
 
 use crate::state::{Cell, State};
 
@@ -13,7 +17,7 @@ impl State {
         let letter = |seat: crate::Seat, first: u8| char::from(first + seat.number() - 1);
         let mut text = String::new();
         let places = || self.geometry.cells().map(|cell| (self.geometry.coordinate(cell), cell));
-        let rows: std::collections::BTreeSet<i8> = places().map(|(at, _)| at.y).collect();
+        let rows: alloc::collections::BTreeSet<i8> = places().map(|(at, _)| at.y).collect();
         for row in rows {
             let mut line = String::new();
             if self.board().is_hex() {

@@ -2,6 +2,7 @@
 
 use crate::config::Seat;
 use crate::geometry::CellId;
+use alloc::vec::Vec;
 
 /// Rings that fit into one integer at two bits each.
 const SHORT: u16 = 64;
@@ -14,8 +15,26 @@ const SHORT: u16 = 64;
 /// form is equality of the rings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rings {
-    Short(u128),
+    Short(Packed),
     Tall(Vec<Seat>),
+}
+
+/// A `u128` in two words, so that a stack is aligned to 8 bytes and takes 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Packed([u64; 2]);
+
+impl Packed {
+    #[cfg(feature = "json")]
+    const EMPTY: Self = Self([0; 2]);
+
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
+    const fn of(bits: u128) -> Self {
+        Self([bits as u64, (bits >> 64) as u64])
+    }
+
+    const fn bits(self) -> u128 {
+        self.0[0] as u128 | ((self.0[1] as u128) << 64)
+    }
 }
 
 /// A stack that stands on a cell; height 0 only while it is being changed.
@@ -36,16 +55,30 @@ const fn bits_of(seat: Seat) -> u128 {
     seat.index() as u128
 }
 
+/// The bits of the lowest rings.
+const fn mask(height: u16) -> u128 {
+    if height >= SHORT { u128::MAX } else { (1 << (2 * height)) - 1 }
+}
+
 impl Stack {
-    /// `count` rings of one colour, `count` >= 1.
+    /// `count` rings of one colour, 1 to 64.
     pub(crate) fn of(cell: CellId, seat: Seat, count: u16) -> Self {
-        Self::from_bottom(cell, (0..count).map(|_| seat).collect())
+        // Each pair of bits of the pattern is the seat's; placements have at most 3 rings.
+        let pattern = bits_of(seat) * 0x5555_5555_5555_5555_5555_5555_5555_5555;
+        let rings = Rings::Short(Packed::of(pattern & mask(count)));
+        Self { cell, height: count, cap: count, controller: seat, rings }
     }
 
     /// A stack from its rings, bottom first.
+    #[cfg(feature = "json")]
     pub(crate) fn from_bottom(cell: CellId, rings: Vec<Seat>) -> Self {
-        let mut stack =
-            Self { cell, height: 0, cap: 0, controller: Seat::ALL[0], rings: Rings::Short(0) };
+        let mut stack = Self {
+            cell,
+            height: 0,
+            cap: 0,
+            controller: Seat::ALL[0],
+            rings: Rings::Short(Packed::EMPTY),
+        };
         stack.set(rings);
         stack
     }
@@ -65,7 +98,7 @@ impl Stack {
     /// The ring at a level, 0 = bottom; the level is below the height.
     fn level(&self, level: u16) -> Seat {
         match &self.rings {
-            Rings::Short(bits) => seat_of(bits >> (2 * level)),
+            Rings::Short(packed) => seat_of(packed.bits() >> (2 * level)),
             Rings::Tall(rings) => rings[usize::from(level)],
         }
     }
@@ -78,7 +111,8 @@ impl Stack {
     fn set(&mut self, rings: Vec<Seat>) {
         self.height = rings.len() as u16;
         self.rings = if self.height <= SHORT {
-            Rings::Short(rings.iter().rev().fold(0, |bits, &ring| (bits << 2) | bits_of(ring)))
+            let bits = rings.iter().rev().fold(0, |bits, &ring| (bits << 2) | bits_of(ring));
+            Rings::Short(Packed::of(bits))
         } else {
             Rings::Tall(rings)
         };
@@ -92,6 +126,16 @@ impl Stack {
             return;
         };
         self.controller = self.level(top);
+        if let Rings::Short(packed) = &self.rings {
+            // Rings of other colours differ from the repeated top ring; the highest of them ends
+            // the cap.
+            let pattern = bits_of(self.controller) * 0x5555_5555_5555_5555_5555_5555_5555_5555;
+            let others = (packed.bits() ^ pattern) & mask(self.height);
+            #[expect(clippy::cast_possible_truncation, reason = "at most 128 bits")]
+            let below = (128 - others.leading_zeros()).div_ceil(2) as u16;
+            self.cap = self.height - below;
+            return;
+        }
         self.cap = 1;
         while self.cap < self.height && self.level(top - self.cap) == self.controller {
             self.cap += 1;
@@ -100,10 +144,10 @@ impl Stack {
 
     /// Puts one ring on top.
     pub(crate) fn push_top(&mut self, seat: Seat) {
-        if let Rings::Short(bits) = &mut self.rings
+        if let Rings::Short(packed) = &mut self.rings
             && self.height < SHORT
         {
-            *bits |= bits_of(seat) << (2 * self.height);
+            *packed = Packed::of(packed.bits() | (bits_of(seat) << (2 * self.height)));
             self.height += 1;
             self.crown();
             return;
@@ -115,10 +159,10 @@ impl Stack {
 
     /// Puts one ring at the bottom.
     pub(crate) fn push_bottom(&mut self, seat: Seat) {
-        if let Rings::Short(bits) = &mut self.rings
+        if let Rings::Short(packed) = &mut self.rings
             && self.height < SHORT
         {
-            *bits = (*bits << 2) | bits_of(seat);
+            *packed = Packed::of((packed.bits() << 2) | bits_of(seat));
             self.height += 1;
             self.crown();
             return;
@@ -143,8 +187,8 @@ impl Stack {
     }
 
     fn truncate(&mut self, height: u16) {
-        if let Rings::Short(bits) = &mut self.rings {
-            *bits &= (1u128 << (2 * height)) - 1;
+        if let Rings::Short(packed) = &mut self.rings {
+            *packed = Packed::of(packed.bits() & mask(height));
             self.height = height;
             self.crown();
             return;
@@ -159,6 +203,14 @@ impl Stack {
         let Some(level) = (0..self.height).find(|&level| self.level(level) == seat) else {
             return false;
         };
+        if let Rings::Short(packed) = &mut self.rings {
+            let bits = packed.bits();
+            let (below, above) = (bits & mask(level), bits & !mask(level + 1));
+            *packed = Packed::of(below | (above >> 2));
+            self.height -= 1;
+            self.crown();
+            return true;
+        }
         let mut rings = self.to_vec();
         rings.remove(usize::from(level));
         self.set(rings);

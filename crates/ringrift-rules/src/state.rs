@@ -4,6 +4,9 @@ use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::{CellId, Geometry, Symmetry};
 use crate::stack::{Stack, StackView};
 use crate::victory::Outcome;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Phase of a turn (section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,8 +50,8 @@ impl Phase {
     }
 }
 
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Phase {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(self.name())
     }
 }
@@ -142,8 +145,9 @@ const STACK: u16 = 16;
 /// A position of a game.
 ///
 /// Flat: one code per cell, a dense list of the stacks, counters by seat. A copy costs two
-/// allocations. Equality is equality of positions with their turn, tracker and number of moves.
-#[derive(Debug, Clone)]
+/// allocations, and moves none: the list has room for every ring in hand. Equality is equality of
+/// positions with their turn, tracker and number of moves.
+#[derive(Debug)]
 pub struct State {
     config: Config,
     options: Options,
@@ -154,6 +158,23 @@ pub struct State {
     stacks: Vec<Stack>,
     pub(crate) counts: Counts,
     pub(crate) turn: Turn,
+}
+
+impl Clone for State {
+    fn clone(&self) -> Self {
+        let mut stacks = Vec::with_capacity(self.most_stacks());
+        stacks.extend_from_slice(&self.stacks);
+        Self {
+            config: self.config,
+            options: self.options,
+            limits: self.limits,
+            geometry: self.geometry,
+            codes: self.codes.clone(),
+            stacks,
+            counts: self.counts,
+            turn: self.turn.clone(),
+        }
+    }
 }
 
 impl PartialEq for State {
@@ -184,6 +205,7 @@ impl State {
             counts.hand[seat.index()] = rings_per_player;
         }
         let geometry = config.board.geometry();
+        let most_stacks = usize::from(rings_per_player) * usize::from(config.players);
         Self {
             config,
             options,
@@ -194,7 +216,7 @@ impl State {
             },
             geometry,
             codes: vec![EMPTY; geometry.len()].into_boxed_slice(),
-            stacks: Vec::new(),
+            stacks: Vec::with_capacity(most_stacks.min(geometry.len())),
             counts,
             turn: Turn {
                 seat: Seat::ALL[0],
@@ -380,6 +402,28 @@ impl State {
 
 /// Reading the board, for the rules.
 impl State {
+    pub(crate) const fn is_open_code(code: u16) -> bool {
+        code <= LAST_OPEN
+    }
+
+    pub(crate) const fn is_empty_code(code: u16) -> bool {
+        code == EMPTY
+    }
+
+    pub(crate) const fn is_collapsed_code(code: u16) -> bool {
+        code > LAST_OPEN && code < STACK
+    }
+
+    /// What is on each cell, in order.
+    pub(crate) fn codes(&self) -> &[u16] {
+        &self.codes
+    }
+
+    /// All stacks, in no particular order.
+    pub(crate) fn unordered_stacks(&self) -> &[Stack] {
+        &self.stacks
+    }
+
     /// Neither a stack nor collapsed: may be passed and landed on.
     pub(crate) fn is_open(&self, cell: CellId) -> bool {
         self.codes[cell.index()] <= LAST_OPEN
@@ -478,6 +522,19 @@ impl State {
         STACK + slot as u16
     }
 
+    /// Stacks that can ever stand from here on: only placing makes new ones.
+    fn most_stacks(&self) -> usize {
+        let hands: usize = self.counts.hand.iter().map(|hand| usize::from(*hand)).sum();
+        (self.stacks.len() + hands).min(self.codes.len())
+    }
+
+    /// Makes room for all stacks that can ever stand, so that moves need not.
+    #[cfg(feature = "json")]
+    pub(crate) fn reserve(&mut self) {
+        let more = self.most_stacks() - self.stacks.len();
+        self.stacks.reserve(more);
+    }
+
     /// Changes the stack of a cell, which may vanish by that. Nothing happens without a stack.
     pub(crate) fn change(&mut self, cell: CellId, change: impl FnOnce(&mut Self, &mut Stack)) {
         if let Some(mut stack) = self.lift(cell) {
@@ -493,6 +550,7 @@ impl State {
     }
 
     /// Sets up a cell of a position that is read from outside; the cell was empty.
+    #[cfg(feature = "json")]
     pub(crate) fn set_up_stack(&mut self, cell: CellId, bottom_first: Vec<Seat>) {
         for ring in &bottom_first {
             self.counts.on_board[ring.index()] += 1;

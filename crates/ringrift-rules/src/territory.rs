@@ -1,46 +1,84 @@
 //! Disconnected regions (section 9).
 
-use crate::cellset::CellSet;
+use crate::cellset::{CellSet, Region};
 use crate::config::{Board, Seat};
-use crate::geometry::CellId;
 use crate::moves::Move;
+use crate::rows::{Parts, Rows, with_runs};
+use crate::sink::Sink;
 use crate::state::State;
+use alloc::vec::Vec;
+
+/// What stands in a connected part.
+#[derive(Clone, Copy, Default)]
+struct Content {
+    /// A bit per seat that controls a stack inside.
+    controllers: u8,
+    /// Stacks inside that could pay, if they stood outside.
+    payers: u16,
+}
 
 impl State {
     /// Regions that the player to move may process now, each once.
-    pub fn regions(&self) -> Vec<CellSet> {
+    pub fn regions(&self) -> Vec<Region> {
+        with_runs!(self, collect_regions())
+    }
+
+    fn collect_regions<const R: usize, const M: usize>(&self) -> Vec<Region> {
         let mut found = Vec::new();
-        self.each_region(|region| {
-            if !found.contains(region) {
-                found.push(*region);
-            }
+        self.each_region::<R, M>(&mut |rows: &Rows<R>| {
+            found.push(self.region(rows));
             true
         });
         found
     }
 
     pub(crate) fn has_region(&self) -> bool {
+        with_runs!(self, has_region_in())
+    }
+
+    fn has_region_in<const R: usize, const M: usize>(&self) -> bool {
         let mut any = false;
-        self.each_region(|_| {
+        self.each_region::<R, M>(&mut |_: &Rows<R>| {
             any = true;
             false
         });
         any
     }
 
-    pub(crate) fn list_regions(&self, out: &mut Vec<Move>) {
-        for region in self.regions() {
-            out.push(Move::ChooseTerritory(Box::new(region)));
-        }
+    pub(crate) fn list_regions<S: Sink>(&self, out: &mut S) {
+        with_runs!(self, list_regions_in(out));
+    }
+
+    fn list_regions_in<const R: usize, const M: usize>(&self, out: &mut dyn Sink) {
+        self.each_region::<R, M>(&mut |rows: &Rows<R>| {
+            out.push(Move::ChooseTerritory(self.region(rows)));
+            true
+        });
         out.push(if out.is_empty() { Move::NoTerritoryAction } else { Move::SkipTerritory });
     }
 
-    /// Visits the processable regions of the player to move, until the visitor says false.
-    fn each_region(&self, mut visit: impl FnMut(&CellSet) -> bool) {
+    fn region<const R: usize>(&self, rows: &Rows<R>) -> Region {
+        let mut cells = CellSet::EMPTY;
+        for (word, plan) in rows.0.iter().zip(self.geometry.row_plans()) {
+            let mut rest = *word;
+            while rest != 0 {
+                cells.insert(plan.cell(rest.trailing_zeros()));
+                rest &= rest - 1;
+            }
+        }
+        Region::new(&cells)
+    }
+
+    /// Visits the processable regions of the player to move, each once, until the visitor says
+    /// false: pass by pass over the border colours, in the order of their smallest cells.
+    fn each_region<const R: usize, const M: usize>(&self, visit: &mut dyn FnMut(&Rows<R>) -> bool) {
         let seat = self.turn.seat;
         // A payment must stand outside of the region: nobody to pay, no region (section 9.2).
+        let pays = |stack: &crate::stack::Stack| {
+            if self.turn.recovered { stack.buries(seat) } else { stack.controller() == seat }
+        };
         let payers = if self.turn.recovered {
-            self.payers().count()
+            self.unordered_stacks().iter().filter(|stack| pays(stack)).count()
         } else {
             usize::from(self.stacks(seat))
         };
@@ -48,59 +86,84 @@ impl State {
         if payers == 0 || active == 0 {
             return;
         }
+        let open: Rows<R> = self.rows(|code| !State::is_collapsed_code(code));
+        let mut earlier = [Rows::<R>::EMPTY; 4];
+        let mut parts = Parts::<R, M>::new();
+        let mut contents = [Content::default(); M];
+        let bare = self.config().seats().all(|seat| self.territory(seat) == 0);
+        // Fewer markers than a corner has neighbours cut nothing off, without territory beside.
+        let fewest = if self.board().is_hex() { 3 } else { 2 };
         let borders = self.config().seats().filter(|s| self.markers(*s) > 0).map(Some);
-        for border in borders.chain([None]) {
-            let mut seen = CellSet::EMPTY;
-            for start in self.geometry.cells() {
-                if seen.contains(start) || !self.belongs(start, border) {
+        for (pass, border) in borders.chain([None]).enumerate() {
+            if bare && border.is_none_or(|border| self.markers(border) < fewest) {
+                continue;
+            }
+            let mut rest = open;
+            if let Some(border) = border {
+                let own: Rows<R> = self.rows(|code| code == u16::from(border.number()));
+                for (word, own) in rest.0.iter_mut().zip(&own.0) {
+                    *word &= !own;
+                }
+                earlier[pass] = own;
+            }
+            parts.find(&rest, self.board().is_hex());
+            // A single part holds all who could pay.
+            if parts.count() < 2 {
+                continue;
+            }
+            contents[..parts.len()].fill(Content::default());
+            for stack in self.unordered_stacks() {
+                let (row, bit) = self.geometry.row_and_bit(stack.cell);
+                if let Some(part) = parts.at(row, bit) {
+                    contents[part].controllers |= 1 << stack.controller().index();
+                    contents[part].payers += u16::from(pays(stack));
+                }
+            }
+            for (part, content) in contents[..parts.len()].iter().enumerate() {
+                let Content { controllers, payers: inside } = *content;
+                let colours = controllers.count_ones() as usize;
+                let disconnected = colours < active && (border.is_some() || colours == 1);
+                if !disconnected || usize::from(inside) >= payers || parts.part_of(part) != part {
                     continue;
                 }
-                let component = self.component(start, border, &mut seen);
-                let colours = component.controllers.iter().filter(|c| **c).count();
-                let disconnected = colours < active && (border.is_some() || colours == 1);
-                if disconnected && component.payers < payers && !visit(&component.cells) {
+                let cells = parts.cells(part);
+                if self.was_met(&cells, &open, &earlier[..pass]) {
+                    continue;
+                }
+                if !visit(&cells) {
                     return;
                 }
             }
         }
     }
 
-    /// Whether a cell is part of components when the border has this colour.
-    fn belongs(&self, cell: CellId, border: Option<Seat>) -> bool {
-        !self.is_collapsed(cell) && border.is_none_or(|seat| !self.has_marker_of(cell, seat))
-    }
-
-    fn component(&self, start: CellId, border: Option<Seat>, seen: &mut CellSet) -> Component {
-        let mut component = Component::default();
-        let mut open = vec![start];
-        seen.insert(start);
-        while let Some(cell) = open.pop() {
-            component.cells.insert(cell);
-            if let Some(stack) = self.stack(cell) {
-                component.controllers[stack.controller().index()] = true;
-                component.payers += usize::from(if self.turn.recovered {
-                    stack.buries(self.turn.seat)
-                } else {
-                    stack.controller() == self.turn.seat
-                });
-            }
-            for &next in self.geometry.adjacent(cell) {
-                if self.belongs(next, border) && seen.insert(next) {
-                    open.push(next);
-                }
-            }
+    /// Whether an earlier pass has met the same cells. No marker has two owners, so cells that are
+    /// connected parts for two border colours have nothing but territory around them.
+    fn was_met<const R: usize>(
+        &self,
+        cells: &Rows<R>,
+        open: &Rows<R>,
+        earlier: &[Rows<R>],
+    ) -> bool {
+        let misses = |markers: &Rows<R>| cells.and(markers).is_empty();
+        if !earlier.iter().any(misses) {
+            return false;
         }
-        component
+        let mut around = *cells;
+        for &(dx, dy) in self.board().sides() {
+            around = around.or(&cells.seen_from(dx, dy));
+        }
+        around.and(open).is_within(cells)
     }
 
     /// Cells that collapse with a region: all markers next to it, and on square boards the whole
     /// clusters of markers, of any colours and with diagonals, that they belong to (section 9.3).
     fn border(&self, region: &CellSet) -> CellSet {
         let mut border = CellSet::EMPTY;
-        let mut open = Vec::new();
-        let mut add = |cell: CellId, open: &mut Vec<CellId>| {
+        let mut open = CellSet::EMPTY;
+        let mut add = |cell, open: &mut CellSet| {
             if !region.contains(cell) && self.has_marker(cell) && border.insert(cell) {
-                open.push(cell);
+                open.insert(cell);
             }
         };
         for cell in region.iter() {
@@ -109,7 +172,7 @@ impl State {
             }
         }
         if matches!(self.board(), Board::Square8 | Board::Square19) {
-            while let Some(cell) = open.pop() {
+            while let Some(cell) = open.pop_first() {
                 for next in self.geometry.neighbours(cell) {
                     add(next, &mut open);
                 }
@@ -120,7 +183,7 @@ impl State {
 
     /// Section 9.3, steps 1 to 3.
     pub(crate) fn take_region(&mut self, region: &CellSet) {
-        let seat = self.turn.seat;
+        let seat: Seat = self.turn.seat;
         let border = self.border(region);
         for cell in region.iter() {
             if let Some(stack) = self.lift(cell) {
@@ -134,14 +197,4 @@ impl State {
             self.collapse(cell, seat);
         }
     }
-}
-
-/// Connected cells.
-#[derive(Default)]
-struct Component {
-    cells: CellSet,
-    /// By seat: controls a stack inside.
-    controllers: [bool; 4],
-    /// Stacks inside that could pay, if they stood outside.
-    payers: usize,
 }

@@ -1,6 +1,6 @@
 //! Who wins, and when (section 13).
 
-use std::cmp::Reverse;
+use core::cmp::Reverse;
 
 use crate::config::Seat;
 use crate::state::{LastPlayerStanding, Phase, State};
@@ -55,8 +55,8 @@ impl Reason {
     }
 }
 
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(self.name())
     }
 }
@@ -69,9 +69,38 @@ pub struct Outcome {
     /// Why.
     pub reason: Reason,
     /// All seats, best first (R175-R178).
-    pub ranking: Vec<Seat>,
+    pub ranking: BySeat<Seat>,
     /// Rank of each seat of `ranking`, 1 = winner; equal seats share one (1, 2, 2, 4).
-    pub ranks: Vec<u8>,
+    pub ranks: BySeat<u8>,
+}
+
+/// A short list, as many as there are seats; it reads like a slice.
+#[derive(Clone, Copy)]
+pub struct BySeat<T> {
+    all: [T; 4],
+    len: usize,
+}
+
+impl<T> core::ops::Deref for BySeat<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.all[..self.len]
+    }
+}
+
+impl<T: PartialEq> PartialEq for BySeat<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Eq> Eq for BySeat<T> {}
+
+impl<T: core::fmt::Debug> core::fmt::Debug for BySeat<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 impl State {
@@ -225,15 +254,21 @@ impl State {
                 Reverse(gone),
             )
         };
-        let mut ranking: Vec<Seat> = self.config().seats().collect();
-        ranking.sort_by_key(|seat| score(*seat));
-        let mut ranks: Vec<u8> = Vec::with_capacity(ranking.len());
-        for (place, seat) in (1u8..).zip(&ranking) {
-            let shared = ranks.last().copied().filter(|_| {
-                let above = ranking[usize::from(place) - 2];
-                score(above) == score(*seat)
-            });
-            ranks.push(shared.unwrap_or(place));
+        let len = usize::from(self.config().players);
+        let mut ranking = BySeat { all: Seat::ALL, len };
+        // Insertion sort: of four, without the buffer of a stable sort.
+        for end in 1..len {
+            for at in (1..=end).rev() {
+                if score(ranking.all[at]) < score(ranking.all[at - 1]) {
+                    ranking.all.swap(at, at - 1);
+                }
+            }
+        }
+        let mut ranks = BySeat { all: [1, 2, 3, 4], len };
+        for at in 1..len {
+            if score(ranking.all[at]) == score(ranking.all[at - 1]) {
+                ranks.all[at] = ranks.all[at - 1];
+            }
         }
         self.turn.phase = Phase::GameOver;
         self.turn.outcome = Some(Outcome { winner, reason, ranking, ranks });

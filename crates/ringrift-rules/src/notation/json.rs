@@ -303,6 +303,7 @@ impl Position {
             state.counts.eliminated[seat.index()] = self.e[seat.index()];
         }
         self.board.set_up(&mut state)?;
+        state.reserve();
 
         let seat = reader.seat(self.pl.into())?;
         let phase = Phase::ALL

@@ -2,13 +2,29 @@
 //!
 //! Notation, hash and digest are those of `games/README.md`.
 
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::String;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+
+#[cfg(feature = "json")]
+pub mod binary;
+#[cfg(feature = "json")]
 pub mod corpus;
+#[cfg(feature = "json")]
 pub mod json;
+#[cfg(feature = "json")]
 pub mod published;
+#[cfg(feature = "json")]
 pub mod record;
+#[cfg(feature = "json")]
 pub mod vectors;
 
-use std::fmt::Write as _;
+#[cfg(feature = "json")]
+mod cost;
+
+use core::fmt::Write as _;
 
 use crate::cellset::CellSet;
 use crate::geometry::{CellId, Geometry};
@@ -68,7 +84,7 @@ impl Move {
             }
             Self::ChooseTerritory(region) => {
                 let first = region.first().map_or("", |cell| geometry.key(cell));
-                let hash = hex(fnv64(&keys(geometry, region)));
+                let hash = hex(fnv64(&keys(geometry, &region.cells())));
                 format!("{word} {first} {} {hash}", region.len())
             }
             Self::ForcedElimination { to } => format!("{word} {}", key(to)),
@@ -141,14 +157,21 @@ impl Move {
 }
 
 /// A text that is no move of this board.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no move: {reason}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotationError {
     /// The text given, at most its first 200 characters.
     pub text: String,
     /// What is wrong with it.
     pub reason: String,
 }
+
+impl core::fmt::Display for NotationError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?} is no move: {}", self.text, self.reason)
+    }
+}
+
+impl core::error::Error for NotationError {}
 
 impl State {
     /// A move in notation.
@@ -219,7 +242,7 @@ impl State {
             Kind::ChooseTerritory => self
                 .regions()
                 .into_iter()
-                .map(|region| Move::ChooseTerritory(Box::new(region)))
+                .map(Move::ChooseTerritory)
                 .find(|mv| self.notate(mv) == text)
                 .ok_or("no such region can be processed in this position")?,
             Kind::ForcedElimination => Move::ForcedElimination { to: self.key(rest)? },

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::json::{BoardText, Position, PositionError, Reader, SwapText};
-use crate::cellset::CellSet;
+use crate::cellset::Region;
 use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::CellId;
 use crate::moves::{EliminationContext, Move, Recovery, Run};
@@ -292,11 +292,11 @@ pub fn read_move(state: &State, value: &Value) -> Result<Move, PositionError> {
                 Value::Null => {
                     let to = cell("to")?;
                     let offered = state.regions().into_iter().find(|region| region.contains(to));
-                    offered.unwrap_or_else(|| CellSet::from_iter([to]))
+                    offered.unwrap_or_else(|| Region::from_iter([to]))
                 }
                 spaces => cells(&reader, spaces, "spaces")?.into_iter().collect(),
             };
-            Move::ChooseTerritory(Box::new(region))
+            Move::ChooseTerritory(region)
         }
         "skip_territory_processing" => Move::SkipTerritory,
         "no_territory_action" => Move::NoTerritoryAction,

@@ -61,6 +61,8 @@ impl Plan {
         }
         let small = self.config.board.cell_count() < 100;
         assert!(state.is_over() || !small, "the game does not end");
+        let bound = self.config.most_moves(state.rings_per_player());
+        assert!(u64::from(state.move_number()) <= bound, "longer than {bound} moves");
         state
     }
 }

@@ -10,4 +10,5 @@ mod corpus;
 mod counts;
 mod differential;
 mod invariants;
+mod robustness;
 mod vectors;

@@ -11,6 +11,7 @@ use std::thread;
 use ringrift_rules::Config;
 
 use crate::oracle::compare::sweep;
+use crate::oracle::counts::Row;
 
 /// Positions compared per configuration.
 const SMALL: u64 = 100_000;
@@ -46,4 +47,22 @@ fn both_implementations_agree_on_100_000_positions_of_each_small_config() {
 #[test]
 fn both_implementations_agree_on_2_000_positions_of_each_large_config() {
     check_configs(false, LARGE);
+}
+
+/// The table to its end, row by row, on both cores.
+#[test]
+fn both_implementations_count_every_row_of_the_table_to_its_end() {
+    let rows = Row::all();
+    thread::scope(|scope| {
+        for half in rows.chunks(rows.len().div_ceil(2)) {
+            scope.spawn(move || {
+                for row in half {
+                    let counts = row.counts.len();
+                    assert_eq!(row.check(u64::MAX, false), counts);
+                    assert_eq!(row.check(u64::MAX, true), counts);
+                    println!("{}: {:?}", row.state().config(), row.counts);
+                }
+            });
+        }
+    });
 }

@@ -12,6 +12,7 @@
 
 mod capture;
 pub(crate) mod compare;
+pub(crate) mod counts;
 mod lines;
 pub(crate) mod positions;
 mod recovery;

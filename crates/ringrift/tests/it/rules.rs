@@ -144,6 +144,36 @@ fn typed(args: &[&str], lines: &str) -> Ended {
 }
 
 #[test]
+fn a_game_that_was_left_is_saved_and_replays() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("evening.game");
+    let path = path.to_str().unwrap();
+    let args = ["rules", "play", "--config", "hex8_3p", "--seat", "2", "--save", path];
+    let ended = typed(&args, "1\n1\n1\n1\nquit\n");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for command in ["replay", "verify"] {
+        let ended = run(dir.path(), &["rules", command, path]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    let mut bytes = fs_err::read(path).unwrap();
+    let last = bytes.len() - 12;
+    bytes[last] ^= 0x55;
+    fs_err::write(path, &bytes).unwrap();
+    let ended = run(dir.path(), &["rules", "replay", path]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("unreadable") && ended.out.contains("byte "), "{ended:?}");
+}
+
+#[test]
+fn the_cost_is_measured_and_the_signature_told() {
+    let dir = tempdir().unwrap();
+    let args = ["rules", "bench", "--config", "hex8_2p", "--seconds", "1", "--json"];
+    let shown = run(dir.path(), &args).json();
+    assert!(shown["signature"].as_u64().unwrap() > 0, "{shown}");
+    assert!(shown["costs"][0]["moves_per_second"].as_f64().unwrap() > 0.0, "{shown}");
+}
+
+#[test]
 fn a_person_plays_on_the_terminal() {
     let args = ["rules", "play", "--config", "square8_2p", "--seed", "3"];
     let ended = typed(&args, "help\nmoves P 3,3\nP 9,9 1\nNT\n9999\nP 3,3 2\n1\nresign\n");

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use flate2::read::MultiGzDecoder;
 use fs_err::File;
+use ringrift_rules::binary::MAGIC;
 use serde_json::Value;
 
 /// Longest line and largest JSON file that is read; recorded games stay far below.
@@ -21,6 +22,8 @@ pub enum Content {
     Json(Value),
     /// A JSON value a line.
     Lines(Lines),
+    /// A binary game record.
+    Record(Vec<u8>),
     /// Bytes that are no text of JSON.
     Other,
 }
@@ -75,6 +78,11 @@ pub fn open(path: &Path) -> anyhow::Result<Content> {
     } else {
         Box::new(plain)
     };
+    if reader.fill_buf().context("line 1")?.starts_with(&MAGIC) {
+        let mut bytes = Vec::new();
+        reader.take(MOST_BYTES).read_to_end(&mut bytes)?;
+        return Ok(Content::Record(bytes));
+    }
     let blank = |byte: &u8| byte.is_ascii_whitespace();
     let starts_json = {
         let head = reader.fill_buf().context("line 1")?;
@@ -159,7 +167,7 @@ mod tests {
         let sentence = |error: anyhow::Error| format!("{error:#}");
         match open(&path).map_err(sentence)? {
             Content::Json(value) => Ok(vec![value]),
-            Content::Other => Err("other".to_owned()),
+            Content::Record(_) | Content::Other => Err("other".to_owned()),
             Content::Lines(mut lines) => {
                 let mut all = Vec::new();
                 while let Some(value) = lines.next().map_err(sentence)? {

@@ -1,5 +1,6 @@
 //! `rules`: the rules engine by itself, on files of vectors and games, on counts, on the terminal.
 
+mod bench;
 mod input;
 mod perft;
 mod play;
@@ -25,6 +26,8 @@ enum RulesCommand {
     Replay(replay::ReplayArgs),
     /// Count the sequences of moves from the first position
     Perft(perft::PerftArgs),
+    /// Measure what the rules cost on one core of this machine
+    Bench(bench::BenchArgs),
     /// Play on the terminal against random or a model
     Play(play::PlayArgs),
 }
@@ -35,6 +38,7 @@ pub fn run(args: &RulesArgs) -> Outcome {
         RulesCommand::Verify(args) => verify::run(args),
         RulesCommand::Replay(args) => replay::run(args),
         RulesCommand::Perft(args) => perft::run(args),
+        RulesCommand::Bench(args) => bench::run(args),
         RulesCommand::Play(args) => play::run(args),
     }
 }

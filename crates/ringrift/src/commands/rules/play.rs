@@ -1,11 +1,18 @@
 //! `rules play`: a person on the terminal against random or a model.
 
-use std::io::BufRead;
+use std::{
+    io::BufRead,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use ringrift_player::{Player, PlayerSpec};
-use ringrift_rules::{Config, Move, Options, Seat, State};
+use ringrift_rules::{
+    Config, Departure, Move, Options, Reason, Seat, State,
+    binary::encode,
+    record::{GameRecord, GameResult},
+};
 
 use super::super::play::open;
 use crate::{
@@ -32,6 +39,9 @@ pub struct PlayArgs {
     /// Offer the pie rule, to seat 2 of two
     #[arg(long)]
     swap_rule: bool,
+    /// Write the game to this file when it is over or left, as a binary record
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -54,8 +64,12 @@ pub fn run(args: &PlayArgs) -> Outcome {
     let options = Options { swap_rule: args.swap_rule, ..Options::default() };
     let state = State::new(args.config, options);
     let rng = fastrand::Rng::with_seed(args.seed);
-    let mut table = Table { state, seat, other, rng, input: Box::new(std::io::stdin().lock()) };
+    let (input, moves) = (Box::new(std::io::stdin().lock()), Vec::new());
+    let mut table = Table { state, seat, other, rng, input, moves };
     table.play()?;
+    if let Some(path) = &args.save {
+        table.save(path, args.seed)?;
+    }
     Ok(())
 }
 
@@ -72,6 +86,8 @@ struct Table {
     other: Box<dyn Player>,
     rng: fastrand::Rng,
     input: Box<dyn BufRead>,
+    /// What was played, in notation.
+    moves: Vec<String>,
 }
 
 impl Table {
@@ -90,7 +106,7 @@ impl Table {
                 match self.ask(&moves)? {
                     Wish::Make(mv) => mv,
                     Wish::Resign => {
-                        self.state.depart(self.seat, ringrift_rules::Departure::Resignation);
+                        self.state.depart(self.seat, Departure::Resignation);
                         break;
                     }
                     Wish::Quit => return Ok(()),
@@ -99,14 +115,41 @@ impl Table {
             let text = self.state.notate(&mv);
             console::say(&format!("{} {text}   {}", self.state.to_move(), self.describe(&mv)));
             self.state.apply(&mv).context("make the move")?;
+            self.moves.push(text);
         }
         console::say(self.state.render().trim_end());
         if let Some(outcome) = self.state.outcome() {
-            let ranked = outcome.ranking.iter().zip(&outcome.ranks);
+            let ranked = outcome.ranking.iter().zip(outcome.ranks.iter());
             let ranks: Vec<String> =
                 ranked.map(|(seat, rank)| format!("{rank}. seat {seat}")).collect();
             console::say(&ranks.join(", "));
         }
+        Ok(())
+    }
+
+    /// Writes the moves. A game that was given up has no result of the rules.
+    fn save(&self, path: &Path, seed: u64) -> anyhow::Result<()> {
+        let config = self.state.config();
+        let name = |seat: Seat| {
+            if seat == self.seat { "person".to_owned() } else { self.other.name() }
+        };
+        let played_out = !self
+            .state
+            .outcome()
+            .is_some_and(|outcome| matches!(outcome.reason, Reason::Resignation | Reason::Timeout));
+        let record = GameRecord {
+            id: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            config,
+            options: self.state.options(),
+            seed,
+            players: config.seats().map(name).collect(),
+            moves: self.moves.clone(),
+            result: GameResult::of(&self.state).filter(|_| played_out),
+        };
+        let bytes = encode(&record).context("write the record")?;
+        fs_err::write(path, &bytes)?;
+        let count = record.moves.len();
+        console::say(&format!("{}: {count} moves in {} bytes", path.display(), bytes.len()));
         Ok(())
     }
 

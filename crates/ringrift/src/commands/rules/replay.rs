@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use ringrift_rules::{
+    binary::decode,
     corpus::{Divergence, Replayer, Tally},
     record::{GameRecord, ReplayError, replay},
     vectors::{Checked, Verdict, check_line},
@@ -21,7 +22,7 @@ use crate::{
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// Files of recorded games: JSON lines, gzipped or not
+    /// Files of recorded games: JSON lines, gzipped or not, or binary records
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -83,6 +84,11 @@ impl Replayed {
         match open(&self.path)? {
             Content::Json(value) => self.one(&value),
             Content::Lines(lines) => self.lines(lines, quiet),
+            Content::Record(bytes) => {
+                let record = decode(&bytes)?;
+                self.record(&record);
+                Ok(())
+            }
             Content::Other => bail!("it holds no recorded game: it is no JSON"),
         }
     }

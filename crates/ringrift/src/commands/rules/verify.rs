@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, path::PathBuf};
 use anyhow::anyhow;
 use clap::Args;
 use ringrift_rules::{
+    binary::decode,
     corpus::Replayer,
     vectors::{Checked, Outcomes, Source, Verdict, check, check_line},
 };
@@ -108,6 +109,18 @@ impl Findings {
         let result = match open(path) {
             Ok(Content::Json(value)) => self.value(file, &value, outcomes),
             Ok(Content::Lines(lines)) => self.lines(file, lines),
+            Ok(Content::Record(bytes)) => {
+                // Nothing to judge but itself: it replays, or it is refused.
+                decode(&bytes).map_err(anyhow::Error::from).map(|record| {
+                    let one = Checked {
+                        kind: "game records",
+                        id: record.id,
+                        verdict: Verdict::Passed,
+                        note: format!("{} moves", record.moves.len()),
+                    };
+                    self.checked.push((path.clone(), one));
+                })
+            }
             Ok(Content::Other) if file.named => Err(anyhow!("it is no JSON")),
             Ok(Content::Other) => Ok(()),
             Err(error) => Err(error),
