@@ -19,6 +19,7 @@ const STEPS: &[(&str, Step)] = &[
     ("clippy", clippy),
     ("tests", tests),
     ("doc tests", doc_tests),
+    ("no standard library", no_std),
     ("documents", docs::verify),
     ("dependencies", dependencies),
 ];
@@ -63,6 +64,9 @@ pub fn long(workspace: &Workspace, names: &str) -> ExitCode {
     let mut tally = Tally::default();
     for suite in suites {
         tally.run(suite.name, || long_suite(workspace, suite));
+        if suite.name == "rules" {
+            tally.run("fuzzing", || fuzz(workspace));
+        }
     }
     tally.finish()
 }
@@ -154,6 +158,11 @@ fn doc_tests(workspace: &Workspace) -> anyhow::Result<()> {
     succeed(workspace.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))
 }
 
+/// The rules alone build without a standard library, so that they can go where there is none.
+fn no_std(workspace: &Workspace) -> anyhow::Result<()> {
+    succeed(workspace.cargo(&["check", "--package", "ringrift-rules", "--no-default-features"]))
+}
+
 fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
     let mut target = vec!["--test".to_owned(), suite.name.to_owned()];
     for package in suite.packages {
@@ -171,6 +180,29 @@ fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
         command
     };
     succeed(command)
+}
+
+/// Targets in fuzz/, and how long each runs.
+const FUZZ_TARGETS: [&str; 3] = ["states", "moves", "records"];
+const FUZZ_SECONDS: u32 = 600;
+
+fn fuzz(workspace: &Workspace) -> anyhow::Result<()> {
+    if !present(workspace.cargo(&["fuzz", "--version"])) {
+        println!(
+            "cargo-fuzz is absent, so nothing was fuzzed; to have it: cargo install --locked \
+             cargo-fuzz (it needs a C++ compiler)"
+        );
+        return Ok(());
+    }
+    for target in FUZZ_TARGETS {
+        // Without a sanitizer: the code is safe, and a stable toolchain has none.
+        let mut command = workspace.cargo(&["fuzz", "run", "--sanitizer", "none", target, "--"]);
+        command.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-rss_limit_mb=2048");
+        // The flags that count branches are unstable.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        succeed(command).with_context(|| format!("fuzz {target}"))?;
+    }
+    Ok(())
 }
 
 /// Bans, licences, sources; not advisories, whose verdict changes without a commit.
