@@ -78,6 +78,7 @@ fn table(printed: &Printed) -> Vec<String> {
     let (games, moves) =
         printed.costs.iter().fold((0, 0), |(g, m), cost| (g + cost.games, m + cost.moves));
     lines.push(format!("{games} games with {moves} moves played to their end"));
+    lines.push("a second is one of processor time of one thread".to_owned());
     let longest = |cost: &Cost| format!("{} {} of {}", cost.config, cost.longest, cost.bound);
     let longest: Vec<String> = printed.costs.iter().map(longest).collect();
     lines.push(format!("longest game of the bound that none exceeds: {}", longest.join(", ")));
@@ -133,7 +134,7 @@ mod tests {
         }
         assert!(lines[2].ends_with("no anchor"));
         assert_eq!(lines[3], "3 games with 1200 moves played to their end");
-        assert!(lines[4].ends_with("hex8_2p 160 of 2300, hexagonal_4p 900 of 34000"));
-        assert_eq!(lines[5], "Bench: 7");
+        assert!(lines[5].ends_with("hex8_2p 160 of 2300, hexagonal_4p 900 of 34000"));
+        assert_eq!(lines[6], "Bench: 7");
     }
 }
