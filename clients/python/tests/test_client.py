@@ -46,6 +46,8 @@ class Client(unittest.TestCase):
         self.assertEqual((info.name, info.state, info.restart_count, info.last_error), ("AUTO_SYNC", "stopped", 0, None))
 
     def test_health_is_told_of_one_and_of_all(self):
+        # Running is not yet "has told something": the first result comes with the first cycle.
+        wait_for("a first result", lambda: self.dm.get_daemon_health(DaemonType.EVENT_ROUTER)["details"])
         health = self.dm.get_daemon_health(DaemonType.EVENT_ROUTER)
         self.assertIn(health["status"], ("healthy", "degraded"))
         self.assertIn("routed", health["details"])
