@@ -8,7 +8,8 @@
 
 use anyhow::Context as _;
 use courier::{Embedded, Folder, Options};
-use ringrift_pipeline::{Catalogue, DaemonStatusChanged, Operational, PipelineFold};
+use ringrift_daemons::status_changed;
+use ringrift_pipeline::{Catalogue, PipelineFold};
 use serde_json::json;
 use tokio::{runtime::Builder, time::Instant};
 use warden::{
@@ -100,15 +101,7 @@ async fn start(handle: &Handle, ids: &[DaemonId], catalogue: &Catalogue) -> anyh
 
 async fn note(catalogue: &Catalogue, changes: Vec<Transition>) -> anyhow::Result<()> {
     let at_ms = changes.last().map_or(0, |change| change.at_ms);
-    let facts = changes.into_iter().map(|change| {
-        Operational::DaemonStatusChanged(DaemonStatusChanged {
-            daemon: change.daemon.0.to_owned(),
-            from: change.from.name().to_lowercase(),
-            to: change.to.name().to_lowercase(),
-            reason: change.reason.name().to_owned(),
-            error: change.error,
-        })
-    });
+    let facts = changes.into_iter().map(status_changed);
     Ok(catalogue.note_all(facts.collect(), at_ms).await?)
 }
 

@@ -48,7 +48,7 @@ pub use registry::{
     registry, validate_registry,
 };
 pub use retired::{RETIRED, Retired};
-pub use topics::{Emits, Route, Topics, routes};
+pub use topics::{Emits, Route, Topics, routes, status_changed};
 pub use workshop::{
     Finished, LiveWork, Order, Product, Report, Running, WorkError, Workshop, WorkshopSettings,
 };

@@ -6,8 +6,10 @@
 
 use ringrift_pipeline::{
     AlarmChanged, ArtefactTrashed, BatchRejected, DaemonRestartsChanged, DaemonStatusChanged,
-    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, Topic as _, WorkReleased, kinds,
+    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, Operational, Topic as _, WorkReleased,
+    kinds,
 };
+use warden::Transition;
 
 use crate::registry;
 
@@ -55,6 +57,17 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
     (AlarmChanged::TOPIC, "people: `ringrift why`, the page, `ringrift events`"),
     (DeadLettersReplayed::TOPIC, "people: `ringrift events`, `ringrift dlq`"),
 ];
+
+/// What the manager records of a daemon's change of state.
+pub fn status_changed(change: Transition) -> Operational {
+    Operational::DaemonStatusChanged(DaemonStatusChanged {
+        daemon: change.daemon.0.to_owned(),
+        from: change.from.name().to_lowercase(),
+        to: change.to.name().to_lowercase(),
+        reason: change.reason.name().to_owned(),
+        error: change.error,
+    })
+}
 
 /// Every topic with its two ends.
 pub fn routes() -> Vec<Route> {

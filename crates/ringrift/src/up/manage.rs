@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use ringrift_pipeline::{DaemonStatusChanged, Operational};
+use ringrift_daemons::status_changed;
 use tokio::{
     runtime::Handle as Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -266,15 +266,7 @@ async fn record(mut transitions: Receiver<Transition>, state: State) {
             changes.push(change);
         }
         let at_ms = changes.last().map_or(0, |change| change.at_ms);
-        let facts = changes.into_iter().map(|change| {
-            Operational::DaemonStatusChanged(DaemonStatusChanged {
-                daemon: change.daemon.0.to_owned(),
-                from: change.from.name().to_lowercase(),
-                to: change.to.name().to_lowercase(),
-                reason: change.reason.name().to_owned(),
-                error: change.error,
-            })
-        });
+        let facts = changes.into_iter().map(status_changed);
         // A note that cannot be written (disk full) changes nothing: the snapshot has it.
         if let Err(error) = state.catalogue.note_all(facts.collect(), at_ms).await {
             warn!(%error, "changes of state are not noted");
