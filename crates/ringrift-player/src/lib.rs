@@ -6,6 +6,11 @@
 
 mod encoder;
 mod gumbel;
+#[expect(
+    unsafe_code,
+    reason = "vector instructions cannot be reached without; nothing else here is"
+)]
+mod kernels;
 mod network;
 mod player;
 mod rollout;
@@ -14,7 +19,8 @@ mod values;
 mod weights;
 
 pub use encoder::{Classes, ENCODER_ID, Encoded, Encoder, MOVE_ROWS, MoveRows};
-pub use network::{Evaluation, Network, Scratch};
+pub use kernels::{AdamStep, Arms, Instructions, Kernels, Long, Short};
+pub use network::{Network, Scratch};
 pub use player::{Choice, MOST_SIMULATIONS, ModelPlayer, ParsePlayerError, Player, PlayerSpec};
 pub use search::{Found, SearchSettings, Searcher};
 pub use values::{MAX_SEATS, Values};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ringrift_rules::{Config, Move, State};
 
 use crate::encoder::{Encoded, Encoder, MoveRows};
+use crate::kernels::Kernels;
 use crate::values::{MAX_SEATS, Values};
-use crate::weights::{self, ACCUMULATOR, HIDDEN, Header, NetworkError, POLICY, Weights};
+use crate::weights::{self, ACCUMULATOR, HIDDEN, Header, NetworkError, Weights};
 
 /// A sparse policy and value network ("nnue-pv").
 ///
@@ -21,15 +22,7 @@ pub struct Network {
     encoder: Arc<Encoder>,
     weights: Arc<Weights>,
     header: Header,
-}
-
-/// What a network says about one position.
-#[derive(Debug, Clone)]
-pub struct Evaluation {
-    /// Worth of the position per seat, seat 1 first.
-    pub values: Values,
-    /// One logit per legal move.
-    pub logits: Vec<f32>,
+    kernels: Kernels,
 }
 
 /// Reusable memory of an evaluation.
@@ -53,7 +46,12 @@ impl Network {
     }
 
     fn new(encoder: Encoder, weights: Weights, header: Header) -> Self {
-        Self { encoder: Arc::new(encoder), weights: Arc::new(weights), header }
+        Self {
+            encoder: Arc::new(encoder),
+            weights: Arc::new(weights),
+            header,
+            kernels: Kernels::detect(),
+        }
     }
 
     /// Reads a network file.
@@ -106,13 +104,28 @@ impl Network {
         &self.weights
     }
 
-    /// Evaluates a position and its legal moves.
-    pub fn evaluate(&self, state: &State, moves: &[Move], scratch: &mut Scratch) -> Evaluation {
+    /// The arithmetic in use: the best that this processor can run, if nothing else was asked for.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    /// The same network with another form of the arithmetic.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Evaluates a position and its legal moves: one value per seat, seat 1 first, and one logit per move.
+    pub fn evaluate(
+        &self,
+        state: &State,
+        moves: &[Move],
+        scratch: &mut Scratch,
+        logits: &mut Vec<f32>,
+    ) -> Values {
         self.encoder.encode(state, &mut scratch.encoded);
         self.encoder.encode_moves(state, moves, &mut scratch.rows);
-        let mut logits = Vec::new();
-        let values = self.evaluate_encoded(&scratch.encoded, &scratch.rows, &mut logits);
-        Evaluation { values, logits }
+        self.evaluate_encoded(&scratch.encoded, &scratch.rows, logits)
     }
 
     /// Evaluates an encoded position; the values come out seat by seat, seat 1 first.
@@ -122,36 +135,24 @@ impl Network {
         rows: &[MoveRows],
         logits: &mut Vec<f32>,
     ) -> Values {
-        let weights = &*self.weights;
+        let (kernels, weights) = (self.kernels, &*self.weights);
         let players = usize::from(self.config().players);
         let mut raw = [0.0; MAX_SEATS];
-        for (view, raw) in raw[..players].iter_mut().enumerate() {
-            let accumulator = self.accumulate(encoded, view);
-            *raw = value_head(weights, &accumulator);
-            if view == 0 {
-                let vector = policy_vector(weights, &accumulator);
+        let (mut sum, mut short) = ([0.0; ACCUMULATOR], [0.0; HIDDEN]);
+        for (turn, raw) in raw[..players].iter_mut().enumerate() {
+            let view = self.encoder.view(turn);
+            let (bias, table) = (&weights.features_bias, &weights.features);
+            kernels.accumulate(bias, table, view, &encoded.features, &mut sum);
+            kernels.product(&weights.hidden_bias, &weights.hidden, &sum, &mut short);
+            *raw = kernels.value(&short, &weights.value);
+            if turn == 0 {
+                kernels.product(&weights.policy_bias, &weights.policy, &sum, &mut short);
                 logits.clear();
-                logits.extend(rows.iter().map(|rows| move_logit(weights, &vector, rows)));
+                logits.resize(rows.len(), 0.0);
+                kernels.logits(&short, &weights.moves, &weights.moves_bias, rows, logits);
             }
         }
         Values::from_raw(&raw[..players]).to_seats(usize::from(encoded.mover))
-    }
-
-    /// Sum of the learned rows of a view, cut off below zero.
-    fn accumulate(&self, encoded: &Encoded, view: usize) -> [f32; ACCUMULATOR] {
-        let mut sum = [0.0; ACCUMULATOR];
-        sum.copy_from_slice(&self.weights.features_bias);
-        let turned = self.encoder.view(view);
-        for &feature in &encoded.features {
-            let row = &self.weights.features[turned[feature as usize] as usize];
-            for (sum, x) in sum.iter_mut().zip(row) {
-                *sum += x;
-            }
-        }
-        for x in &mut sum {
-            *x = x.max(0.0);
-        }
-        sum
     }
 }
 
@@ -159,47 +160,6 @@ impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network").field("header", &self.header).finish_non_exhaustive()
     }
-}
-
-/// `out` += every row of `matrix` times the lane of `input` it belongs to; silent lanes cost nothing.
-fn add_product<const N: usize>(
-    out: &mut [f32; N],
-    input: &[f32; ACCUMULATOR],
-    matrix: &[[f32; N]],
-) {
-    for (&x, row) in input.iter().zip(matrix) {
-        if x > 0.0 {
-            for (out, w) in out.iter_mut().zip(row) {
-                *out += x * w;
-            }
-        }
-    }
-}
-
-fn value_head(weights: &Weights, accumulator: &[f32; ACCUMULATOR]) -> f32 {
-    let mut hidden = [0.0; HIDDEN];
-    hidden.copy_from_slice(&weights.hidden_bias);
-    add_product(&mut hidden, accumulator, &weights.hidden);
-    hidden.iter().zip(&weights.value).map(|(x, w)| x.max(0.0) * w).sum()
-}
-
-fn policy_vector(weights: &Weights, accumulator: &[f32; ACCUMULATOR]) -> [f32; POLICY] {
-    let mut vector = [0.0; POLICY];
-    vector.copy_from_slice(&weights.policy_bias);
-    add_product(&mut vector, accumulator, &weights.policy);
-    vector
-}
-
-fn move_logit(weights: &Weights, vector: &[f32; POLICY], rows: &MoveRows) -> f32 {
-    let mut lanes = [0.0; POLICY];
-    let mut bias = 0.0;
-    for &row in rows {
-        bias += weights.moves_bias[usize::from(row)];
-        for (lane, w) in lanes.iter_mut().zip(&weights.moves[usize::from(row)]) {
-            *lane += w;
-        }
-    }
-    bias + lanes.iter().zip(vector).map(|(lane, x)| lane * x).sum::<f32>()
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Gumbel search: a policy and a value that are better than the network's own.
 
+mod tree;
+
 use ringrift_rules::{Move, State};
 use serde::{Deserialize, Serialize};
 
-use crate::gumbel::{self, Arm, Sigma};
-use crate::network::{Network, Scratch};
+use crate::gumbel::{self, Known, Sigma};
+use crate::network::Network;
 use crate::values::Values;
+use tree::{ROOT, Tree};
 
 /// How a search spends its effort.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -46,58 +49,30 @@ pub struct Found {
 /// Searches positions with one network; keeps its memory from search to search, and nothing else.
 #[derive(Debug)]
 pub struct Searcher {
-    network: Network,
     settings: SearchSettings,
     sigma: Sigma,
-    nodes: Vec<Node>,
-    scratch: Scratch,
-    arms: Vec<Arm>,
-    improved: Vec<f32>,
-    path: Vec<(usize, usize)>,
-}
-
-/// A position with a choice, or a finished game.
-#[derive(Debug)]
-struct Node {
-    state: State,
-    moves: Vec<Move>,
-    edges: Vec<Edge>,
-    /// 0-based seat that chooses.
-    mover: usize,
-    /// The network's opinion, or the result of a finished game.
-    values: Values,
-    /// The move with the largest prior: an unvisited node's choice needs no arithmetic.
-    favourite: usize,
-    visited: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Edge {
-    logit: f32,
-    prior: f32,
-    visits: u32,
-    sum: Values,
-    child: Option<u32>,
+    tree: Tree,
+    /// Logit and noise of every root move.
+    base: Vec<f32>,
+    /// The root moves that share the simulations.
+    considered: Vec<usize>,
 }
 
 impl Searcher {
     /// A searcher that plays with `network`.
     pub fn new(network: Network, settings: SearchSettings) -> Self {
         Self {
-            network,
             settings,
             sigma: Sigma { visit: settings.c_visit, scale: settings.c_scale },
-            nodes: Vec::new(),
-            scratch: Scratch::default(),
-            arms: Vec::new(),
-            improved: Vec::new(),
-            path: Vec::new(),
+            tree: Tree::new(network),
+            base: Vec::new(),
+            considered: Vec::new(),
         }
     }
 
     /// The network in use.
     pub fn network(&self) -> &Network {
-        &self.network
+        self.tree.network()
     }
 
     /// The settings in use.
@@ -120,157 +95,72 @@ impl Searcher {
         rng: &mut fastrand::Rng,
     ) -> Found {
         assert!(!moves.is_empty(), "an unfinished game offers a move");
-        self.nodes.clear();
-        self.add_node(state.clone(), moves.to_vec());
+        self.tree.plant(state, moves);
+        let root = self.tree.known(ROOT);
         if moves.len() == 1 {
-            let values = self.nodes[0].values;
+            let values = self.tree.values(ROOT);
             return Found { chosen: 0, policy: vec![1.0], values, simulations: 0 };
         }
 
-        let noise: Vec<f32> =
-            moves.iter().map(|_| self.settings.noise * gumbel::noise(rng)).collect();
-        let considered = self.settings.considered.min(moves.len()).min(simulations.max(1) as usize);
-        for visits in gumbel::considered_visits(considered, simulations as usize) {
-            self.read_arms(0);
-            let root = &self.nodes[0];
-            let network = root.values.chance(root.mover);
-            gumbel::improved_logits(&self.arms, network, self.sigma, &mut self.improved);
-            // Before its first visits the ranking is logit + noise alone, so the best `considered` moves come first.
-            let chosen = gumbel::best(self.arms.iter().enumerate().map(|(index, arm)| {
-                if arm.visits == visits {
-                    noise[index] + self.improved[index]
-                } else {
-                    f32::NEG_INFINITY
-                }
-            }));
-            self.simulate(chosen);
+        self.base.clear();
+        let size = self.settings.noise;
+        self.base.extend(root.arms.logits.iter().map(|logit| logit + size * gumbel::noise(rng)));
+        let most = self.settings.considered.min(moves.len()).min(simulations.max(1) as usize);
+        self.consider(most);
+        for visits in gumbel::considered_visits(most, simulations as usize) {
+            let visits = gumbel::count(visits);
+            let chosen = self.best_root_move(visits);
+            self.tree.simulate(chosen, self.sigma);
         }
-        self.conclude(&noise)
+        self.conclude()
+    }
+
+    /// Chooses the root moves that will be tried at all: those with the largest sum of logit and noise.
+    fn consider(&mut self, most: usize) {
+        self.considered.clear();
+        self.considered.extend(0..self.base.len());
+        // Equal sums in the order of the list, so that the choice is always the same.
+        let order = |a: &usize, b: &usize| self.base[*b].total_cmp(&self.base[*a]).then(a.cmp(b));
+        if most < self.considered.len() {
+            self.considered.select_nth_unstable_by(most - 1, order);
+            self.considered.truncate(most);
+        }
+        self.considered.sort_unstable();
+    }
+
+    /// The most promising one of the considered root moves with so many visits.
+    fn best_root_move(&self, visits: f32) -> usize {
+        let Known { arms, tally, .. } = self.tree.known(ROOT);
+        let factor = self.sigma.factor(tally.most);
+        // Moves without a visit share one value, the mixed one, which decides nothing between them.
+        let scores = self.considered.iter().map(|&index| {
+            if (arms.visits[index] - visits).abs() < 0.5 {
+                self.base[index] + factor * arms.q[index]
+            } else {
+                f32::NEG_INFINITY
+            }
+        });
+        self.considered[gumbel::best(scores)]
     }
 
     /// The best of the most visited moves, the improved policy, and the root's value under it.
-    fn conclude(&mut self, noise: &[f32]) -> Found {
-        self.read_arms(0);
-        let root = &self.nodes[0];
-        let network = root.values.chance(root.mover);
-        let mut policy = Vec::with_capacity(self.arms.len());
-        gumbel::improved_logits(&self.arms, network, self.sigma, &mut policy);
-        let most = self.arms.iter().map(|arm| arm.visits).max().unwrap_or(0);
-        let chosen = gumbel::best(self.arms.iter().enumerate().map(|(index, arm)| {
-            if arm.visits == most { noise[index] + policy[index] } else { f32::NEG_INFINITY }
-        }));
-        gumbel::softmax(&mut policy);
-
-        let (mut values, mut weight) = (root.values.scaled(0.0), 0.0);
-        for (edge, &probability) in root.edges.iter().zip(&policy) {
-            if edge.visits > 0 {
-                values.add(&edge.mean(), probability);
+    fn conclude(&mut self) -> Found {
+        let known = self.tree.known(ROOT);
+        let chosen = self.best_root_move(known.tally.most);
+        let mut policy = Vec::new();
+        known.improved_policy(self.tree.network().kernels(), self.sigma, &mut policy);
+        let network = self.tree.values(ROOT);
+        let (mut values, mut weight) = (network.scaled(0.0), 0.0);
+        for ((sum, &visits), &probability) in
+            self.tree.root_sums().iter().zip(known.arms.visits).zip(&policy)
+        {
+            if visits > 0.0 {
+                values.add(sum, probability / visits);
                 weight += probability;
             }
         }
-        let values = if weight > 0.0 { values.scaled(1.0 / weight) } else { root.values };
-        let simulations = root.edges.iter().map(|edge| edge.visits).sum();
-        Found { chosen, policy, values, simulations }
-    }
-
-    /// One simulation: down from the root through move `first`, one new position, and its values back up.
-    fn simulate(&mut self, first: usize) {
-        self.path.clear();
-        self.path.push((0, first));
-        let (mut node, mut edge) = (0, first);
-        let values = loop {
-            let Some(child) = self.nodes[node].edges[edge].child else {
-                break self.expand(node, edge);
-            };
-            node = child as usize;
-            if self.nodes[node].edges.is_empty() {
-                break self.nodes[node].values;
-            }
-            edge = self.inner_choice(node);
-            self.path.push((node, edge));
-        };
-        for &(node, edge) in &self.path {
-            let edge = &mut self.nodes[node].edges[edge];
-            edge.visits += 1;
-            edge.sum.add(&values, 1.0);
-            self.nodes[node].visited = true;
-        }
-    }
-
-    fn inner_choice(&mut self, node: usize) -> usize {
-        let at = &self.nodes[node];
-        if !at.visited {
-            return at.favourite;
-        }
-        let network = at.values.chance(at.mover);
-        self.read_arms(node);
-        gumbel::improved_logits(&self.arms, network, self.sigma, &mut self.improved);
-        gumbel::softmax(&mut self.improved);
-        gumbel::inner_choice(&self.arms, &self.improved)
-    }
-
-    /// Plays a move of a node and all forced moves after it, and adds the position that results.
-    fn expand(&mut self, node: usize, edge: usize) -> Values {
-        let mut state = self.nodes[node].state.clone();
-        state.apply_legal(&self.nodes[node].moves[edge]);
-        let mut moves = Vec::new();
-        while !state.is_over() {
-            state.legal_moves(&mut moves);
-            let [forced] = moves.as_slice() else { break };
-            state.apply_legal(forced);
-        }
-        let child = self.add_node(state, moves);
-        self.nodes[node].edges[edge].child = Some(child);
-        self.nodes[child as usize].values
-    }
-
-    fn add_node(&mut self, state: State, mut moves: Vec<Move>) -> u32 {
-        let players = usize::from(state.config().players);
-        let node = if let Some(outcome) = state.outcome() {
-            let values = Values::won(players, outcome.winner.index());
-            moves.clear();
-            Node { mover: 0, edges: Vec::new(), favourite: 0, visited: false, state, moves, values }
-        } else {
-            let evaluation = self.network.evaluate(&state, &moves, &mut self.scratch);
-            let mut priors = evaluation.logits.clone();
-            gumbel::softmax(&mut priors);
-            let edges = evaluation.logits.iter().zip(&priors).map(|(&logit, &prior)| Edge {
-                logit,
-                prior,
-                visits: 0,
-                sum: Values::zero(players),
-                child: None,
-            });
-            Node {
-                mover: state.to_move().index(),
-                edges: edges.collect(),
-                favourite: gumbel::best(priors.iter().copied()),
-                visited: false,
-                state,
-                moves,
-                values: evaluation.values,
-            }
-        };
-        self.nodes.push(node);
-        u32::try_from(self.nodes.len() - 1).expect("simulations are counted in 32 bits")
-    }
-
-    fn read_arms(&mut self, node: usize) {
-        let node = &self.nodes[node];
-        self.arms.clear();
-        self.arms.extend(node.edges.iter().map(|edge| Arm {
-            logit: edge.logit,
-            prior: edge.prior,
-            visits: edge.visits,
-            q: if edge.visits > 0 { edge.mean().chance(node.mover) } else { 0.0 },
-        }));
-    }
-}
-
-impl Edge {
-    #[expect(clippy::cast_precision_loss, reason = "visit counts stay far below 2^24")]
-    fn mean(&self) -> Values {
-        self.sum.scaled(1.0 / self.visits as f32)
+        let values = if weight > 0.0 { values.scaled(1.0 / weight) } else { network };
+        Found { chosen, policy, values: values.in_range(), simulations: self.tree.simulations() }
     }
 }
 

@@ -84,6 +84,17 @@ impl Values {
         }
     }
 
+    /// The nearest values that a position can have: what a mean of such values loses by rounding is given back.
+    #[must_use]
+    pub fn in_range(&self) -> Self {
+        let mut result = *self;
+        let least = if self.players == 2 { -1.0 } else { 0.0 };
+        for seat in &mut result.seats {
+            *seat = seat.clamp(least, 1.0);
+        }
+        result
+    }
+
     /// All seats multiplied by `factor`.
     #[must_use]
     pub fn scaled(&self, factor: f32) -> Self {
@@ -128,6 +139,15 @@ mod tests {
         let [one, two, three] = *values.seats() else { panic!("three seats") };
         assert_eq!(view.seats(), [three, one, two]);
         assert_eq!(view.to_seats(2), values);
+    }
+
+    #[test]
+    fn a_mean_of_values_is_a_value_in_spite_of_rounding() {
+        let mut mean = Values::zero(2);
+        (0..3).for_each(|_| mean.add(&Values::won(2, 0), 0.333_333_4));
+        assert!(mean.seats()[0] > 1.0);
+        assert_eq!(mean.in_range().seats(), [1.0, -1.0]);
+        assert_eq!(Values::won(3, 1).scaled(0.5).in_range().seats(), [0.0, 0.5, 0.0]);
     }
 
     #[test]

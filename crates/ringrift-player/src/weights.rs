@@ -26,17 +26,17 @@ pub struct Weights {
     /// One row per feature.
     pub features: Vec<[f32; ACCUMULATOR]>,
     /// Where the accumulator starts.
-    pub features_bias: Vec<f32>,
+    pub features_bias: [f32; ACCUMULATOR],
     /// Accumulator to hidden layer, one row per accumulator lane.
     pub hidden: Vec<[f32; HIDDEN]>,
     /// Where the hidden layer starts.
-    pub hidden_bias: Vec<f32>,
+    pub hidden_bias: [f32; HIDDEN],
     /// Hidden layer to the raw value. It has no bias: only differences between seats count.
-    pub value: Vec<f32>,
+    pub value: [f32; HIDDEN],
     /// Accumulator to policy vector, one row per accumulator lane.
     pub policy: Vec<[f32; POLICY]>,
     /// Where the policy vector starts.
-    pub policy_bias: Vec<f32>,
+    pub policy_bias: [f32; POLICY],
     /// One row per move key.
     pub moves: Vec<[f32; POLICY]>,
     /// One number per move key.
@@ -61,12 +61,12 @@ impl Weights {
     pub fn zero(encoder: &Encoder) -> Self {
         Self {
             features: vec![[0.0; ACCUMULATOR]; encoder.features()],
-            features_bias: vec![0.0; ACCUMULATOR],
+            features_bias: [0.0; ACCUMULATOR],
             hidden: vec![[0.0; HIDDEN]; ACCUMULATOR],
-            hidden_bias: vec![0.0; HIDDEN],
-            value: vec![0.0; HIDDEN],
+            hidden_bias: [0.0; HIDDEN],
+            value: [0.0; HIDDEN],
             policy: vec![[0.0; POLICY]; ACCUMULATOR],
-            policy_bias: vec![0.0; POLICY],
+            policy_bias: [0.0; POLICY],
             moves: vec![[0.0; POLICY]; encoder.rows()],
             moves_bias: vec![0.0; encoder.rows()],
         }

@@ -175,6 +175,19 @@ impl Clone for State {
             turn: self.turn.clone(),
         }
     }
+
+    /// Copies into memory that is there: without an allocation, if that held a position of the same config.
+    fn clone_from(&mut self, source: &Self) {
+        self.config = source.config;
+        self.options = source.options;
+        self.limits = source.limits;
+        self.geometry = source.geometry;
+        self.codes.clone_from(&source.codes);
+        self.stacks.clone_from(&source.stacks);
+        self.stacks.reserve(source.most_stacks() - source.stacks.len());
+        self.counts = source.counts;
+        self.turn.clone_from(&source.turn);
+    }
 }
 
 impl PartialEq for State {

@@ -1,0 +1,402 @@
+//! The arithmetic, written once for any sixteen lanes.
+
+use super::lanes::{LANES, Lanes, ROUNDER};
+use super::{AdamStep, Arms, Long, Short};
+use crate::encoder::MoveRows;
+use crate::weights::{ACCUMULATOR, HIDDEN};
+
+const SHORT: usize = HIDDEN / LANES;
+
+#[inline(always)]
+fn long(row: &Long) -> &[[f32; LANES]; ACCUMULATOR / LANES] {
+    row.as_chunks().0.try_into().expect("a row is a whole number of registers")
+}
+
+#[inline(always)]
+fn short(row: &Short) -> &[[f32; LANES]; SHORT] {
+    row.as_chunks().0.try_into().expect("a row is a whole number of registers")
+}
+
+#[inline(always)]
+fn short_mut(row: &mut Short) -> &mut [[f32; LANES]; SHORT] {
+    row.as_chunks_mut().0.try_into().expect("a row is a whole number of registers")
+}
+
+#[inline(always)]
+fn load_short<V: Lanes>(row: &Short) -> [V; SHORT] {
+    let row = short(row);
+    [V::load(&row[0]), V::load(&row[1])]
+}
+
+#[inline(always)]
+fn store_short<V: Lanes>(values: [V; SHORT], row: &mut Short) {
+    for (value, row) in values.into_iter().zip(short_mut(row)) {
+        value.store(row);
+    }
+}
+
+#[inline(always)]
+pub(super) fn accumulate<V: Lanes>(
+    start: &Long,
+    table: &[Long],
+    view: &[u32],
+    features: &[u32],
+    sum: &mut Long,
+) {
+    // As much at a time as stays in registers.
+    if V::MANY {
+        accumulate_part::<V, { ACCUMULATOR / LANES }>(start, table, view, features, sum);
+    } else {
+        accumulate_part::<V, 2>(start, table, view, features, sum);
+    }
+}
+
+#[inline(always)]
+fn accumulate_part<V: Lanes, const PART: usize>(
+    start: &Long,
+    table: &[Long],
+    view: &[u32],
+    features: &[u32],
+    sum: &mut Long,
+) {
+    for first in (0..ACCUMULATOR / LANES).step_by(PART) {
+        let mut sums = [V::splat(0.0); PART];
+        for (part, sum) in sums.iter_mut().enumerate() {
+            *sum = V::load(&long(start)[first + part]);
+        }
+        for &feature in features {
+            let row = long(&table[view[feature as usize] as usize]);
+            for (part, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.plus(V::load(&row[first + part]));
+            }
+        }
+        let (out, _) = sum.as_chunks_mut::<LANES>();
+        for (part, sum) in sums.into_iter().enumerate() {
+            sum.larger(V::splat(0.0)).store(&mut out[first + part]);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn product<V: Lanes>(start: &Short, matrix: &[Short], input: &Long, out: &mut Short) {
+    // Two sums, as the next addition to one would have to wait for the last.
+    let mut even = load_short::<V>(start);
+    let mut odd = [V::splat(0.0); SHORT];
+    let (rows, inputs) = (matrix.as_chunks::<2>().0, input.as_chunks::<2>().0);
+    for (rows, input) in rows.iter().zip(inputs) {
+        for (sums, (row, &x)) in [&mut even, &mut odd].into_iter().zip(rows.iter().zip(input)) {
+            let x = V::splat(x);
+            for (sum, row) in sums.iter_mut().zip(load_short::<V>(row)) {
+                *sum = x.times_plus(row, *sum);
+            }
+        }
+    }
+    store_short([even[0].plus(odd[0]), even[1].plus(odd[1])], out);
+}
+
+#[inline(always)]
+pub(super) fn value<V: Lanes>(hidden: &Short, weights: &Short) -> f32 {
+    let (x, w) = (load_short::<V>(hidden), load_short::<V>(weights));
+    let zero = V::splat(0.0);
+    x[1].larger(zero).times_plus(w[1], x[0].larger(zero).times(w[0])).sum()
+}
+
+#[inline(always)]
+pub(super) fn logits<V: Lanes>(
+    vector: &Short,
+    moves: &[Short],
+    bias: &[f32],
+    rows: &[MoveRows],
+    out: &mut [f32],
+) {
+    let vector = load_short::<V>(vector);
+    for (rows, out) in rows.iter().zip(out) {
+        let mut sum = [V::splat(0.0); SHORT];
+        let (mut constant, mut unused) = (0.0, 0_u8);
+        for &row in rows {
+            // Unused places hold row 0, so that it is often there several times.
+            if row == 0 {
+                unused += 1;
+                continue;
+            }
+            for (sum, row) in sum.iter_mut().zip(load_short::<V>(&moves[usize::from(row)])) {
+                *sum = sum.plus(row);
+            }
+            constant += bias[usize::from(row)];
+        }
+        let unused = f32::from(unused);
+        for (sum, row) in sum.iter_mut().zip(load_short::<V>(&moves[0])) {
+            *sum = V::splat(unused).times_plus(row, *sum);
+        }
+        let product = sum[1].times_plus(vector[1], sum[0].times(vector[0]));
+        *out = product.sum() + (unused * bias[0] + constant);
+    }
+}
+
+/// e to the power of `x`, within two units of the last place; no less than e^-87, and not a number if `x` is none.
+///
+/// Source: the Cephes library, expf: reduction by ln 2 in two parts, and its polynomial of the fifth degree.
+#[inline(always)]
+fn exp<V: Lanes>(x: V) -> V {
+    let x = V::splat(88.0).smaller(V::splat(-87.0).larger(x));
+    let rounder = V::splat(ROUNDER);
+    let whole = x.times_plus(V::splat(std::f32::consts::LOG2_E), rounder).minus(rounder);
+    let rest = whole.times_plus(V::splat(-0.693_359_4), x);
+    let rest = whole.times_plus(V::splat(2.121_944_4e-4), rest);
+    let mut sum = V::splat(1.987_569_1e-4);
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        sum = sum.times_plus(rest, V::splat(coefficient));
+    }
+    let fraction = sum.times_plus(rest.times(rest), rest).plus(V::splat(1.0));
+    fraction.times(whole.power_of_two())
+}
+
+/// Replaces every sixteen numbers by what `with` makes of their place and of them; behind the end it sees `fill`.
+#[inline(always)]
+fn update<V: Lanes>(values: &mut [f32], fill: f32, mut with: impl FnMut(usize, V) -> V) {
+    let (whole, rest) = values.as_chunks_mut::<LANES>();
+    let places = whole.len();
+    for (place, values) in whole.iter_mut().enumerate() {
+        with(place, V::load(values)).store(values);
+    }
+    if !rest.is_empty() {
+        with(places, V::load_part(rest, fill)).store_part(rest);
+    }
+}
+
+/// Softmax of what `scores` gives for every place, written to `out`; the logarithm of the sum of all e^score.
+#[inline(always)]
+fn softmax_of<V: Lanes>(scores: impl Fn(usize) -> V, out: &mut [f32]) -> f32 {
+    let mut highest = V::splat(f32::NEG_INFINITY);
+    update::<V>(out, 0.0, |place, _| {
+        let score = scores(place);
+        highest = score.larger(highest);
+        score
+    });
+    let highest = highest.highest();
+    // Behind the end there are the smallest powers, which change no sum of which the largest part is 1.
+    let mut sum = V::splat(0.0);
+    update::<V>(out, f32::NEG_INFINITY, |_, score| {
+        let power = exp(score.minus(V::splat(highest)));
+        sum = sum.plus(power);
+        power
+    });
+    let sum = sum.sum();
+    let factor = V::splat(1.0 / sum);
+    update::<V>(out, 0.0, |_, power| power.times(factor));
+    highest + sum.ln()
+}
+
+/// The sixteen numbers of a slice at a place, `fill` behind its end.
+#[inline(always)]
+fn load_at<V: Lanes>(values: &[f32], index: usize, fill: f32) -> V {
+    let rest = &values[index * LANES..];
+    match rest.first_chunk() {
+        Some(values) => V::load(values),
+        None => V::load_part(rest, fill),
+    }
+}
+
+#[inline(always)]
+pub(super) fn softmax<V: Lanes>(logits: &[f32], out: &mut [f32]) -> f32 {
+    assert_eq!(logits.len(), out.len(), "one probability per logit");
+    softmax_of(|index| load_at::<V>(logits, index, f32::NEG_INFINITY), out)
+}
+
+#[inline(always)]
+pub(super) fn improve<V: Lanes>(arms: &Arms<'_>, mixed: f32, factor: f32, out: &mut [f32]) {
+    assert_eq!(arms.logits.len(), out.len(), "one probability per arm");
+    let (mixed, factor) = (V::splat(mixed), V::splat(factor));
+    softmax_of(
+        |index| {
+            let q = load_at::<V>(arms.q, index, 0.0);
+            let completed = q.or_else(load_at(arms.visits, index, 0.0), mixed);
+            factor.times_plus(completed, load_at(arms.logits, index, f32::NEG_INFINITY))
+        },
+        out,
+    );
+}
+
+#[inline(always)]
+pub(super) fn laggard<V: Lanes>(policy: &mut [f32], visits: &[f32], whole: f32) -> usize {
+    assert_eq!(policy.len(), visits.len(), "one probability per arm");
+    let share = V::splat(-1.0 / whole);
+    let mut highest = V::splat(f32::NEG_INFINITY);
+    update::<V>(policy, f32::NEG_INFINITY, |place, policy| {
+        let score = load_at::<V>(visits, place, 0.0).times_plus(share, policy);
+        highest = score.larger(highest);
+        score
+    });
+    let highest = highest.highest();
+    policy.iter().position(|score| *score >= highest).unwrap_or(0)
+}
+
+#[inline(always)]
+pub(super) fn dot<V: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "vectors of one length");
+    let mut sum = V::splat(0.0);
+    for index in 0..a.len().div_ceil(LANES) {
+        sum = load_at::<V>(a, index, 0.0).times_plus(load_at(b, index, 0.0), sum);
+    }
+    sum.sum()
+}
+
+#[inline(always)]
+pub(super) fn product_back<V: Lanes>(up: &Short, transposed: &[Long], back: &mut Long) {
+    if V::MANY {
+        product_back_part::<V, { ACCUMULATOR / LANES }>(up, transposed, back);
+    } else {
+        product_back_part::<V, 2>(up, transposed, back);
+    }
+}
+
+#[inline(always)]
+fn product_back_part<V: Lanes, const PART: usize>(
+    up: &Short,
+    transposed: &[Long],
+    back: &mut Long,
+) {
+    let (out, _) = back.as_chunks_mut::<LANES>();
+    for first in (0..ACCUMULATOR / LANES).step_by(PART) {
+        let mut sums = [V::splat(0.0); PART];
+        for (part, sum) in sums.iter_mut().enumerate() {
+            *sum = V::load(&out[first + part]);
+        }
+        for (&x, row) in up.iter().zip(transposed) {
+            let x = V::splat(x);
+            let row = long(row);
+            for (part, sum) in sums.iter_mut().enumerate() {
+                *sum = x.times_plus(V::load(&row[first + part]), *sum);
+            }
+        }
+        for (part, sum) in sums.into_iter().enumerate() {
+            sum.store(&mut out[first + part]);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn outer<V: Lanes>(inputs: &[Long], ups: &[Short], slopes: &mut [Short]) {
+    // A few rows of slopes stay in registers while all samples pass by.
+    const ROWS: usize = 4;
+    for (first, slopes) in slopes.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+        let mut sums = [[V::splat(0.0); SHORT]; ROWS];
+        for (sum, slope) in sums.iter_mut().zip(slopes.iter()) {
+            *sum = load_short(slope);
+        }
+        for (input, up) in inputs.iter().zip(ups) {
+            let up = load_short::<V>(up);
+            let xs = &input.as_chunks::<ROWS>().0[first];
+            for (sums, &x) in sums.iter_mut().zip(xs) {
+                let x = V::splat(x);
+                for (sum, up) in sums.iter_mut().zip(up) {
+                    *sum = x.times_plus(up, *sum);
+                }
+            }
+        }
+        for (sum, slope) in sums.into_iter().zip(slopes) {
+            store_short(sum, slope);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn gate<V: Lanes>(input: &Long, back: &mut Long) {
+    for (x, back) in long(input).iter().zip(back.as_chunks_mut().0) {
+        V::load(back).where_positive(V::load(x)).store(back);
+    }
+}
+
+#[inline(always)]
+pub(super) fn scatter<V: Lanes>(row: &Long, view: &[u32], features: &[u32], table: &mut [Long]) {
+    let row = long(row).each_ref().map(V::load);
+    for &feature in features {
+        let sums = &mut table[view[feature as usize] as usize];
+        for (row, sum) in row.iter().zip(sums.as_chunks_mut().0) {
+            V::load(sum).plus(*row).store(sum);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn moves_back<V: Lanes>(
+    vector: &Short,
+    shares: &[(u16, f32)],
+    moves: &[Short],
+    slopes: &mut [Short],
+    up: &mut Short,
+) {
+    let vector = load_short::<V>(vector);
+    let mut sums = load_short::<V>(up);
+    for &(row, share) in shares {
+        let (row, share) = (usize::from(row), V::splat(share));
+        let weights = load_short::<V>(&moves[row]);
+        let slope = &mut slopes[row];
+        let old = load_short::<V>(slope);
+        let mut new = old;
+        for lane in 0..SHORT {
+            sums[lane] = share.times_plus(weights[lane], sums[lane]);
+            new[lane] = share.times_plus(vector[lane], old[lane]);
+        }
+        store_short(new, slope);
+    }
+    store_short(sums, up);
+}
+
+#[inline(always)]
+pub(super) fn add<V: Lanes>(values: &[f32], sum: &mut [f32]) {
+    assert_eq!(values.len(), sum.len(), "rows of one length");
+    update::<V>(sum, 0.0, |place, sum| sum.plus(load_at(values, place, 0.0)));
+}
+
+#[inline(always)]
+pub(super) fn adam<V: Lanes>(
+    step: &AdamStep,
+    values: &mut [f32],
+    slopes: &mut [f32],
+    means: &mut [f32],
+    squares: &mut [f32],
+) {
+    let all = values.len();
+    assert!(
+        slopes.len() == all && means.len() == all && squares.len() == all,
+        "one slope, mean and square per number"
+    );
+    let (xs, x_rest) = values.as_chunks_mut();
+    let (gs, g_rest) = slopes.as_chunks_mut();
+    let (ms, m_rest) = means.as_chunks_mut();
+    let (vs, v_rest) = squares.as_chunks_mut();
+    for ((x, slope), (mean, square)) in xs.iter_mut().zip(gs).zip(ms.iter_mut().zip(vs)) {
+        adam_lanes::<V>(step, x, slope, mean, square);
+    }
+    let mut parts = [[0.0; LANES]; 4];
+    let rests = [x_rest, g_rest, m_rest, v_rest];
+    for (part, rest) in parts.iter_mut().zip(&rests) {
+        part[..rest.len()].copy_from_slice(rest);
+    }
+    let [x, slope, mean, square] = &mut parts;
+    adam_lanes::<V>(step, x, slope, mean, square);
+    for (part, rest) in parts.iter().zip(rests) {
+        rest.copy_from_slice(&part[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn adam_lanes<V: Lanes>(
+    step: &AdamStep,
+    x: &mut [f32; LANES],
+    slope: &mut [f32; LANES],
+    mean: &mut [f32; LANES],
+    square: &mut [f32; LANES],
+) {
+    let (g, m, v) = (V::load(slope), V::load(mean), V::load(square));
+    let m = g.minus(m).times_plus(V::splat(step.mean_gain), m);
+    let v = g.times(g).minus(v).times_plus(V::splat(step.square_gain), v);
+    m.store(mean);
+    v.store(square);
+    V::splat(0.0).store(slope);
+    let deviation = v.times(V::splat(step.square_scale)).root().plus(V::splat(step.tiny));
+    let by = m.times(V::splat(step.mean_scale)).over(deviation);
+    let kept = V::load(x).times(V::splat(step.shrink));
+    by.times_plus(V::splat(-step.rate), kept).store(x);
+}
