@@ -115,9 +115,7 @@ pub fn run(
     for (index, game) in kept.iter().rev() {
         let part = &parts[*index];
         let old = usize::try_from(part.game[game[0]]).context("samples are checked")?;
-        let number = i32::try_from(window.game_fingerprints.len())?;
-        window.game_fingerprints.push(part.game_fingerprints[old]);
-        window.game_lengths.push(part.game_lengths[old]);
+        let number = window.push_game_from(part, old)?;
         for &row in game {
             window.push_from(part, row, number);
         }

@@ -131,13 +131,11 @@ impl Exporter {
         if self.samples.game_fingerprints.contains(&fingerprint) {
             return Ok(false);
         }
-        games::check_game(game)?;
+        let end = games::check_game(game)?;
         let result = game.record.result.as_ref().context("a checked game has a result")?;
         let seats = self.samples.seats();
         let result = Values::won(seats, usize::from(result.winner) - 1);
-        let number = i32::try_from(self.samples.game_fingerprints.len())?;
-        self.samples.game_fingerprints.push(fingerprint);
-        self.samples.game_lengths.push(i32::try_from(game.record.moves.len())?);
+        let number = self.samples.push_game(fingerprint, game.record.moves.len(), &end)?;
         games::visit(game, |visited| self.add_row(visited, number, &result))?;
         Ok(true)
     }

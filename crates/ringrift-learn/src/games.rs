@@ -136,7 +136,7 @@ pub struct CheckReport {
 pub fn check(path: &Path, progress: &mut dyn Progress) -> anyhow::Result<CheckReport> {
     let mut report = CheckReport::default();
     for game in Games::open(path).with_context(|| format!("open {}", path.display()))? {
-        let checked = game.and_then(|game| check_game(&game).map(|()| game));
+        let checked = game.and_then(|game| check_game(&game).map(|_| game));
         let game = checked.with_context(|| format!("check {}", path.display()))?;
         report.games += 1;
         report.moves += game.record.moves.len() as u64;
@@ -176,10 +176,10 @@ pub fn check_match(path: &Path, progress: &mut dyn Progress) -> anyhow::Result<C
     Ok(report)
 }
 
-/// Replays one game, see [`check`].
-pub(crate) fn check_game(game: &PlayedGame) -> anyhow::Result<()> {
+/// Replays one game, see [`check`]; gives its last position.
+pub(crate) fn check_game(game: &PlayedGame) -> anyhow::Result<State> {
     let id = &game.record.id;
-    replay(&game.record).with_context(|| format!("game {id}"))?;
+    let end = replay(&game.record).with_context(|| format!("game {id}"))?;
     ensure!(game.record.result.is_some(), "game {id}: it has no result");
     visit(game, |visited| {
         let sum: f32 = visited.policy.iter().sum();
@@ -189,7 +189,8 @@ pub(crate) fn check_game(game: &PlayedGame) -> anyhow::Result<()> {
             visited.policy.is_empty() || (f64::from(sum) - 1.0).abs() < 1e-3 + 5e-5 * moves;
         ensure!(proper, "move {}: the policy adds up to {sum}", visited.decision.at + 1);
         Ok(())
-    })
+    })?;
+    Ok(end)
 }
 
 /// A decision met while a game is played again.

@@ -12,6 +12,8 @@
 //! | `mover`, `phase` | i8 N | 0-based seat to move; phase, in the order of a turn |
 //! | `move_number`, `game` | i32 N | moves made before; index into the next array |
 //! | `game_fingerprints`, `game_lengths` | i64 G, i32 G | a hash of the moves of each game; its recorded moves |
+//! | `game_territory`, `game_eliminated` | f32 G x seats | share of the cells, share of the rings that win, at the end; seat 1 first |
+//! | `game_reasons` | i8 G | why each game ended, in the order of [`Reason::ALL`] |
 //!
 //! Values are utilities: -1..1 with two seats, chances to win with more.
 
@@ -20,13 +22,13 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use ringrift_player::{ENCODER_ID, Encoder, MOVE_ROWS, MoveRows};
-use ringrift_rules::{Config, Phase, RULES_VERSION};
+use ringrift_rules::{Config, Phase, RULES_VERSION, Reason, State};
 use serde::{Deserialize, Serialize};
 
 use crate::npz::{NpzReader, NpzWriter};
 
 /// Version of the file layout.
-const FORMAT: &str = "ringrift-samples-1";
+const FORMAT: &str = "ringrift-samples-2";
 
 /// What a sample file says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,9 @@ pub(crate) struct Samples {
     pub(crate) game: Vec<i32>,
     pub(crate) game_fingerprints: Vec<i64>,
     pub(crate) game_lengths: Vec<i32>,
+    pub(crate) game_territory: Vec<f32>,
+    pub(crate) game_eliminated: Vec<f32>,
+    pub(crate) game_reasons: Vec<i8>,
 }
 
 impl Samples {
@@ -87,6 +92,9 @@ impl Samples {
             game: Vec::new(),
             game_fingerprints: Vec::new(),
             game_lengths: Vec::new(),
+            game_territory: Vec::new(),
+            game_eliminated: Vec::new(),
+            game_reasons: Vec::new(),
         }
     }
 
@@ -112,6 +120,37 @@ impl Samples {
     /// Number of rows with a policy target.
     pub(crate) fn policies(&self) -> usize {
         (0..self.len()).filter(|&row| !self.policy(row).is_empty()).count()
+    }
+
+    /// Appends a game without rows; gives its index.
+    pub(crate) fn push_game(
+        &mut self,
+        fingerprint: i64,
+        length: usize,
+        end: &State,
+    ) -> anyhow::Result<i32> {
+        let outcome = end.outcome().context("the game is not over")?;
+        self.game_fingerprints.push(fingerprint);
+        self.game_lengths.push(i32::try_from(length)?);
+        let cells = u32::try_from(self.config.board.cell_count())?;
+        for seat in self.config.seats() {
+            self.game_territory.push(share(end.territory(seat), cells));
+            self.game_eliminated.push(share(end.eliminated(seat), end.ring_victory()));
+        }
+        self.game_reasons.push(i8::try_from(outcome.reason as usize)?);
+        Ok(i32::try_from(self.game_fingerprints.len() - 1)?)
+    }
+
+    /// Appends a game of another set without its rows; gives its index here.
+    pub(crate) fn push_game_from(&mut self, other: &Self, game: usize) -> anyhow::Result<i32> {
+        let seats = self.seats();
+        self.game_fingerprints.push(other.game_fingerprints[game]);
+        self.game_lengths.push(other.game_lengths[game]);
+        let shares = game * seats..(game + 1) * seats;
+        self.game_territory.extend_from_slice(&other.game_territory[shares.clone()]);
+        self.game_eliminated.extend_from_slice(&other.game_eliminated[shares]);
+        self.game_reasons.push(other.game_reasons[game]);
+        Ok(i32::try_from(self.game_fingerprints.len() - 1)?)
     }
 
     /// Appends a row of another set, of a game that has `game` as index here.
@@ -204,6 +243,9 @@ impl Samples {
         let games = self.game_fingerprints.len();
         npz.add("game_fingerprints", &[games], &self.game_fingerprints);
         npz.add("game_lengths", &[games], &self.game_lengths);
+        npz.add("game_territory", &[games, self.seats()], &self.game_territory);
+        npz.add("game_eliminated", &[games, self.seats()], &self.game_eliminated);
+        npz.add("game_reasons", &[games], &self.game_reasons);
         npz.write(path)
     }
 
@@ -236,6 +278,9 @@ impl Samples {
         samples.game = npz.read("game")?.1;
         samples.game_fingerprints = npz.read("game_fingerprints")?.1;
         samples.game_lengths = npz.read("game_lengths")?.1;
+        samples.game_territory = npz.read("game_territory")?.1;
+        samples.game_eliminated = npz.read("game_eliminated")?.1;
+        samples.game_reasons = npz.read("game_reasons")?.1;
         ensure!(
             samples.len() as u64 == meta.rows,
             "it has {} rows, its header says {}",
@@ -249,6 +294,7 @@ impl Samples {
     /// Refuses what would index out of range or poison training.
     fn check(&self) -> anyhow::Result<()> {
         let (rows, seats) = (self.len(), self.seats());
+        let games = self.game_fingerprints.len();
         let encoder = Encoder::new(self.config);
         check_offsets("feature_offsets", &self.feature_offsets, rows, self.features.len())?;
         check_offsets("policy_offsets", &self.policy_offsets, rows, self.policy_rows.len())?;
@@ -259,7 +305,10 @@ impl Samples {
             ("phase", self.phase.len(), rows),
             ("move_number", self.move_number.len(), rows),
             ("game", self.game.len(), rows),
-            ("game_lengths", self.game_lengths.len(), self.game_fingerprints.len()),
+            ("game_lengths", self.game_lengths.len(), games),
+            ("game_territory", self.game_territory.len(), games * seats),
+            ("game_eliminated", self.game_eliminated.len(), games * seats),
+            ("game_reasons", self.game_reasons.len(), games),
         ];
         for (name, found, wanted) in lengths {
             ensure!(found == wanted, "{name} has {found} values instead of {wanted}");
@@ -273,10 +322,11 @@ impl Samples {
         if let Some(x) = rows.iter().find(|x| !below((**x).into(), encoder.rows())) {
             bail!("move row {x} does not exist");
         }
-        let games = self.game_fingerprints.len();
-        for (name, values, limit) in
-            [("mover", &self.mover, seats), ("phase", &self.phase, Phase::ALL.len())]
-        {
+        for (name, values, limit) in [
+            ("mover", &self.mover, seats),
+            ("phase", &self.phase, Phase::ALL.len()),
+            ("game_reasons", &self.game_reasons, Reason::ALL.len()),
+        ] {
             if let Some(x) = values.iter().find(|x| !below((**x).into(), limit)) {
                 bail!("{name} has the impossible value {x}");
             }
@@ -287,6 +337,10 @@ impl Samples {
         let values = self.result_values.iter().chain(&self.search_values);
         if let Some(x) = values.into_iter().find(|x| !(-1.0..=1.0).contains(*x)) {
             bail!("{x} is no value of a position");
+        }
+        let shares = self.game_territory.iter().chain(&self.game_eliminated);
+        if let Some(x) = shares.into_iter().find(|x| !(0.0..=1.0).contains(*x)) {
+            bail!("{x} is no share of a board or of rings");
         }
         for row in 0..self.len() {
             let policy = &self.policy_values[self.policy(row)];
@@ -334,6 +388,12 @@ fn check_offsets(name: &str, offsets: &[i64], rows: usize, end: usize) -> anyhow
 fn range(offsets: &[i64], row: usize) -> Range<usize> {
     let at = |index: usize| usize::try_from(offsets[index]).expect("offsets were checked");
     at(row)..at(row + 1)
+}
+
+/// Part of a whole, at most 1.
+fn share(part: u16, whole: u32) -> f32 {
+    let whole = u16::try_from(whole).expect("boards and rings are counted in hundreds");
+    (f32::from(part) / f32::from(whole.max(1))).min(1.0)
 }
 
 /// A length as NPZ offset.

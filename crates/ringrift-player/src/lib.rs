@@ -25,6 +25,6 @@ pub use player::{Choice, MOST_SIMULATIONS, ModelPlayer, ParsePlayerError, Player
 pub use search::{Found, SearchSettings, Searcher};
 pub use values::{MAX_SEATS, Values};
 pub use weights::{
-    ACCUMULATOR, HIDDEN, Header, NetworkError, POLICY, TENSORS, TensorFile, Weights, read_tensors,
-    write_tensors,
+    ACCUMULATOR, AUXILIARY, HIDDEN, Header, NetworkError, POLICY, TENSORS, TensorFile, Weights,
+    read_tensors, write_tensors,
 };

@@ -15,8 +15,11 @@ pub const HIDDEN: usize = 32;
 /// Length of the vector that meets the rows of a move.
 pub const POLICY: usize = 32;
 
+/// Outputs that only training asks for, see [`Weights::auxiliary`].
+pub const AUXILIARY: usize = 7;
+
 /// Version of the file layout.
-const FORMAT: &str = "nnue-pv-1";
+const FORMAT: &str = "nnue-pv-2";
 /// Key of our JSON text in the safetensors header; a single key keeps the bytes of equal networks equal.
 const HEADER_KEY: &str = "ringrift";
 
@@ -33,6 +36,11 @@ pub struct Weights {
     pub hidden_bias: [f32; HIDDEN],
     /// Hidden layer to the raw value. It has no bias: only differences between seats count.
     pub value: [f32; HIDDEN],
+    /// Hidden layer to what training asks besides: how the game will end. Play does not use it; it is kept in the file so that the
+    /// next training goes on with it. Source: Wu 2019 (KataGo), auxiliary targets.
+    pub auxiliary: Vec<[f32; AUXILIARY]>,
+    /// Where these outputs start.
+    pub auxiliary_bias: [f32; AUXILIARY],
     /// Accumulator to policy vector, one row per accumulator lane.
     pub policy: Vec<[f32; POLICY]>,
     /// Where the policy vector starts.
@@ -44,12 +52,14 @@ pub struct Weights {
 }
 
 /// Names of the tensors, in the order of [`Weights::tensors`].
-pub const TENSORS: [&str; 9] = [
+pub const TENSORS: [&str; 11] = [
     "features.weight",
     "features.bias",
     "hidden.weight",
     "hidden.bias",
     "value.weight",
+    "auxiliary.weight",
+    "auxiliary.bias",
     "policy.weight",
     "policy.bias",
     "moves.weight",
@@ -65,6 +75,8 @@ impl Weights {
             hidden: vec![[0.0; HIDDEN]; ACCUMULATOR],
             hidden_bias: [0.0; HIDDEN],
             value: [0.0; HIDDEN],
+            auxiliary: vec![[0.0; AUXILIARY]; HIDDEN],
+            auxiliary_bias: [0.0; AUXILIARY],
             policy: vec![[0.0; POLICY]; ACCUMULATOR],
             policy_bias: [0.0; POLICY],
             moves: vec![[0.0; POLICY]; encoder.rows()],
@@ -89,6 +101,8 @@ impl Weights {
         fill(&mut weights.value, 0.25);
         fill(weights.policy.as_flattened_mut(), 0.06);
         fill(weights.moves.as_flattened_mut(), 0.06);
+        // Last, so that what play uses is as it was without these outputs.
+        fill(weights.auxiliary.as_flattened_mut(), 0.1);
         weights
     }
 
@@ -100,6 +114,8 @@ impl Weights {
             self.hidden.as_flattened(),
             &self.hidden_bias,
             &self.value,
+            self.auxiliary.as_flattened(),
+            &self.auxiliary_bias,
             self.policy.as_flattened(),
             &self.policy_bias,
             self.moves.as_flattened(),
@@ -115,6 +131,8 @@ impl Weights {
             self.hidden.as_flattened_mut(),
             &mut self.hidden_bias,
             &mut self.value,
+            self.auxiliary.as_flattened_mut(),
+            &mut self.auxiliary_bias,
             self.policy.as_flattened_mut(),
             &mut self.policy_bias,
             self.moves.as_flattened_mut(),
@@ -130,6 +148,8 @@ impl Weights {
             vec![ACCUMULATOR, HIDDEN],
             vec![HIDDEN],
             vec![HIDDEN],
+            vec![HIDDEN, AUXILIARY],
+            vec![AUXILIARY],
             vec![ACCUMULATOR, POLICY],
             vec![POLICY],
             vec![encoder.rows(), POLICY],

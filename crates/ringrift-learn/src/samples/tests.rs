@@ -254,6 +254,8 @@ fn a_sample_file_that_would_poison_training_is_refused() {
     check(&|s| s.policy_values[0] += 0.5, "has no proper policy");
     check(&|s| s.mover[2] = 2, "mover has the impossible value 2");
     check(&|s| s.game[0] = 9, "game 9 does not exist");
+    check(&|s| s.game_reasons[1] = 6, "game_reasons has the impossible value 6");
+    check(&|s| s.game_territory[2] = 1.5, "1.5 is no share");
     check(&|s| s.feature_offsets[1] = -4, "feature_offsets does not fit");
     good.write(&path).unwrap();
     assert_eq!(Samples::read(&path).unwrap(), good);

@@ -1,9 +1,10 @@
 //! Loss of the network on samples, and its derivative with respect to every weight.
 
-use ringrift_player::{ACCUMULATOR, Encoder, HIDDEN, MAX_SEATS, POLICY, Weights};
+use ringrift_player::{ACCUMULATOR, AUXILIARY, Encoder, HIDDEN, MAX_SEATS, POLICY, Weights};
 
 use serde::{Deserialize, Serialize};
 
+use super::auxiliary::Ending;
 use crate::samples::Samples;
 
 /// Sums of losses over rows.
@@ -15,6 +16,8 @@ pub(super) struct Loss {
     pub(super) policies: u32,
     /// Cross entropy of the chances to win, summed over `rows` rows.
     pub(super) value: f64,
+    /// What the auxiliary outputs miss, summed over `rows` rows.
+    pub(super) auxiliary: f64,
     /// All rows.
     pub(super) rows: u32,
 }
@@ -24,6 +27,7 @@ impl Loss {
         self.policy += other.policy;
         self.policies += other.policies;
         self.value += other.value;
+        self.auxiliary += other.auxiliary;
         self.rows += other.rows;
     }
 
@@ -82,6 +86,8 @@ pub(super) struct Pass<'a> {
     pub(super) targets: &'a [f32],
     /// Weight of the value loss against the policy loss.
     pub(super) value_weight: f32,
+    /// Weight of the auxiliary loss against the policy loss.
+    pub(super) auxiliary_weight: f32,
     pub(super) weights: &'a Weights,
 }
 
@@ -108,6 +114,13 @@ impl Pass<'_> {
         }
         let (value, slope) = self.value_loss(row, &raw[..seats]);
         let mut loss = Loss { value, rows: 1, ..Loss::default() };
+        let mut endings = [[0.0; AUXILIARY]; MAX_SEATS];
+        if self.auxiliary_weight > 0.0 {
+            for (index, (view, slopes)) in views.iter().zip(&mut endings).enumerate() {
+                let ending = Ending::of(self.samples, row, index);
+                loss.auxiliary += ending.loss(&self.auxiliary(&view.hidden), slopes);
+            }
+        }
 
         let vector = self.policy_vector(&views[0].accumulator);
         let has_policy = !self.samples.policy(row).is_empty();
@@ -119,7 +132,8 @@ impl Pass<'_> {
 
         for (index, view) in views.iter().enumerate() {
             let mut back = [0.0; ACCUMULATOR];
-            self.value_backward(view, slope[index] * scale, gradient, &mut back);
+            let ending = endings[index].map(|x| x * self.auxiliary_weight * scale);
+            self.value_backward(view, slope[index] * scale, &ending, gradient, &mut back);
             if index == 0 && has_policy {
                 let up = self.moves_backward(row, symmetry, &vector, scale, gradient, work);
                 self.policy_backward(view, &up, gradient, &mut back);
@@ -170,6 +184,15 @@ impl Pass<'_> {
             *x = x.max(0.0);
         }
         View { accumulator, hidden }
+    }
+
+    fn auxiliary(&self, hidden: &[f32; HIDDEN]) -> [f32; AUXILIARY] {
+        let mut outputs = [0.0; AUXILIARY];
+        outputs.copy_from_slice(&self.weights.auxiliary_bias);
+        for (&x, row) in hidden.iter().zip(&self.weights.auxiliary) {
+            add_scaled(&mut outputs, row, x);
+        }
+        outputs
     }
 
     /// Cross entropy between the chances the network gives and the target, and its slope per raw value.
@@ -236,14 +259,21 @@ impl Pass<'_> {
         &self,
         view: &View,
         slope: f32,
+        ending: &[f32; AUXILIARY],
         gradient: &mut Weights,
         back: &mut [f32; ACCUMULATOR],
     ) {
+        for (sum, x) in gradient.auxiliary_bias.iter_mut().zip(ending) {
+            *sum += x;
+        }
         let mut up = [0.0; HIDDEN];
         for (lane, up) in up.iter_mut().enumerate() {
             gradient.value[lane] += slope * view.hidden[lane];
+            add_scaled(&mut gradient.auxiliary[lane], ending, view.hidden[lane]);
             if view.hidden[lane] > 0.0 {
-                *up = slope * self.weights.value[lane];
+                let aside: f32 =
+                    self.weights.auxiliary[lane].iter().zip(ending).map(|(w, x)| w * x).sum();
+                *up = slope * self.weights.value[lane] + aside;
                 gradient.hidden_bias[lane] += *up;
             }
         }

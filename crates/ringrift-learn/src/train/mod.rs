@@ -1,6 +1,7 @@
 //! Training: from a window of samples and a parent network to a candidate.
 
 mod adam;
+mod auxiliary;
 mod checkpoint;
 mod gradient;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub lambda: f32,
     /// Weight of the value loss against the policy loss.
     pub value_weight: f32,
+    /// Weight of the auxiliary loss (how the game will end) against the policy loss; 0 = not asked.
+    pub auxiliary_weight: f32,
     /// Share of the games that are kept out of training, to measure on, 0..=0.5.
     pub validation_share: f32,
     /// Steps between checkpoints.
@@ -70,6 +73,7 @@ impl Default for Settings {
             weight_decay: 1.0,
             lambda: 0.9,
             value_weight: 1.0,
+            auxiliary_weight: 0.2,
             validation_share: 0.05,
             checkpoint_steps: 200,
             seed: 1,
@@ -183,6 +187,8 @@ impl Settings {
         ensure!(rate(self.last_rate), "last_rate is {}, below 0", self.last_rate);
         ensure!(rate(self.weight_decay), "weight_decay is {}, below 0", self.weight_decay);
         ensure!(rate(self.value_weight), "value_weight is {}, below 0", self.value_weight);
+        let aside = self.auxiliary_weight;
+        ensure!(rate(aside), "auxiliary_weight is {aside}, below 0");
         ensure!(share(self.lambda, 1.0), "lambda is {}, not within 0..=1", self.lambda);
         let kept = self.validation_share;
         ensure!(share(kept, 0.5), "validation_share is {kept}, not within 0..=0.5");
@@ -284,6 +290,7 @@ impl<'a> Trainer<'a> {
                 tables: &self.tables,
                 targets: &self.targets,
                 value_weight: self.settings.value_weight,
+                auxiliary_weight: self.settings.auxiliary_weight,
                 weights: &self.state.weights,
             };
             loss.add(pass.row(row, symmetry, Some((&mut self.gradient, scale)), &mut self.work));
@@ -339,6 +346,7 @@ impl<'a> Trainer<'a> {
             tables: &self.tables,
             targets: &self.samples.result_values,
             value_weight: 1.0,
+            auxiliary_weight: 0.0,
             weights,
         };
         for &row in self.kept_out.iter().take(MEASURED_ROWS) {

@@ -25,17 +25,20 @@ fn the_gradient_agrees_with_a_numeric_derivative() {
         let targets = samples.value_targets(0.9);
         let row = (0..samples.len()).find(|&row| samples.policy(row).len() > 3).unwrap();
         let symmetry = 3;
-        let value_weight = 0.7;
+        let (value_weight, auxiliary_weight) = (0.7, 0.4);
         let loss = |weights: &Weights, gradient: Option<(&mut Weights, f32)>| {
             let pass = Pass {
                 samples: &samples,
                 tables: &tables,
                 targets: &targets,
                 value_weight,
+                auxiliary_weight,
                 weights,
             };
             let loss = pass.row(row, symmetry, gradient, &mut Workspace::default());
-            loss.policy + f64::from(value_weight) * loss.value
+            loss.policy
+                + f64::from(value_weight) * loss.value
+                + f64::from(auxiliary_weight) * loss.auxiliary
         };
         let mut gradient = Weights::zero(network.encoder());
         loss(network.weights(), Some((&mut gradient, 1.0)));

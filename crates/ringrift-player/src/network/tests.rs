@@ -101,7 +101,7 @@ fn a_damaged_or_foreign_file_is_refused_with_one_sentence() {
     check_refused(&good[..good.len() - 1], "the network file is damaged");
     check_refused(&altered(&good, "nnue-pv-features-2", "nnue-pv-features-0"), "has encoder");
     check_refused(&altered(&good, "ringrift-1", "ringrift-0"), "has rules version");
-    check_refused(&altered(&good, "nnue-pv-1", "nnue-pv-9"), "has format");
+    check_refused(&altered(&good, "nnue-pv-2", "nnue-pv-9"), "has format");
     // A file for another board that has the same shapes would be misread silently, one with others is refused by shape.
     check_refused(&altered(&good, "hex8_2p", "hex8_3p"), "has shape");
     check_refused(&Network::random(config("hex8_3p"), 1).to_bytes(), "has config \"hex8_3p\"");
