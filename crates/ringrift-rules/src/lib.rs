@@ -32,6 +32,7 @@ pub mod bench;
 mod cellset;
 mod config;
 mod geometry;
+mod hash;
 mod illegal;
 mod legal;
 mod lines;

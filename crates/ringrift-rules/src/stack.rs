@@ -2,6 +2,7 @@
 
 use crate::config::Seat;
 use crate::geometry::CellId;
+use crate::hash;
 use alloc::vec::Vec;
 
 /// Rings that fit into one integer at two bits each.
@@ -81,6 +82,17 @@ impl Stack {
         };
         stack.set(rings);
         stack
+    }
+
+    /// Key of this stack in the hash of a position.
+    pub(crate) fn key(&self) -> u64 {
+        match &self.rings {
+            Rings::Short(packed) => hash::of_rings(self.cell, self.height, packed.0),
+            Rings::Tall(rings) => {
+                let rings = rings.iter().map(|ring| u64::from(ring.number()));
+                hash::of_rings(self.cell, self.height, rings)
+            }
+        }
     }
 
     pub(crate) const fn height(&self) -> u16 {

@@ -2,6 +2,7 @@
 
 use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::{CellId, Geometry, Symmetry};
+use crate::hash;
 use crate::stack::{Stack, StackView};
 use crate::victory::Outcome;
 use alloc::boxed::Box;
@@ -156,6 +157,8 @@ pub struct State {
     codes: Box<[u16]>,
     /// In no particular order; codes point into it.
     stacks: Vec<Stack>,
+    /// Keys of all that is on the board, joined by exclusive or.
+    board_hash: u64,
     pub(crate) counts: Counts,
     pub(crate) turn: Turn,
 }
@@ -171,6 +174,7 @@ impl Clone for State {
             geometry: self.geometry,
             codes: self.codes.clone(),
             stacks,
+            board_hash: self.board_hash,
             counts: self.counts,
             turn: self.turn.clone(),
         }
@@ -230,6 +234,7 @@ impl State {
             geometry,
             codes: vec![EMPTY; geometry.len()].into_boxed_slice(),
             stacks: Vec::with_capacity(most_stacks.min(geometry.len())),
+            board_hash: 0,
             counts,
             turn: Turn {
                 seat: Seat::ALL[0],
@@ -397,6 +402,12 @@ impl State {
         self.turn.moves
     }
 
+    /// A hash of the position: what is on the board, in hand and eliminated, turn and tracker, but not the number of moves, so that
+    /// positions reached in another order of moves share it. Moves keep the board's part in step.
+    pub fn position_hash(&self) -> u64 {
+        self.board_hash ^ hash::beside_the_board(&self.counts, &self.turn)
+    }
+
     /// The image of the position under a symmetry of its board.
     #[must_use]
     pub fn permuted(&self, symmetry: &Symmetry) -> Self {
@@ -407,6 +418,7 @@ impl State {
         for stack in &mut image.stacks {
             stack.cell = symmetry.cell(stack.cell);
         }
+        image.board_hash = image.recompute_board_hash();
         image.turn.must_move = self.turn.must_move.map(|cell| symmetry.cell(cell));
         image.turn.attacker = self.turn.attacker.map(|cell| symmetry.cell(cell));
         image
@@ -486,13 +498,14 @@ impl State {
     /// Puts a marker on an empty cell.
     pub(crate) fn put_marker(&mut self, cell: CellId, seat: Seat) {
         debug_assert!(self.is_empty(cell));
-        self.codes[cell.index()] = u16::from(seat.number());
+        self.set_code(cell, u16::from(seat.number()));
         self.counts.markers[seat.index()] += 1;
     }
 
     /// Takes a marker off, if there is one; says whether there was.
     pub(crate) fn take_marker(&mut self, cell: CellId) -> bool {
         let Cell::Marker(owner) = self.cell(cell) else { return false };
+        self.board_hash ^= hash::of_code(cell, u16::from(owner.number()));
         self.codes[cell.index()] = EMPTY;
         self.counts.markers[owner.index()] -= 1;
         true
@@ -502,7 +515,7 @@ impl State {
     pub(crate) fn collapse(&mut self, cell: CellId, seat: Seat) {
         debug_assert!(self.is_open(cell));
         self.take_marker(cell);
-        self.codes[cell.index()] = COLLAPSED + u16::from(seat.number());
+        self.set_code(cell, COLLAPSED + u16::from(seat.number()));
         self.counts.territory[seat.index()] += 1;
     }
 
@@ -510,6 +523,7 @@ impl State {
     pub(crate) fn lift(&mut self, cell: CellId) -> Option<Stack> {
         let slot = usize::from(self.codes[cell.index()].checked_sub(STACK)?);
         let stack = self.stacks.swap_remove(slot);
+        self.board_hash ^= stack.key();
         self.codes[cell.index()] = EMPTY;
         if let Some(moved) = self.stacks.get(slot) {
             self.codes[moved.cell.index()] = Self::stack_code(slot);
@@ -525,9 +539,23 @@ impl State {
             return;
         }
         stack.cell = cell;
+        self.board_hash ^= stack.key();
         self.counts.controlled[stack.controller().index()] += 1;
         self.codes[cell.index()] = Self::stack_code(self.stacks.len());
         self.stacks.push(stack);
+    }
+
+    /// Writes the code of a marker or a collapsed cell over an empty one.
+    fn set_code(&mut self, cell: CellId, code: u16) {
+        self.board_hash ^= hash::of_code(cell, code);
+        self.codes[cell.index()] = code;
+    }
+
+    fn recompute_board_hash(&self) -> u64 {
+        let codes = self.geometry.cells().zip(&self.codes);
+        let plain = codes.filter(|(_, code)| (EMPTY + 1..STACK).contains(*code));
+        let keys = plain.map(|(cell, &code)| hash::of_code(cell, code));
+        keys.chain(self.stacks.iter().map(Stack::key)).fold(0, |hash, key| hash ^ key)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "at most one stack per cell, 469")]

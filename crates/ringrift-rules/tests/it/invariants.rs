@@ -1,6 +1,6 @@
 //! What holds in every position of every game (section 14), on random games of all configurations.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -145,6 +145,8 @@ fn turned_position_has_turned_moves(state: &State, moves: &[Move], mv: &Move, by
     then.apply_legal(mv);
     image.apply_legal(&mv.permuted(by));
     assert!(then.permuted(by) == image, "{}\n{}", then.permuted(by).render(), image.render());
+    // A turned position counts its hash anew; the image was kept in step by the move.
+    assert_eq!(then.permuted(by).position_hash(), image.position_hash());
 }
 
 proptest! {
@@ -196,6 +198,17 @@ proptest! {
             let by = &symmetries[random.below(symmetries.len())];
             turned_position_has_turned_moves(state, moves, mv, by);
         });
+    }
+
+    #[test]
+    fn positions_with_one_hash_are_one_position(plan in Plan::any()) {
+        let mut seen: HashMap<u64, String> = HashMap::new();
+        plan.play(|state, _, _, _| {
+            let text = state.digest_text();
+            let known = seen.entry(state.position_hash()).or_insert_with(|| text.clone());
+            assert_eq!(*known, text);
+        });
+        prop_assert!(seen.len() > 10);
     }
 
     #[test]
