@@ -71,8 +71,14 @@ pub struct ModelRef {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelfplayJob {
-    /// Who plays all seats.
+    /// Who learns from the games: it plays all seats, or all but one where an opponent takes part.
     pub model: ModelRef,
+    /// Former champions that it meets in a share of the games, so that it does not forget how to beat them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opponents: Vec<ModelRef>,
+    /// That share, 0..=1; without opponents no effect.
+    #[serde(default)]
+    pub opponent_share: f32,
     /// Games to play.
     pub games: u32,
     /// Simulations of a full search.
@@ -216,7 +222,10 @@ impl Job {
     pub fn inputs(&self) -> Vec<BlobHash> {
         match self {
             Self::Seed(_) => Vec::new(),
-            Self::Selfplay(job) => vec![job.model.weights.clone()],
+            Self::Selfplay(job) => {
+                let players = std::iter::once(&job.model).chain(&job.opponents);
+                players.map(|model| model.weights.clone()).collect()
+            }
             Self::Check(job) => job.batches.clone(),
             Self::Export(job) => job.batches.clone(),
             Self::Combine(job) => job.samples.clone(),

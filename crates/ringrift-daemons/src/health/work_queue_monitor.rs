@@ -304,6 +304,8 @@ mod tests {
         let weights = bed.catalogue.model(&model).await.unwrap().unwrap().weights;
         let job = Job::Selfplay(SelfplayJob {
             model: ModelRef { id: model, weights },
+            opponents: Vec::new(),
+            opponent_share: 0.0,
             games: 1,
             simulations: 1,
             fast_simulations: 1,

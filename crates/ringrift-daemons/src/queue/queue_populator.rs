@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
     AllocationUpdated, Catalogue, Config as GameConfig, Gate, Job, ModelDistributed, ModelRef,
-    ParametersSet, Record, SelfplayJob, Topic as _, TrainingCompleted, WorkClaimed, WorkCompleted,
-    WorkKind, WorkQueued, WorkState,
+    ModelStatus, ParametersSet, Record, SelfplayJob, Topic as _, TrainingCompleted, WorkClaimed,
+    WorkCompleted, WorkKind, WorkQueued, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
@@ -43,6 +43,11 @@ pub struct Config {
     pub fast_share: f32,
     /// Decisions of a game whose move is drawn by temperature.
     pub temperature_moves: u32,
+    /// Former champions, the newest, that the champion meets in self-play.
+    pub opponents: usize,
+    /// Share of games with one of them at the table.
+    #[serde(deserialize_with = "crate::ranges::share")]
+    pub opponent_share: f32,
     /// Rows that no training has read, above which a config's self-play rests while no training
     /// waits for rows. Older rows would only leave the window unseen.
     #[serde(deserialize_with = "crate::ranges::at_least_one")]
@@ -60,6 +65,9 @@ impl Default for Config {
             full_share: 0.5,
             fast_share: 0.25,
             temperature_moves: 12,
+            // Source: spec/learning.md section 4.1, 10 to 20 % of the games against the pool.
+            opponents: 3,
+            opponent_share: 0.1,
             max_unused_rows: 240_000,
             max_queued_per_cycle: 32,
         }
@@ -188,6 +196,20 @@ impl QueuePopulator {
         Ok(handed.map(|row| row.model))
     }
 
+    /// Whom the player meets besides itself, newest first.
+    async fn former_champions(
+        &self,
+        config: GameConfig,
+        player: &ModelRef,
+    ) -> anyhow::Result<Vec<ModelRef>> {
+        let models = self.catalogue.models(Some(config)).await?;
+        let former = models
+            .into_iter()
+            .filter(|row| row.status == ModelStatus::Former && row.id != player.id)
+            .map(|row| ModelRef { id: row.id, weights: row.weights });
+        Ok(former.take(self.config.opponents).collect())
+    }
+
     async fn gate(&self, config: GameConfig, now_ms: i64) -> anyhow::Result<Gate> {
         let (deaths, last_ms) = self.catalogue.deaths_in_a_row(WorkKind::Selfplay, config).await?;
         let unused = self.catalogue.unused_rows(config).await?;
@@ -210,6 +232,8 @@ impl QueuePopulator {
         let work = self.catalogue.next_work(WorkKind::Selfplay, config).await?;
         let job = SelfplayJob {
             model: model.clone(),
+            opponents: self.former_champions(config, model).await?,
+            opponent_share: self.config.opponent_share,
             games: self.config.games_per_item,
             simulations: parameters.simulations,
             fast_simulations: fast(parameters.simulations, self.config.fast_share),
@@ -276,12 +300,12 @@ fn fast(full: u32, share: f32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::WorkFailed;
+    use ringrift_pipeline::{ModelPromoted, WorkFailed};
 
     use super::*;
     use crate::{
         Obstacle,
-        testbed::{Bed, blocked, done, hex, square, stops_in_mid_cycle},
+        testbed::{Bed, blocked, done, evaluated, hex, square, stops_in_mid_cycle},
     };
 
     fn daemon(bed: &Bed, config: Config) -> QueuePopulator {
@@ -345,6 +369,43 @@ mod tests {
             })
             .collect();
         assert_eq!(seeds.len(), 4, "no two items play the same games");
+    }
+
+    #[tokio::test]
+    async fn a_champion_meets_the_one_before_it_and_never_itself() {
+        let bed = Bed::new().await;
+        let former = bed.champion(hex()).await;
+        let mut daemon = daemon(&bed, Config { opponent_share: 0.2, ..Config::default() });
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        done(daemon.cycle(&cx).await);
+        let model = evaluated(&bed, hex(), 1, 0, 90.0).await;
+        let weights = bed.catalogue.model(&model).await.unwrap().unwrap().weights;
+        let promoted = ModelPromoted {
+            model: model.clone(),
+            config: hex(),
+            over: former.clone(),
+            elo: 90.0,
+            elo_low: 0.0,
+            elo_high: 0.0,
+            games: 100,
+        };
+        let node = bed.the_loop.node.clone();
+        let handed = ModelDistributed { model, config: hex(), weights, node };
+        bed.record(vec![promoted.into(), handed.into()]).await;
+        for item in bed.catalogue.open_works().await.unwrap() {
+            let failed = WorkFailed { work: item.id, attempt: 3, error: "no".into(), last: true };
+            bed.record(vec![failed.into()]).await;
+        }
+        bed.pass_time(Duration::from_mins(5));
+        done(daemon.cycle(&cx).await);
+        let open = bed.catalogue.open_works().await.unwrap();
+        assert!(!open.is_empty());
+        for item in open {
+            let Job::Selfplay(job) = &item.job else { panic!("{item:?}") };
+            let opponents: Vec<_> = job.opponents.iter().map(|other| other.id.clone()).collect();
+            assert_eq!((opponents, job.opponent_share), (vec![former.clone()], 0.2));
+            assert_eq!(item.job.inputs().len(), 2, "the worker is handed both networks");
+        }
     }
 
     #[tokio::test]

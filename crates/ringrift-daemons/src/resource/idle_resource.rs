@@ -263,6 +263,8 @@ mod tests {
             ModelRef { id: ringrift_pipeline::ModelId("old".into()), ..champion.model.reference() };
         let job = Job::Selfplay(SelfplayJob {
             model: old,
+            opponents: Vec::new(),
+            opponent_share: 0.0,
             games: 4,
             simulations: 8,
             fast_simulations: 2,

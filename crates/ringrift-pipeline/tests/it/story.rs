@@ -36,6 +36,8 @@ pub(crate) fn selfplay(number: u64) -> WorkQueued {
         config: hex(),
         job: Job::Selfplay(SelfplayJob {
             model: reference(0),
+            opponents: Vec::new(),
+            opponent_share: 0.0,
             games: 10,
             simulations: 32,
             fast_simulations: 8,

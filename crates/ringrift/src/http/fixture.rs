@@ -327,6 +327,8 @@ impl<'a> Story<'a> {
         let positions = u64::from(games) * (34 + number % 9);
         let job = Job::Selfplay(SelfplayJob {
             model: ModelRef { id: model.clone(), weights },
+            opponents: Vec::new(),
+            opponent_share: 0.0,
             games,
             simulations: 32,
             fast_simulations: 8,

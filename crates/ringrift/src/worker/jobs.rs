@@ -90,7 +90,10 @@ impl Bench<'_> {
 
     fn selfplay(&self, job: &SelfplayJob) -> anyhow::Result<()> {
         let network = self.bytes(&job.model.weights)?;
+        let opponents = job.opponents.iter().map(|model| self.bytes(&model.weights));
+        let opponents = opponents.collect::<anyhow::Result<Vec<_>>>()?;
         let settings = selfplay::Settings {
+            opponent_share: job.opponent_share,
             games: job.games,
             simulations: job.simulations,
             fast_simulations: job.fast_simulations,
@@ -102,7 +105,8 @@ impl Bench<'_> {
             ..selfplay::Settings::default()
         };
         let meter = &mut self.meter("games");
-        let report = selfplay::run(&settings, self.job.config, &network, &[], self.dir(), meter)?;
+        let config = self.job.config;
+        let report = selfplay::run(&settings, config, &network, &opponents, self.dir(), meter)?;
         if report.games == 0 {
             return Ok(());
         }
