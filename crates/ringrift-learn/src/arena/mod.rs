@@ -2,6 +2,7 @@
 
 mod openings;
 mod sprt;
+mod threads;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::games::write_lines;
 use crate::progress::{Flow, Progress, float};
 pub use openings::{Opening, book};
 pub use sprt::{Bounds, Decision, elo, interval, score};
+pub use threads::run_on;
 
 /// Name of the file with the games of a match in the output folder.
 pub const MATCH_FILE: &str = "match.jsonl.gz";
@@ -99,55 +101,62 @@ pub fn run(
     out_dir: Option<&Path>,
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Report> {
-    ensure!(settings.pairs > 0, "pairs is 0, a match needs at least 1");
-    if let Some(test) = settings.test {
-        let chance = |x: f64| x > 0.0 && x < 0.5;
-        ensure!(
-            chance(test.alpha) && chance(test.beta),
-            "alpha and beta must lie within 0 and 0.5"
-        );
-        ensure!(test.elo0 < test.elo1, "elo0 must be below elo1");
-    }
-    let mut tally = Tally { pairs: [0; 3], records: Vec::new(), digests: BTreeSet::new() };
+    settings.check()?;
+    let mut tally = Tally::default();
     let mut stopped = false;
     for (number, opening) in (0_u32..).zip(book(config, settings.pairs, settings.seed)?) {
         if progress.beat(number.into(), settings.pairs.into()) == Flow::Stop {
             stopped = true;
             break;
         }
-        let mut points = 0;
-        let seats = seats_of_a(config, number);
-        for (game, a_plays) in
-            [seats.clone(), seats.iter().map(|a| !a).collect()].iter().enumerate()
-        {
-            let seed =
-                crate::selfplay::game_seed(settings.seed, u64::from(number) * 2 + game as u64);
-            let (record, winner) = play(config, &opening, seed, a_plays, [&mut *a, &mut *b]);
-            points += usize::from(a_plays[winner]);
-            tally.add(record);
-        }
-        tally.pairs[points] += 1;
-        let decided = settings.test.is_some_and(|t| t.decide(tally.pairs) != Decision::Undecided);
-        if decided {
+        let pair = play_pair(config, settings.seed, number, &opening, [&mut *a, &mut *b]);
+        if tally.add(settings, pair) {
             break;
         }
     }
-    let mut report = tally.report(settings, [a.name(), b.name()]);
-    let distinct = float(report.distinct_games) / float(report.games.max(1));
-    ensure!(
-        report.games == 0 || distinct >= DISTINCT_SHARE,
-        "only {} of {} games are distinct: the match says nothing",
-        report.distinct_games,
-        report.games
-    );
-    if let Some(folder) = out_dir {
-        let path = folder.join(MATCH_FILE);
-        write_lines(&path, &tally.records)?;
-        report.file = Some(path);
+    tally.finish(settings, [a.name(), b.name()], out_dir, progress, stopped)
+}
+
+impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.pairs > 0, "pairs is 0, a match needs at least 1");
+        if let Some(test) = self.test {
+            let chance = |x: f64| x > 0.0 && x < 0.5;
+            ensure!(
+                chance(test.alpha) && chance(test.beta),
+                "alpha and beta must lie within 0 and 0.5"
+            );
+            ensure!(test.elo0 < test.elo1, "elo0 must be below elo1");
+        }
+        Ok(())
     }
-    report.seconds = progress.elapsed().as_secs_f64();
-    report.stopped = stopped;
-    Ok(report)
+}
+
+/// Both games from one opening, and the points of A.
+struct Pair {
+    points: usize,
+    records: [GameRecord; 2],
+}
+
+/// Plays the pair of a number: it depends on nothing that was played before.
+fn play_pair(
+    config: Config,
+    seed: u64,
+    number: u32,
+    opening: &Opening,
+    [a, b]: [&mut dyn Player; 2],
+) -> Pair {
+    let first = seats_of_a(config, number);
+    let second: Vec<bool> = first.iter().map(|a| !a).collect();
+    let mut points = 0;
+    let mut game = |index: u64, a_plays: &[bool]| {
+        let seed = crate::selfplay::game_seed(seed, u64::from(number) * 2 + index);
+        let (record, winner) = play(config, opening, seed, a_plays, [&mut *a, &mut *b]);
+        points += usize::from(a_plays[winner]);
+        record
+    };
+    let records = [game(0, &first), game(1, &second)];
+    Pair { points, records }
 }
 
 /// Which seats A has in the first game of a pair. With two seats the first one; with more, all divisions in turn.
@@ -193,6 +202,7 @@ fn play(
     (record, winner)
 }
 
+#[derive(Default)]
 struct Tally {
     pairs: [u64; 3],
     records: Vec<GameRecord>,
@@ -200,11 +210,43 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, record: GameRecord) {
-        if let Some(result) = &record.result {
-            self.digests.insert(result.digest.clone());
+    /// Adds a pair; tells whether the match is decided.
+    fn add(&mut self, settings: &Settings, pair: Pair) -> bool {
+        self.pairs[pair.points] += 1;
+        for record in pair.records {
+            if let Some(result) = &record.result {
+                self.digests.insert(result.digest.clone());
+            }
+            self.records.push(record);
         }
-        self.records.push(record);
+        settings.test.is_some_and(|test| test.decide(self.pairs) != Decision::Undecided)
+    }
+
+    /// The report; refuses a match of repeated games, and writes the games if they are to be kept.
+    fn finish(
+        &self,
+        settings: &Settings,
+        names: [String; 2],
+        out_dir: Option<&Path>,
+        progress: &dyn Progress,
+        stopped: bool,
+    ) -> anyhow::Result<Report> {
+        let mut report = self.report(settings, names);
+        let distinct = float(report.distinct_games) / float(report.games.max(1));
+        ensure!(
+            report.games == 0 || distinct >= DISTINCT_SHARE,
+            "only {} of {} games are distinct: the match says nothing",
+            report.distinct_games,
+            report.games
+        );
+        if let Some(folder) = out_dir {
+            let path = folder.join(MATCH_FILE);
+            write_lines(&path, &self.records)?;
+            report.file = Some(path);
+        }
+        report.seconds = progress.elapsed().as_secs_f64();
+        report.stopped = stopped;
+        Ok(report)
     }
 
     fn report(&self, settings: &Settings, [a, b]: [String; 2]) -> Report {

@@ -92,6 +92,31 @@ fn equal_seeds_give_equal_matches_and_a_stop_ends_them() {
 }
 
 #[test]
+fn a_match_does_not_depend_on_the_number_of_threads() {
+    let config: Config = "hex8_2p".parse().unwrap();
+    let pair = || Ok([open("rollout:4", config), open("random", config)]);
+    let (test, folder) =
+        (Settings { pairs: 40, ..Settings::default() }, tempfile::tempdir().unwrap());
+    for settings in [fixed(7), test] {
+        let play = |threads: usize| {
+            let out = folder.path().join(threads.to_string());
+            fs_err::create_dir_all(&out).unwrap();
+            let progress = &mut Unwatched;
+            let report = run_on(threads, &settings, config, &pair, Some(&out), progress).unwrap();
+            let games = fs_err::read(report.file.as_ref().unwrap()).unwrap();
+            (Report { file: None, ..report }, games)
+        };
+        let alone = play(1);
+        assert!(settings.test.is_none() || alone.0.games < 80, "the test ends it: {:?}", alone.0);
+        assert_eq!(play(3), alone);
+    }
+    // Stopped, it keeps the pairs from the beginning of the book.
+    let mut progress = crate::testing::StopAfter(2);
+    let report = run_on(2, &fixed(50), config, &pair, None, &mut progress).unwrap();
+    assert!(report.stopped && report.games < 100, "{report:?}");
+}
+
+#[test]
 fn impossible_settings_are_refused() {
     let config: Config = "hex8_2p".parse().unwrap();
     let (mut a, mut b) = (open("random", config), open("random", config));
