@@ -2,9 +2,10 @@
 //!
 //! Each step is a function from files to a file in a folder that the caller gives, and a report: [`selfplay`] makes games, [`export`]
 //! turns games into samples, [`combine`] makes a window of samples, [`train`] makes a candidate, [`arena`] compares two players, and
-//! [`rating`] orders all of them. Results depend on inputs, settings and seeds only. Files appear complete or not at all.
+//! [`rating`] orders all of them; [`session`] does all that in turn, without a manager. Results depend on inputs, settings and seeds only. Files appear complete or not at all.
 //!
-//! Absent on purpose: daemons, events, databases, clocks, threads. Whoever calls watches through [`Progress`] and stops the work there.
+//! Absent on purpose: daemons, events, databases, clocks; threads but in [`session`] and [`arena::run_on`]. Whoever calls watches
+//! through [`Progress`] and stops the work there.
 
 pub mod arena;
 pub mod combine;
@@ -16,6 +17,7 @@ mod progress;
 pub mod rating;
 pub mod samples;
 pub mod selfplay;
+pub mod session;
 #[cfg(test)]
 mod testing;
 pub mod train;

@@ -25,6 +25,8 @@ const ENDLESS: usize = 20_000;
 pub struct Settings {
     /// Games to play.
     pub games: u32,
+    /// Number of the first one; a game depends on the seed and its number, not on the call that plays it.
+    pub first: u64,
     /// Simulations of a full search, which gives a policy target.
     pub simulations: u32,
     /// Simulations of a fast search, which moves the game on and gives a value target only.
@@ -52,6 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             games: 100,
+            first: 0,
             simulations: 64,
             fast_simulations: 16,
             full_share: 0.5,
@@ -122,12 +125,12 @@ pub fn run(
         ..Report::default()
     };
     let mut played = Vec::new();
-    for number in 0..settings.games {
-        if progress.beat(number.into(), settings.games.into()) == Flow::Stop {
+    for index in 0..settings.games {
+        if progress.beat(index.into(), settings.games.into()) == Flow::Stop {
             report.stopped = true;
             break;
         }
-        let (game, simulations) = table.play(number, progress)?;
+        let (game, simulations) = table.play(settings.first + u64::from(index), progress)?;
         report.count(&game, simulations);
         played.push(game);
     }
@@ -139,7 +142,7 @@ pub fn run(
 }
 
 impl Settings {
-    fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let share = |x: f32| (0.0..=1.0).contains(&x);
         ensure!(self.games > 0, "games is 0, self-play needs at least 1");
         ensure!(self.simulations > 0, "simulations is 0, a full search needs at least 1");
@@ -211,11 +214,11 @@ impl Table<'_> {
     /// Plays one game to its end; gives it and the simulations it took.
     fn play(
         &mut self,
-        number: u32,
+        number: u64,
         progress: &mut dyn Progress,
     ) -> anyhow::Result<(PlayedGame, u64)> {
         let settings = self.settings;
-        let seed = game_seed(settings.seed, number.into());
+        let seed = game_seed(settings.seed, number);
         let mut rng = fastrand::Rng::with_seed(seed);
         let seats = usize::from(self.config.players);
         let guest = (!self.others.is_empty() && rng.f32() < settings.opponent_share)

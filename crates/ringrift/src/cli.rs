@@ -41,6 +41,12 @@ impl Place {
         Ok(DataDir::new(&Sources::of_process(flags).data().0)?)
     }
 
+    /// The directory, if somebody said one.
+    pub fn given(&self) -> Option<PathBuf> {
+        let flags = Flags { data: self.data.clone(), ..Flags::default() };
+        Sources::of_process(flags).given_data()
+    }
+
     /// The directory that is meant, which a manager must have written to before.
     pub fn existing(&self) -> Result<DataDir, Failure> {
         let dir = self.dir()?;
@@ -134,6 +140,8 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Let two players play each other
     Match(commands::play::MatchArgs),
+    /// Learn without a manager: from random weights to a champion, with its proofs
+    Train(commands::train::TrainArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
@@ -196,6 +204,7 @@ impl Cli {
             Command::Matches(args) => commands::lists::matches(&args),
             Command::Verify(args) => commands::verify::run(&args),
             Command::Match(args) => commands::play::run(&args),
+            Command::Train(args) => commands::train::run(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Rules(args) => commands::rules::run(&args),

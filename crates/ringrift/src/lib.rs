@@ -13,6 +13,7 @@ mod data_dir;
 mod exit;
 mod facts;
 mod http;
+mod interrupt;
 mod launch;
 mod log_lines;
 mod logs;

@@ -178,7 +178,7 @@ pub fn run(
 }
 
 impl Settings {
-    fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let share = |x: f32, most: f32| (0.0..=most).contains(&x);
         let rate = |x: f32| x.is_finite() && x >= 0.0;
         ensure!(self.steps > 0, "steps is 0, training needs at least 1");

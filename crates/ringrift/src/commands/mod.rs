@@ -15,6 +15,7 @@ pub mod registry;
 pub mod rules;
 pub mod service;
 pub mod status;
+pub mod train;
 pub mod verify;
 pub mod why;
 

@@ -64,6 +64,12 @@ impl Sources {
         }
     }
 
+    /// The data directory that somebody named.
+    pub fn given_data(&self) -> Option<PathBuf> {
+        let variable = || self.variable("RINGRIFT_DATA_DIR").map(PathBuf::from);
+        self.flags.data.clone().or_else(variable)
+    }
+
     /// The file, if there is one; one that was named must exist.
     fn file(&self, data: &Path) -> Result<Option<PathBuf>, String> {
         let named = match (&self.flags.file, self.variable("RINGRIFT_CONFIG")) {

@@ -1,0 +1,113 @@
+//! Matches after the end: what the champion is worth, by a measure that does not change from run to run.
+
+use anyhow::Context;
+use ringrift_player::{ModelPlayer, Network, Player, PlayerSpec};
+
+use super::gate::open_fixed;
+use super::report::{Duel, Report};
+use super::watch::{Step, Watch};
+use super::{Order, game_seed, player_name};
+use crate::arena;
+
+/// Whom the champion meets.
+enum Opponent {
+    Fixed(PlayerSpec),
+    /// A network of the run, by its number.
+    Net(usize),
+}
+
+/// One match that is to be played.
+struct Planned {
+    against: String,
+    opponent: Opponent,
+    games: u32,
+    simulations: u32,
+}
+
+pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> anyhow::Result<()> {
+    for (number, planned) in (0_u64..).zip(plan(order, report)?) {
+        let phase = watch.begin(Step::Close, u64::from(planned.games / 2), None);
+        if phase.is_over() {
+            break;
+        }
+        let settings = arena::Settings {
+            pairs: planned.games / 2,
+            test: None,
+            seed: game_seed(order.seed ^ 0xc105_0001, number),
+        };
+        let read = |net: usize| -> anyhow::Result<Network> {
+            let bytes = fs_err::read(order.folder.join(&report.nets[net].file))?;
+            Ok(Network::for_config(&bytes, order.config)?)
+        };
+        let ours = read(report.champion)?;
+        let name = player_name(&report.nets[report.champion].hash, planned.simulations);
+        let theirs = match planned.opponent {
+            Opponent::Fixed(_) => None,
+            Opponent::Net(net) => {
+                Some((player_name(&report.nets[net].hash, planned.simulations), read(net)?))
+            }
+        };
+        let open = || -> anyhow::Result<[Box<dyn Player>; 2]> {
+            let ours = ModelPlayer::new(name.clone(), ours.clone(), planned.simulations);
+            let theirs: Box<dyn Player> = match (&planned.opponent, &theirs) {
+                (Opponent::Fixed(spec), _) => open_fixed(spec, order.config)?,
+                (Opponent::Net(_), Some((name, network))) => {
+                    Box::new(ModelPlayer::new(name.clone(), network.clone(), planned.simulations))
+                }
+                (Opponent::Net(net), None) => anyhow::bail!("network {net} was not read"),
+            };
+            Ok([Box::new(ours), theirs])
+        };
+        let out = order.folder.join(format!("closing-{}", number + 1));
+        fs_err::create_dir_all(&out)?;
+        let mut result = arena::run_on(
+            order.threads,
+            &settings,
+            order.config,
+            &open,
+            Some(&out),
+            &mut phase.work(),
+        )?;
+        if let Some(file) = &mut result.file {
+            *file = file.strip_prefix(order.folder).context("a match lies in the run")?.to_owned();
+        }
+        if result.games == 0 {
+            break;
+        }
+        let duel = Duel::new(planned.against, planned.simulations, result);
+        watch.host().dueled(&duel);
+        report.closing.push(duel);
+        report.write(order.folder)?;
+    }
+    Ok(())
+}
+
+fn plan(order: &Order<'_>, report: &Report) -> anyhow::Result<Vec<Planned>> {
+    let closing = &order.settings.closing;
+    let mut plan = Vec::new();
+    for ruler in &closing.rulers {
+        plan.push(Planned {
+            against: ruler.player.clone(),
+            opponent: Opponent::Fixed(ruler.spec()?),
+            games: ruler.games,
+            simulations: ruler.simulations,
+        });
+    }
+    // A match of a network against itself says nothing.
+    let half = report.half.filter(|half| *half != 0);
+    let nets = [
+        (Some(0), closing.first_games, "at the start"),
+        (half, closing.half_games, "at half time"),
+    ];
+    for (net, games, when) in nets {
+        if let Some(net) = net.filter(|net| *net != report.champion && games > 0) {
+            plan.push(Planned {
+                against: format!("net {net}, {when}"),
+                opponent: Opponent::Net(net),
+                games,
+                simulations: closing.simulations,
+            });
+        }
+    }
+    Ok(plan)
+}
