@@ -210,11 +210,11 @@ pub(super) fn open_fixed(spec: &PlayerSpec, config: Config) -> anyhow::Result<Bo
 pub(super) fn fit_network(bytes: &[u8], config: Config) -> anyhow::Result<Network> {
     let network = Network::for_config(bytes, config)?;
     let mut scratch = ringrift_player::Scratch::default();
-    let mut moves = Vec::new();
+    let (mut moves, mut logits) = (Vec::new(), Vec::new());
     for opening in arena::book(config, GOLDEN_POSITIONS, 0)? {
         opening.state.legal_moves(&mut moves);
-        let said = network.evaluate(&opening.state, &moves, &mut scratch);
-        let mut numbers = said.values.seats().iter().chain(&said.logits);
+        let values = network.evaluate(&opening.state, &moves, &mut scratch, &mut logits);
+        let mut numbers = values.seats().iter().chain(&logits);
         anyhow::ensure!(
             numbers.all(|x| x.is_finite()),
             "what it says after {} is no number",
