@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use ringrift_rules::{Config, Move, State};
 
+use crate::heuristic::{HEURISTIC_NAME, Heuristic};
 use crate::network::Network;
 use crate::rollout;
 use crate::search::{SearchSettings, Searcher};
@@ -41,15 +42,17 @@ pub trait Player: Send {
     /// Chooses a move of an unfinished game; equal positions and generators give equal choices.
     fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice;
 
-    /// The specification this player was made from.
+    /// How reports and ratings call it: a text that makes an equal player again.
     fn name(&self) -> String;
 }
 
-/// What a player is, in one word: `random`, `rollout:SIMS` or `model:SOURCE@SIMS`.
+/// What a player is, in one word: `random`, `heuristic`, `rollout:SIMS` or `model:SOURCE@SIMS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlayerSpec {
     /// Any legal move.
     Random,
+    /// The hand-written evaluation, one move ahead; reports call it [`HEURISTIC_NAME`].
+    Heuristic,
     /// UCT with random games to the end.
     Rollout {
         /// Random games per decision.
@@ -68,7 +71,9 @@ pub enum PlayerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePlayerError {
     /// The word before the colon is unknown.
-    #[error("unknown player {0:?}; a player is random, rollout:SIMS or model:FILE@SIMS")]
+    #[error(
+        "unknown player {0:?}; a player is random, heuristic, rollout:SIMS or model:FILE@SIMS"
+    )]
     Unknown(String),
     /// No number of simulations, or an impossible one.
     #[error(
@@ -99,6 +104,7 @@ impl FromStr for PlayerSpec {
         };
         match text.split_once(':') {
             None if text == "random" => Ok(Self::Random),
+            None if text == "heuristic" || text == HEURISTIC_NAME => Ok(Self::Heuristic),
             Some(("rollout", number)) => Ok(Self::Rollout { simulations: simulations(number)? }),
             Some(("model", rest)) => {
                 let (source, number) = rest.rsplit_once('@').unwrap_or((rest, ""));
@@ -116,6 +122,7 @@ impl fmt::Display for PlayerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Random => f.write_str("random"),
+            Self::Heuristic => f.write_str("heuristic"),
             Self::Rollout { simulations } => write!(f, "rollout:{simulations}"),
             Self::Model { source, simulations } => write!(f, "model:{source}@{simulations}"),
         }
@@ -126,7 +133,7 @@ impl PlayerSpec {
     /// Makes the player; `load` turns the source of a model into the bytes of its file.
     ///
     /// # Errors
-    /// What `load` returns, and a network that cannot be read or is of another config. There is no fallback.
+    /// What `load` returns, and one that cannot be read or is of another config. There is no fallback.
     pub fn open(
         &self,
         config: Config,
@@ -134,6 +141,7 @@ impl PlayerSpec {
     ) -> anyhow::Result<Box<dyn Player>> {
         Ok(match self {
             Self::Random => Box::new(RandomPlayer),
+            Self::Heuristic => Box::new(HeuristicPlayer::default()),
             Self::Rollout { simulations } => Box::new(RolloutPlayer { simulations: *simulations }),
             Self::Model { source, simulations } => {
                 let network = Network::for_config(&load(source)?, config)?;
@@ -156,6 +164,25 @@ impl Player for RandomPlayer {
 
     fn name(&self) -> String {
         PlayerSpec::Random.to_string()
+    }
+}
+
+/// Plays one of the moves that look best right after them.
+#[derive(Default)]
+struct HeuristicPlayer {
+    heuristic: Heuristic,
+}
+
+impl Player for HeuristicPlayer {
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice {
+        let mut moves = Vec::new();
+        state.legal_moves(&mut moves);
+        let chosen = if moves.len() == 1 { 0 } else { self.heuristic.choose(state, &moves, rng) };
+        Choice::without_opinion(moves, chosen)
+    }
+
+    fn name(&self) -> String {
+        HEURISTIC_NAME.to_owned()
     }
 }
 
@@ -233,8 +260,20 @@ mod tests {
 
     #[test]
     fn a_player_reads_back_from_its_name() {
-        for text in ["random", "rollout:128", "model:/data/a@b.safetensors@32"] {
+        for text in
+            ["random", "heuristic", "rollout:128", "model:/data/a@b.safetensors@32"]
+        {
             assert_eq!(text.parse::<PlayerSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_player_reads_back_from_how_reports_call_it() {
+        let config = "hex8_2p".parse().unwrap();
+        for text in ["random", "heuristic", "rollout:7"] {
+            let spec: PlayerSpec = text.parse().unwrap();
+            let name = spec.open(config, |_| anyhow::bail!("no file")).unwrap().name();
+            assert_eq!(name.parse::<PlayerSpec>().unwrap(), spec);
         }
     }
 
@@ -245,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_wrong_player_is_refused_with_what_is_wrong_about_it() {
-        check_refused("minimax:3", "unknown player \"minimax:3\"; a player is random,");
+        check_refused("minimax:3", "unknown player \"minimax:3\"; a player is random, heuristic,");
         check_refused("rollout", "unknown player");
         check_refused("rollout:0", "\"0\" is no number of simulations");
         check_refused("rollout:-5", "\"-5\" is no number");

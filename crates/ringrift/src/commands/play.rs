@@ -25,7 +25,7 @@ use crate::{
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct MatchArgs {
-    /// First player: random, rollout:SIMS or model:ID@SIMS, where ID is a model of the data directory
+    /// First player: random, heuristic, rollout:SIMS or model:ID@SIMS, where ID is a model of the data directory
     a: PlayerSpec,
     /// Second player
     b: PlayerSpec,
@@ -95,9 +95,9 @@ pub fn run(args: &MatchArgs) -> Outcome {
 pub fn open(spec: &PlayerSpec, config: Config, place: &Place) -> Result<Box<dyn Player>, Failure> {
     let weights = match spec {
         PlayerSpec::Model { source, .. } => Some(weights(source, config, place)?),
-        PlayerSpec::Random | PlayerSpec::Rollout { .. } => None,
+        PlayerSpec::Random | PlayerSpec::Heuristic | PlayerSpec::Rollout { .. } => None,
     };
-    let opened = spec.open(config, |_| weights.context("only a model has weights"));
+    let opened = spec.open(config, |_| weights.context("this player has no weights"));
     opened.with_context(|| format!("open the player {spec}")).or_usage()
 }
 

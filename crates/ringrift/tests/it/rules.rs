@@ -92,6 +92,22 @@ fn vectors_are_judged_by_kind() {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(ended.json()["kinds"]["victory_cases"]["passed"], 600);
 
+    // Decisions of the heuristic reference, and one whose best move is said to be another.
+    let text = unpacked("heuristic_ref.jsonl.gz");
+    fs_err::write(dir.path().join("d"), &text).unwrap();
+    let ended = run(dir.path(), &["rules", "verify", "d", "--json"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let counts = json!({ "passed": 523, "failed": 0, "not_applicable": 0 });
+    assert_eq!(ended.json()["kinds"]["heuristic_ref"], counts);
+    let mut line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    line["moves"][0]["value"] = json!(1.5);
+    fs_err::write(dir.path().join("d"), line.to_string()).unwrap();
+    let ended = run(dir.path(), &["rules", "verify", "d"]);
+    assert_eq!(ended.code, 1);
+    let parts =
+        ["failed, d, heuristic_ref v-rec-", "value of C 4,3*3,3>0,3: recorded 1.5", "to move"];
+    assert!(parts.iter().all(|part| ended.out.contains(part)), "{ended:?}");
+
     let vector = json!({ "vectors": [{
         "id": "mine",
         "input": {

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub use lines::{Decision, Judge};
+
 use super::published::{read_departure, read_move, state};
 use crate::state::State;
 
@@ -159,13 +161,13 @@ pub fn check(value: &Value, source: &Source, outcomes: &Outcomes) -> Option<Vec<
     Some(vec![checked])
 }
 
-/// Judges a line of `victory_cases.jsonl.gz` or `heuristic_ref.jsonl.gz`; `None` if it is neither.
-pub fn check_line(value: &Value) -> Option<Checked> {
+/// Judges a line of `victory_cases.jsonl.gz` or `heuristic_ref.jsonl.gz`; `None` if it is neither. `judge` has the numbers of the latter.
+pub fn check_line(value: &Value, judge: Judge<'_>) -> Option<Checked> {
     if value["lastActor"].is_number() && value["expect"].is_object() {
         return Some(lines::victory(value));
     }
-    if value["features"].is_object() && value["state"].is_object() {
-        return Some(lines::heuristic(value));
+    if value["state"].is_object() && value["moves"][0]["m"].is_string() {
+        return Some(lines::heuristic(value, judge));
     }
     None
 }

@@ -27,7 +27,7 @@ pub struct PlayArgs {
     /// Config of the game
     #[arg(long, value_name = "CONFIG")]
     config: Config,
-    /// Who plays the other seats: random, rollout:SIMS or model:ID@SIMS, a model of the data directory
+    /// Who plays the other seats: random, heuristic, rollout:SIMS or model:ID@SIMS, a model of the data directory
     #[arg(long, value_name = "PLAYER", default_value = "random")]
     against: PlayerSpec,
     /// Your seat

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
+use ringrift_player::check_heuristic;
 use ringrift_rules::{
     binary::decode,
     corpus::{Divergence, Replayer, Tally},
@@ -107,7 +108,7 @@ impl Replayed {
                 continue;
             }
             // The folder of games holds cases of victory and the like beside them.
-            if let Some(vector) = check_line(&value) {
+            if let Some(vector) = check_line(&value, &check_heuristic) {
                 self.vector(&vector, number);
                 continue;
             }

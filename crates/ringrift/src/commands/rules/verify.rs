@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
 use anyhow::anyhow;
 use clap::Args;
+use ringrift_player::check_heuristic;
 use ringrift_rules::{
     binary::decode,
     corpus::Replayer,
@@ -140,7 +141,7 @@ impl Findings {
         };
         if let Some(checked) = check(value, &source, outcomes) {
             self.checked.extend(checked.into_iter().map(|one| (file.path.clone(), one)));
-        } else if let Some(one) = check_line(value) {
+        } else if let Some(one) = check_line(value, &check_heuristic) {
             self.checked.push((file.path.clone(), one));
         } else if file.named && !is_index(value) {
             return Err(anyhow!("it is no vector of a known kind"));
@@ -152,7 +153,7 @@ impl Findings {
         let mut replayer = Replayer::new();
         let mut games = 0u64;
         while let Some(value) = lines.next()? {
-            if let Some(one) = check_line(&value) {
+            if let Some(one) = check_line(&value, &check_heuristic) {
                 self.checked.push((file.path.clone(), one));
                 continue;
             }
