@@ -235,6 +235,7 @@ impl Geometry {
     }
 
     /// The cells met from `cell` in a direction, nearest first, up to the edge of the board.
+    #[inline]
     pub fn ray(&self, cell: CellId, direction: u8) -> &[CellId] {
         let at = cell.index() * self.directions() + usize::from(direction);
         &self.rays[self.ray_starts[at] as usize..self.ray_starts[at + 1] as usize]
@@ -252,6 +253,7 @@ impl Geometry {
     }
 
     /// Direction and number of steps from one cell to another, if they share a line.
+    #[inline]
     pub fn lane(&self, from: CellId, to: CellId) -> Option<(u8, u8)> {
         let lane = self.lanes[from.index() * self.len() + to.index()];
         (lane != NO_LANE).then_some(lane)

@@ -182,15 +182,18 @@ impl Clone for State {
 
     /// Copies into memory that is there: without an allocation, if that held a position of the same config.
     fn clone_from(&mut self, source: &Self) {
-        self.config = source.config;
-        self.options = source.options;
-        self.limits = source.limits;
-        self.geometry = source.geometry;
-        self.codes.clone_from(&source.codes);
-        self.stacks.clone_from(&source.stacks);
-        self.stacks.reserve(source.most_stacks() - source.stacks.len());
-        self.counts = source.counts;
-        self.turn.clone_from(&source.turn);
+        let Self { config, options, limits, geometry, codes, stacks, board_hash, counts, turn } =
+            source;
+        self.config = *config;
+        self.options = *options;
+        self.limits = *limits;
+        self.geometry = geometry;
+        self.codes.clone_from(codes);
+        self.stacks.clone_from(stacks);
+        self.stacks.reserve(source.most_stacks() - stacks.len());
+        self.board_hash = *board_hash;
+        self.counts = *counts;
+        self.turn.clone_from(turn);
     }
 }
 
@@ -312,6 +315,7 @@ impl State {
     }
 
     /// What is on a cell.
+    #[inline]
     pub fn cell(&self, cell: CellId) -> Cell<'_> {
         let code = self.codes[cell.index()];
         match code {

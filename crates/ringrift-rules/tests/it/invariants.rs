@@ -201,6 +201,20 @@ proptest! {
     }
 
     #[test]
+    fn a_position_copied_over_another_is_the_same_in_every_respect(plan in Plan::any()) {
+        let mut copy = State::new(plan.config, Options::default());
+        plan.play(|state, _, mv, _| {
+            copy.clone_from(state);
+            assert!(copy == *state);
+            let (mut one, mut two) = (copy.clone(), state.clone());
+            one.apply_legal(mv);
+            two.apply_legal(mv);
+            assert!(one == two);
+            assert_eq!(one.position_hash(), two.position_hash());
+        });
+    }
+
+    #[test]
     fn positions_with_one_hash_are_one_position(plan in Plan::any()) {
         let mut seen: HashMap<u64, String> = HashMap::new();
         plan.play(|state, _, _, _| {
