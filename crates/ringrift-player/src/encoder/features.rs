@@ -158,8 +158,9 @@ impl FeatureLayout {
             out.push(number(cell.index() * self.stride + self.stride - 1));
         }
         let mut count = |base: usize, steps: &[u32], value: u16, whole: u32| {
-            let reached = steps.iter().filter(|&step| u32::from(value) * 18 >= step * whole);
-            out.extend((0..reached.count()).map(|step| number(base + step)));
+            // Thresholds ascend.
+            let reached = steps.iter().take_while(|&step| u32::from(value) * 18 >= step * whole);
+            out.extend(reached.zip(base..).map(|(_, feature)| number(feature)));
         };
         for seat in state.config().seats() {
             let owner = owner(seat);

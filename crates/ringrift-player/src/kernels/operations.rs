@@ -151,39 +151,38 @@ fn exp<V: Lanes>(x: V) -> V {
     fraction.times(whole.power_of_two())
 }
 
-/// Replaces every sixteen numbers by what `with` makes of their place and of them; behind the end it sees `fill`.
-#[inline(always)]
-fn update<V: Lanes>(values: &mut [f32], fill: f32, mut with: impl FnMut(usize, V) -> V) {
-    let (whole, rest) = values.as_chunks_mut::<LANES>();
-    let places = whole.len();
-    for (place, values) in whole.iter_mut().enumerate() {
-        with(place, V::load(values)).store(values);
-    }
-    if !rest.is_empty() {
-        with(places, V::load_part(rest, fill)).store_part(rest);
-    }
+/// Replaces every sixteen numbers by what an expression makes of their place and of them; behind the end it sees `fill`.
+///
+/// No function with a closure: a closure would be compiled without the instructions of the operation that it is part of.
+macro_rules! update {
+    ($values:expr, $fill:expr, |$place:pat_param, $x:pat_param| $expression:expr) => {{
+        let (whole, rest) = $values.as_chunks_mut::<LANES>();
+        let places = whole.len();
+        for (place, values) in whole.iter_mut().enumerate() {
+            let ($place, $x) = (place, V::load(values));
+            $expression.store(values);
+        }
+        if !rest.is_empty() {
+            let ($place, $x) = (places, V::load_part(rest, $fill));
+            $expression.store_part(rest);
+        }
+    }};
 }
 
-/// Softmax of what `scores` gives for every place, written to `out`; the logarithm of the sum of all e^score.
+/// Softmax of scores of which the highest one is known, in place; the logarithm of the sum of all e^score.
 #[inline(always)]
-fn softmax_of<V: Lanes>(scores: impl Fn(usize) -> V, out: &mut [f32]) -> f32 {
-    let mut highest = V::splat(f32::NEG_INFINITY);
-    update::<V>(out, 0.0, |place, _| {
-        let score = scores(place);
-        highest = score.larger(highest);
-        score
-    });
+fn normalise<V: Lanes>(scores: &mut [f32], highest: V) -> f32 {
     let highest = highest.highest();
     // Behind the end there are the smallest powers, which change no sum of which the largest part is 1.
     let mut sum = V::splat(0.0);
-    update::<V>(out, f32::NEG_INFINITY, |_, score| {
+    update!(scores, f32::NEG_INFINITY, |_, score| {
         let power = exp(score.minus(V::splat(highest)));
         sum = sum.plus(power);
         power
     });
     let sum = sum.sum();
     let factor = V::splat(1.0 / sum);
-    update::<V>(out, 0.0, |_, power| power.times(factor));
+    update!(scores, 0.0, |_, power| power.times(factor));
     highest + sum.ln()
 }
 
@@ -200,21 +199,28 @@ fn load_at<V: Lanes>(values: &[f32], index: usize, fill: f32) -> V {
 #[inline(always)]
 pub(super) fn softmax<V: Lanes>(logits: &[f32], out: &mut [f32]) -> f32 {
     assert_eq!(logits.len(), out.len(), "one probability per logit");
-    softmax_of(|index| load_at::<V>(logits, index, f32::NEG_INFINITY), out)
+    let mut highest = V::splat(f32::NEG_INFINITY);
+    update!(out, 0.0, |place, _| {
+        let score = load_at::<V>(logits, place, f32::NEG_INFINITY);
+        highest = score.larger(highest);
+        score
+    });
+    normalise(out, highest)
 }
 
 #[inline(always)]
 pub(super) fn improve<V: Lanes>(arms: &Arms<'_>, mixed: f32, factor: f32, out: &mut [f32]) {
     assert_eq!(arms.logits.len(), out.len(), "one probability per arm");
     let (mixed, factor) = (V::splat(mixed), V::splat(factor));
-    softmax_of(
-        |index| {
-            let q = load_at::<V>(arms.q, index, 0.0);
-            let completed = q.or_else(load_at(arms.visits, index, 0.0), mixed);
-            factor.times_plus(completed, load_at(arms.logits, index, f32::NEG_INFINITY))
-        },
-        out,
-    );
+    let mut highest = V::splat(f32::NEG_INFINITY);
+    update!(out, 0.0, |place, _| {
+        let q = load_at::<V>(arms.q, place, 0.0);
+        let completed = q.or_else(load_at(arms.visits, place, 0.0), mixed);
+        let score = factor.times_plus(completed, load_at(arms.logits, place, f32::NEG_INFINITY));
+        highest = score.larger(highest);
+        score
+    });
+    normalise(out, highest);
 }
 
 #[inline(always)]
@@ -222,7 +228,7 @@ pub(super) fn laggard<V: Lanes>(policy: &mut [f32], visits: &[f32], whole: f32) 
     assert_eq!(policy.len(), visits.len(), "one probability per arm");
     let share = V::splat(-1.0 / whole);
     let mut highest = V::splat(f32::NEG_INFINITY);
-    update::<V>(policy, f32::NEG_INFINITY, |place, policy| {
+    update!(policy, f32::NEG_INFINITY, |place, policy| {
         let score = load_at::<V>(visits, place, 0.0).times_plus(share, policy);
         highest = score.larger(highest);
         score
@@ -309,11 +315,14 @@ pub(super) fn gate<V: Lanes>(input: &Long, back: &mut Long) {
 
 #[inline(always)]
 pub(super) fn scatter<V: Lanes>(row: &Long, view: &[u32], features: &[u32], table: &mut [Long]) {
-    let row = long(row).each_ref().map(V::load);
+    let mut parts = [V::splat(0.0); ACCUMULATOR / LANES];
+    for (part, row) in parts.iter_mut().zip(long(row)) {
+        *part = V::load(row);
+    }
     for &feature in features {
         let sums = &mut table[view[feature as usize] as usize];
-        for (row, sum) in row.iter().zip(sums.as_chunks_mut().0) {
-            V::load(sum).plus(*row).store(sum);
+        for (part, sum) in parts.iter().zip(sums.as_chunks_mut().0) {
+            V::load(sum).plus(*part).store(sum);
         }
     }
 }
@@ -346,7 +355,7 @@ pub(super) fn moves_back<V: Lanes>(
 #[inline(always)]
 pub(super) fn add<V: Lanes>(values: &[f32], sum: &mut [f32]) {
     assert_eq!(values.len(), sum.len(), "rows of one length");
-    update::<V>(sum, 0.0, |place, sum| sum.plus(load_at(values, place, 0.0)));
+    update!(sum, 0.0, |place, x| x.plus(load_at::<V>(values, place, 0.0)));
 }
 
 #[inline(always)]

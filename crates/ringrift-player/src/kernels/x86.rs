@@ -148,16 +148,16 @@ const fn inside(len: usize) -> __mmask16 {
     if len < LANES { (1 << len) - 1 } else { __mmask16::MAX }
 }
 
+/// Both halves of what AVX2 makes of the halves of its arguments.
+macro_rules! halves {
+    ($name:ident($($x:ident),*)) => {
+        Avx2(instruction!($name($($x.0),*)), instruction!($name($($x.1),*)))
+    };
+}
+
 /// Two registers of AVX2.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(__m256, __m256);
-
-impl Avx2 {
-    #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(__m256, __m256) -> __m256) -> Self {
-        Self(f(self.0, other.0), f(self.1, other.1))
-    }
-}
 
 impl Lanes for Avx2 {
     const MANY: bool = true;
@@ -171,8 +171,9 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Self {
         let (halves, _) = values.as_chunks::<8>();
-        let half = |values: &[f32; 8]| instruction!(_mm256_loadu_ps(values.as_ptr()));
-        Self(half(&halves[0]), half(&halves[1]))
+        let lower = instruction!(_mm256_loadu_ps(halves[0].as_ptr()));
+        let upper = instruction!(_mm256_loadu_ps(halves[1].as_ptr()));
+        Self(lower, upper)
     }
 
     #[inline(always)]
@@ -184,73 +185,57 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_add_ps(a, b)))
+        halves!(_mm256_add_ps(self, other))
     }
 
     #[inline(always)]
     fn minus(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_sub_ps(a, b)))
+        halves!(_mm256_sub_ps(self, other))
     }
 
     #[inline(always)]
     fn times(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_mul_ps(a, b)))
+        halves!(_mm256_mul_ps(self, other))
     }
 
     #[inline(always)]
     fn over(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_div_ps(a, b)))
+        halves!(_mm256_div_ps(self, other))
     }
 
     #[inline(always)]
     fn root(self) -> Self {
-        self.zip(self, |a, _| instruction!(_mm256_sqrt_ps(a)))
+        halves!(_mm256_sqrt_ps(self))
     }
 
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_max_ps(a, b)))
+        halves!(_mm256_max_ps(self, other))
     }
 
     #[inline(always)]
     fn smaller(self, other: Self) -> Self {
-        self.zip(other, |a, b| instruction!(_mm256_min_ps(a, b)))
+        halves!(_mm256_min_ps(self, other))
     }
 
     #[inline(always)]
     fn times_plus(self, factor: Self, addend: Self) -> Self {
-        let half = |a, b, c| instruction!(_mm256_fmadd_ps(a, b, c));
-        Self(half(self.0, factor.0, addend.0), half(self.1, factor.1, addend.1))
+        halves!(_mm256_fmadd_ps(self, factor, addend))
     }
 
     #[inline(always)]
     fn where_positive(self, gate: Self) -> Self {
-        self.zip(gate, |x, gate| {
-            instruction!(_mm256_and_ps(x, _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps())))
-        })
+        halves!(masked(self, gate))
     }
 
     #[inline(always)]
     fn or_else(self, gate: Self, other: Self) -> Self {
-        let half = |x, gate, other| {
-            instruction!(_mm256_blendv_ps(
-                other,
-                x,
-                _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps())
-            ))
-        };
-        Self(half(self.0, gate.0, other.0), half(self.1, gate.1, other.1))
+        halves!(chosen(self, gate, other))
     }
 
     #[inline(always)]
     fn power_of_two(self) -> Self {
-        self.zip(self, |n, _| {
-            instruction!({
-                let shifted = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(ROUNDER)));
-                let biased = _mm256_add_epi32(shifted, _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            })
-        })
+        halves!(power_of_eight(self))
     }
 
     #[inline(always)]
@@ -266,4 +251,25 @@ fn sum_of_eight(x: __m256) -> f32 {
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     let one = _mm_add_ss(two, _mm_shuffle_ps::<1>(two, two));
     _mm_cvtss_f32(one)
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn masked(x: __m256, gate: __m256) -> __m256 {
+    _mm256_and_ps(x, _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn chosen(x: __m256, gate: __m256, other: __m256) -> __m256 {
+    _mm256_blendv_ps(other, x, _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()))
+}
+
+/// Two to the power of eight whole numbers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn power_of_eight(n: __m256) -> __m256 {
+    let shifted = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(ROUNDER)));
+    let biased = _mm256_add_epi32(shifted, _mm256_set1_epi32(127));
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
 }
