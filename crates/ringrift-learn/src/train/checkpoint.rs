@@ -95,6 +95,7 @@ impl Checkpoint {
         for (name, moments) in SHARED.iter().zip(&mut adam.shared) {
             read_moments(&file, name, moments).with_context(read)?;
         }
+        adam.revive();
         Ok(Some(Self { weights, adam, curve: header.curve, stretch: header.stretch }))
     }
 }

@@ -1,7 +1,8 @@
 //! Loss of the network on samples, and its derivative with respect to every weight.
 
-use ringrift_player::{ACCUMULATOR, AUXILIARY, Encoder, HIDDEN, MAX_SEATS, POLICY, Weights};
-
+use ringrift_player::{
+    ACCUMULATOR, AUXILIARY, Encoder, HIDDEN, Kernels, Long, MAX_SEATS, MoveRows, Short, Weights,
+};
 use serde::{Deserialize, Serialize};
 
 use super::auxiliary::Ending;
@@ -44,17 +45,21 @@ impl Loss {
 
 /// Translations that turn a stored row into any of its symmetric images and views.
 pub(super) struct Tables {
-    views: Vec<Vec<u32>>,
-    features: Vec<Vec<u32>>,
+    /// By symmetry and view, for every feature, what it becomes.
+    features: Vec<Vec<Vec<u32>>>,
+    /// By symmetry, for every move row, what it becomes.
     rows: Vec<Vec<u16>>,
 }
 
 impl Tables {
     pub(super) fn new(encoder: &Encoder) -> Self {
         let seats = usize::from(encoder.config().players);
+        let views = |turned: Vec<u32>| {
+            let view = |turn| turned.iter().map(|&f| encoder.view(turn)[f as usize]).collect();
+            (0..seats).map(view).collect()
+        };
         Self {
-            views: (0..seats).map(|turn| encoder.view(turn).to_vec()).collect(),
-            features: encoder.feature_symmetries(),
+            features: encoder.feature_symmetries().into_iter().map(views).collect(),
             rows: encoder.row_symmetries(),
         }
     }
@@ -67,19 +72,141 @@ impl Tables {
 /// Memory for one row, kept between rows.
 #[derive(Default)]
 pub(super) struct Workspace {
-    features: Vec<usize>,
-    sums: Vec<[f32; POLICY]>,
+    features: Vec<u32>,
+    views: Vec<View>,
+    rows: Vec<MoveRows>,
+    logits: Vec<f32>,
     probabilities: Vec<f32>,
+    shares: Shares,
 }
 
 /// What the forward pass keeps of one view.
 struct View {
-    accumulator: [f32; ACCUMULATOR],
-    hidden: [f32; HIDDEN],
+    accumulator: Long,
+    hidden: Short,
+}
+
+/// How much of the slope falls on each move row.
+#[derive(Default)]
+struct Shares {
+    by_row: Vec<Option<f32>>,
+    met: Vec<u16>,
+    list: Vec<(u16, f32)>,
+}
+
+impl Shares {
+    fn add(&mut self, row: u16, share: f32) {
+        let at = usize::from(row);
+        if at >= self.by_row.len() {
+            self.by_row.resize(at + 1, None);
+        }
+        match &mut self.by_row[at] {
+            Some(sum) => *sum += share,
+            none => {
+                *none = Some(share);
+                self.met.push(row);
+            }
+        }
+    }
+
+    /// The sums by row, in the order of their first share; starts anew.
+    fn take(&mut self) -> &[(u16, f32)] {
+        self.list.clear();
+        for row in self.met.drain(..) {
+            let sum = self.by_row[usize::from(row)].take();
+            self.list.push((row, sum.expect("a row that was met has a sum")));
+        }
+        &self.list
+    }
+}
+
+/// Rows whose products with their slopes are still to be added up: that goes faster with many at a time.
+#[derive(Default)]
+struct Pending {
+    inputs: Vec<Long>,
+    slopes: Vec<Short>,
+}
+
+impl Pending {
+    /// As many as stay close to the processor.
+    const MOST: usize = 32;
+
+    fn push(&mut self, input: &Long, slope: &Short, kernels: Kernels, sums: &mut [Short]) {
+        self.inputs.push(*input);
+        self.slopes.push(*slope);
+        if self.inputs.len() == Self::MOST {
+            self.flush(kernels, sums);
+        }
+    }
+
+    fn flush(&mut self, kernels: Kernels, sums: &mut [Short]) {
+        kernels.outer(&self.inputs, &self.slopes, sums);
+        self.inputs.clear();
+        self.slopes.clear();
+    }
+}
+
+/// The derivative of the loss with respect to every weight, summed over rows.
+pub(super) struct Gradient {
+    sums: Weights,
+    /// Feature rows and move rows that are not zero throughout.
+    features: Vec<bool>,
+    moves: Vec<bool>,
+    hidden: Pending,
+    policy: Pending,
+}
+
+/// The parts of a complete gradient.
+pub(super) struct Slopes<'a> {
+    pub(super) sums: &'a mut Weights,
+    pub(super) features: &'a mut [bool],
+    pub(super) moves: &'a mut [bool],
+}
+
+impl Gradient {
+    pub(super) fn zero(encoder: &Encoder) -> Self {
+        Self {
+            sums: Weights::zero(encoder),
+            features: vec![false; encoder.features()],
+            moves: vec![false; encoder.rows()],
+            hidden: Pending::default(),
+            policy: Pending::default(),
+        }
+    }
+
+    /// Adds up what is still pending; whoever uses the sums leaves them zero and their rows unmarked.
+    pub(super) fn complete(&mut self, kernels: Kernels) -> Slopes<'_> {
+        self.hidden.flush(kernels, &mut self.sums.hidden);
+        self.policy.flush(kernels, &mut self.sums.policy);
+        let Self { sums, features, moves, .. } = self;
+        Slopes { sums, features, moves }
+    }
+}
+
+/// The dense layers with rows and columns exchanged, for the way back.
+pub(super) struct Transposed {
+    hidden: Vec<Long>,
+    policy: Vec<Long>,
+}
+
+impl Transposed {
+    pub(super) fn of(weights: &Weights) -> Self {
+        let transposed = |matrix: &[Short]| {
+            let mut columns = vec![[0.0; ACCUMULATOR]; HIDDEN];
+            for (lane, row) in matrix.iter().enumerate() {
+                for (column, x) in columns.iter_mut().zip(row) {
+                    column[lane] = *x;
+                }
+            }
+            columns
+        };
+        Self { hidden: transposed(&weights.hidden), policy: transposed(&weights.policy) }
+    }
 }
 
 /// Forward and backward pass over one row, seen through a symmetry of the board.
 pub(super) struct Pass<'a> {
+    pub(super) kernels: Kernels,
     pub(super) samples: &'a Samples,
     pub(super) tables: &'a Tables,
     /// Value target of every row, as utilities from the mover's seat on.
@@ -91,105 +218,98 @@ pub(super) struct Pass<'a> {
     pub(super) weights: &'a Weights,
 }
 
+/// Where the derivative of a row goes.
+pub(super) struct Learning<'a> {
+    pub(super) gradient: &'a mut Gradient,
+    pub(super) transposed: &'a Transposed,
+    /// What every derivative is multiplied by.
+    pub(super) scale: f32,
+}
+
 impl Pass<'_> {
-    /// Loss of a row; with `gradient`, its derivative times `scale` is added there.
+    /// Loss of a row, whose derivative is added up if there is somebody who learns from it.
     pub(super) fn row(
         &self,
         row: usize,
         symmetry: usize,
-        gradient: Option<(&mut Weights, f32)>,
+        learning: Option<Learning<'_>>,
         work: &mut Workspace,
     ) -> Loss {
-        let seats = self.samples.seats();
-        let turned = &self.tables.features[symmetry];
-        let views: Vec<View> = (0..seats)
-            .map(|view| {
-                self.list_features(row, turned, view, work);
-                self.forward(&work.features)
-            })
-            .collect();
+        let (kernels, weights) = (self.kernels, self.weights);
+        self.forward(row, symmetry, work);
         let mut raw = [0.0; MAX_SEATS];
-        for (raw, view) in raw.iter_mut().zip(&views) {
-            *raw = view.hidden.iter().zip(&self.weights.value).map(|(x, w)| x * w).sum();
+        for (raw, view) in raw.iter_mut().zip(&work.views) {
+            *raw = kernels.value(&view.hidden, &weights.value);
         }
-        let (value, slope) = self.value_loss(row, &raw[..seats]);
+        let (value, slope) = self.value_loss(row, &raw[..work.views.len()]);
         let mut loss = Loss { value, rows: 1, ..Loss::default() };
         let mut endings = [[0.0; AUXILIARY]; MAX_SEATS];
         if self.auxiliary_weight > 0.0 {
-            for (index, (view, slopes)) in views.iter().zip(&mut endings).enumerate() {
+            for (index, (view, slopes)) in work.views.iter().zip(&mut endings).enumerate() {
                 let ending = Ending::of(self.samples, row, index);
                 loss.auxiliary += ending.loss(&self.auxiliary(&view.hidden), slopes);
             }
         }
 
-        let vector = self.policy_vector(&views[0].accumulator);
+        let mut vector = [0.0; HIDDEN];
+        let mover = &work.views[0].accumulator;
+        kernels.product(&weights.policy_bias, &weights.policy, mover, &mut vector);
         let has_policy = !self.samples.policy(row).is_empty();
         if has_policy {
             loss.policy = self.policy_loss(row, symmetry, &vector, work);
             loss.policies = 1;
         }
-        let Some((gradient, scale)) = gradient else { return loss };
+        let Some(Learning { gradient, transposed, scale }) = learning else { return loss };
 
-        for (index, view) in views.iter().enumerate() {
+        for index in 0..work.views.len() {
             let mut back = [0.0; ACCUMULATOR];
-            let ending = endings[index].map(|x| x * self.auxiliary_weight * scale);
-            self.value_backward(view, slope[index] * scale, &ending, gradient, &mut back);
             if index == 0 && has_policy {
-                let up = self.moves_backward(row, symmetry, &vector, scale, gradient, work);
-                self.policy_backward(view, &up, gradient, &mut back);
+                let up = self.moves_backward(row, &vector, scale, gradient, work);
+                kernels.add(&up, &mut gradient.sums.policy_bias);
+                kernels.product_back(&up, &transposed.policy, &mut back);
+                let mover = &work.views[0].accumulator;
+                gradient.policy.push(mover, &up, kernels, &mut gradient.sums.policy);
             }
-            for (back, x) in back.iter_mut().zip(&view.accumulator) {
-                if *x <= 0.0 {
-                    *back = 0.0;
-                }
-            }
-            self.list_features(row, turned, index, work);
+            let View { accumulator, hidden } = &work.views[index];
+            let ending = endings[index].map(|x| x * self.auxiliary_weight * scale);
+            let up = self.hidden_slopes(hidden, slope[index] * scale, &ending, gradient);
+            kernels.add(&up, &mut gradient.sums.hidden_bias);
+            kernels.product_back(&up, &transposed.hidden, &mut back);
+            gradient.hidden.push(accumulator, &up, kernels, &mut gradient.sums.hidden);
+
+            kernels.gate(accumulator, &mut back);
+            let view = &self.tables.features[symmetry][index];
+            kernels.scatter(&back, view, &work.features, &mut gradient.sums.features);
             for &feature in &work.features {
-                add(&mut gradient.features[feature], &back);
+                gradient.features[view[feature as usize] as usize] = true;
             }
-            for (sum, x) in gradient.features_bias.iter_mut().zip(&back) {
-                *sum += x;
-            }
+            kernels.add(&back, &mut gradient.sums.features_bias);
         }
         loss
     }
 
-    fn list_features(&self, row: usize, turned: &[u32], view: usize, work: &mut Workspace) {
-        let view = &self.tables.views[view];
+    /// Accumulator and hidden layer of every view.
+    fn forward(&self, row: usize, symmetry: usize, work: &mut Workspace) {
+        let (kernels, weights) = (self.kernels, self.weights);
+        let features = self.samples.features(row).iter().map(|feature| feature.cast_unsigned());
         work.features.clear();
-        work.features.extend(self.samples.features(row).iter().map(|&feature| {
-            let feature = usize::try_from(feature).expect("samples are checked when read");
-            view[turned[feature] as usize] as usize
-        }));
-    }
-
-    fn forward(&self, features: &[usize]) -> View {
-        let weights = self.weights;
-        let mut accumulator = [0.0; ACCUMULATOR];
-        accumulator.copy_from_slice(&weights.features_bias);
-        for &feature in features {
-            add(&mut accumulator, &weights.features[feature]);
-        }
-        for x in &mut accumulator {
-            *x = x.max(0.0);
-        }
-        let mut hidden = [0.0; HIDDEN];
-        hidden.copy_from_slice(&weights.hidden_bias);
-        for (&x, row) in accumulator.iter().zip(&weights.hidden) {
-            if x > 0.0 {
-                add_scaled(&mut hidden, row, x);
+        work.features.extend(features);
+        work.views.clear();
+        for view in &self.tables.features[symmetry] {
+            let (mut accumulator, mut hidden) = ([0.0; ACCUMULATOR], [0.0; HIDDEN]);
+            let (bias, table) = (&weights.features_bias, &weights.features);
+            kernels.accumulate(bias, table, view, &work.features, &mut accumulator);
+            kernels.product(&weights.hidden_bias, &weights.hidden, &accumulator, &mut hidden);
+            for x in &mut hidden {
+                *x = x.max(0.0);
             }
+            work.views.push(View { accumulator, hidden });
         }
-        for x in &mut hidden {
-            *x = x.max(0.0);
-        }
-        View { accumulator, hidden }
     }
 
-    fn auxiliary(&self, hidden: &[f32; HIDDEN]) -> [f32; AUXILIARY] {
-        let mut outputs = [0.0; AUXILIARY];
-        outputs.copy_from_slice(&self.weights.auxiliary_bias);
-        for (&x, row) in hidden.iter().zip(&self.weights.auxiliary) {
+    fn auxiliary(&self, hidden: &Short) -> [f32; AUXILIARY] {
+        let mut outputs = self.weights.auxiliary_bias;
+        for (&x, row) in hidden.iter().zip(&self.weights.auxiliary).filter(|(x, _)| **x > 0.0) {
             add_scaled(&mut outputs, row, x);
         }
         outputs
@@ -211,128 +331,85 @@ impl Pass<'_> {
         (loss, slope)
     }
 
-    fn policy_vector(&self, accumulator: &[f32; ACCUMULATOR]) -> [f32; POLICY] {
-        let mut vector = [0.0; POLICY];
-        vector.copy_from_slice(&self.weights.policy_bias);
-        for (&x, row) in accumulator.iter().zip(&self.weights.policy) {
-            if x > 0.0 {
-                add_scaled(&mut vector, row, x);
-            }
-        }
-        vector
-    }
-
-    /// Cross entropy of the policy; leaves the probabilities and the sums of move rows in `work`.
+    /// Cross entropy of the policy; leaves the turned rows and the probabilities in `work`.
     fn policy_loss(
         &self,
         row: usize,
         symmetry: usize,
-        vector: &[f32; POLICY],
+        vector: &Short,
         work: &mut Workspace,
     ) -> f64 {
+        let (kernels, weights) = (self.kernels, self.weights);
         let turned = &self.tables.rows[symmetry];
         let range = self.samples.policy(row);
-        work.sums.clear();
-        work.probabilities.clear();
-        for rows in &self.samples.policy_rows[range.clone()] {
-            let (mut sum, mut bias) = ([0.0; POLICY], 0.0);
-            for &row in rows {
-                let row = usize::from(turned[usize::from(row)]);
-                add(&mut sum, &self.weights.moves[row]);
-                bias += self.weights.moves_bias[row];
-            }
-            work.probabilities.push(bias + dot(&sum, vector));
-            work.sums.push(sum);
-        }
-        let highest = work.probabilities.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = work.probabilities.iter().map(|x| (x - highest).exp()).sum();
-        let mut loss = 0.0;
-        for (x, &target) in work.probabilities.iter_mut().zip(&self.samples.policy_values[range]) {
-            let log = *x - highest - sum.ln();
-            loss -= f64::from(target * log);
-            *x = log.exp();
-        }
-        loss
+        work.rows.clear();
+        let stored = self.samples.policy_rows[range.clone()].iter();
+        work.rows.extend(stored.map(|rows| rows.map(|row| turned[usize::from(row)])));
+        work.logits.resize(work.rows.len(), 0.0);
+        work.probabilities.resize(work.rows.len(), 0.0);
+        kernels.logits(vector, &weights.moves, &weights.moves_bias, &work.rows, &mut work.logits);
+        let log_sum = kernels.softmax(&work.logits, &mut work.probabilities);
+        let targets = &self.samples.policy_values[range];
+        let whole: f32 = targets.iter().sum();
+        f64::from(log_sum * whole) - f64::from(kernels.dot(&work.logits, targets))
     }
 
-    fn value_backward(
+    /// Slope per lane of the hidden layer, for what its outputs missed.
+    fn hidden_slopes(
         &self,
-        view: &View,
-        slope: f32,
+        hidden: &Short,
+        value: f32,
         ending: &[f32; AUXILIARY],
-        gradient: &mut Weights,
-        back: &mut [f32; ACCUMULATOR],
-    ) {
-        for (sum, x) in gradient.auxiliary_bias.iter_mut().zip(ending) {
+        gradient: &mut Gradient,
+    ) -> Short {
+        for (sum, x) in gradient.sums.auxiliary_bias.iter_mut().zip(ending) {
             *sum += x;
         }
         let mut up = [0.0; HIDDEN];
-        for (lane, up) in up.iter_mut().enumerate() {
-            gradient.value[lane] += slope * view.hidden[lane];
-            add_scaled(&mut gradient.auxiliary[lane], ending, view.hidden[lane]);
-            if view.hidden[lane] > 0.0 {
-                let aside: f32 =
-                    self.weights.auxiliary[lane].iter().zip(ending).map(|(w, x)| w * x).sum();
-                *up = slope * self.weights.value[lane] + aside;
-                gradient.hidden_bias[lane] += *up;
-            }
+        // A silent lane passes nothing on in either direction.
+        for (lane, &x) in hidden.iter().enumerate().filter(|(_, x)| **x > 0.0) {
+            gradient.sums.value[lane] += value * x;
+            add_scaled(&mut gradient.sums.auxiliary[lane], ending, x);
+            let weights = &self.weights.auxiliary[lane];
+            let aside: f32 = weights.iter().zip(ending).map(|(w, x)| w * x).sum();
+            up[lane] = value * self.weights.value[lane] + aside;
         }
-        for (lane, back) in back.iter_mut().enumerate() {
-            let x = view.accumulator[lane];
-            if x > 0.0 {
-                add_scaled(&mut gradient.hidden[lane], &up, x);
-                *back += dot(&self.weights.hidden[lane], &up);
-            }
-        }
+        up
     }
 
     /// Through the rows of the legal moves; gives the slope per lane of the policy vector.
     fn moves_backward(
         &self,
         row: usize,
-        symmetry: usize,
-        vector: &[f32; POLICY],
+        vector: &Short,
         scale: f32,
-        gradient: &mut Weights,
-        work: &Workspace,
-    ) -> [f32; POLICY] {
-        let turned = &self.tables.rows[symmetry];
-        let mut up = [0.0; POLICY];
-        for (index, at) in self.samples.policy(row).enumerate() {
-            let slope = (work.probabilities[index] - self.samples.policy_values[at]) * scale;
-            add_scaled(&mut up, &work.sums[index], slope);
-            for &row in &self.samples.policy_rows[at] {
-                let row = usize::from(turned[usize::from(row)]);
-                add_scaled(&mut gradient.moves[row], vector, slope);
-                gradient.moves_bias[row] += slope;
+        gradient: &mut Gradient,
+        work: &mut Workspace,
+    ) -> Short {
+        let targets = &self.samples.policy_values[self.samples.policy(row)];
+        let mut unused = 0.0;
+        for ((rows, probability), target) in work.rows.iter().zip(&work.probabilities).zip(targets)
+        {
+            let slope = (probability - target) * scale;
+            for &row in rows {
+                // Row 0 stands in all unused places.
+                if row == 0 {
+                    unused += slope;
+                } else {
+                    work.shares.add(row, slope);
+                }
             }
+        }
+        work.shares.add(0, unused);
+        let mut up = [0.0; HIDDEN];
+        let shares = work.shares.take();
+        let Gradient { sums, moves, .. } = gradient;
+        self.kernels.moves_back(vector, shares, &self.weights.moves, &mut sums.moves, &mut up);
+        for &(row, share) in shares {
+            sums.moves_bias[usize::from(row)] += share;
+            moves[usize::from(row)] = true;
         }
         up
-    }
-
-    fn policy_backward(
-        &self,
-        view: &View,
-        up: &[f32; POLICY],
-        gradient: &mut Weights,
-        back: &mut [f32; ACCUMULATOR],
-    ) {
-        for (sum, x) in gradient.policy_bias.iter_mut().zip(up) {
-            *sum += x;
-        }
-        for (lane, back) in back.iter_mut().enumerate() {
-            let x = view.accumulator[lane];
-            if x > 0.0 {
-                add_scaled(&mut gradient.policy[lane], up, x);
-                *back += dot(&self.weights.policy[lane], up);
-            }
-        }
-    }
-}
-
-fn add<const N: usize>(sum: &mut [f32; N], row: &[f32; N]) {
-    for (sum, x) in sum.iter_mut().zip(row) {
-        *sum += x;
     }
 }
 
@@ -340,15 +417,4 @@ fn add_scaled<const N: usize>(sum: &mut [f32; N], row: &[f32; N], factor: f32) {
     for (sum, x) in sum.iter_mut().zip(row) {
         *sum += x * factor;
     }
-}
-
-/// Eight running sums: a single one could not use vector registers, as its order of additions is fixed.
-fn dot<const N: usize>(a: &[f32; N], b: &[f32; N]) -> f32 {
-    let mut lanes = [0.0; 8];
-    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
-        for lane in 0..8 {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    lanes.iter().sum()
 }

@@ -8,7 +8,7 @@ mod gradient;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use ringrift_player::{Encoder, Network, Weights};
+use ringrift_player::{Encoder, Kernels, Network, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::files::write_bytes;
@@ -17,7 +17,7 @@ use crate::progress::{Flow, Progress, float, rate};
 use crate::samples::Samples;
 use adam::{Adam, Sharing, StepSize};
 use checkpoint::{Checkpoint, Identity};
-use gradient::{Loss, Pass, Tables, Workspace};
+use gradient::{Gradient, Learning, Loss, Pass, Tables, Transposed, Workspace};
 
 /// Name of the trained network in the output folder.
 pub const CANDIDATE_FILE: &str = "candidate.safetensors";
@@ -227,8 +227,9 @@ struct Trainer<'a> {
     /// The current order of `learned`, and which pass over it this is.
     order: Vec<usize>,
     pass: Option<u64>,
-    gradient: Weights,
+    gradient: Gradient,
     work: Workspace,
+    kernels: Kernels,
 }
 
 impl<'a> Trainer<'a> {
@@ -262,17 +263,15 @@ impl<'a> Trainer<'a> {
             pass: None,
             learned,
             kept_out,
-            gradient: Weights::zero(encoder),
+            gradient: Gradient::zero(encoder),
             work: Workspace::default(),
+            kernels: parent.kernels(),
         })
     }
 
     /// One step of the optimiser.
     fn step(&mut self) -> anyhow::Result<()> {
         let step = self.state.adam.step;
-        for tensor in self.gradient.tensors_mut() {
-            tensor.fill(0.0);
-        }
         let batch = u64::from(self.settings.batch);
         // Depends on seed and step only, so that a resumed training draws the same.
         let mut rng = fastrand::Rng::with_seed(crate::selfplay::game_seed(
@@ -282,10 +281,12 @@ impl<'a> Trainer<'a> {
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most 65,536 rows")]
         let scale = 1.0 / self.settings.batch as f32;
         let mut loss = Loss::default();
+        let transposed = Transposed::of(&self.state.weights);
         for index in u64::from(step) * batch..(u64::from(step) + 1) * batch {
             let row = self.row_at(index);
             let symmetry = rng.usize(..self.tables.symmetries());
             let pass = Pass {
+                kernels: self.kernels,
                 samples: self.samples,
                 tables: &self.tables,
                 targets: &self.targets,
@@ -293,7 +294,9 @@ impl<'a> Trainer<'a> {
                 auxiliary_weight: self.settings.auxiliary_weight,
                 weights: &self.state.weights,
             };
-            loss.add(pass.row(row, symmetry, Some((&mut self.gradient, scale)), &mut self.work));
+            let (gradient, transposed) = (&mut self.gradient, &transposed);
+            let learning = Learning { gradient, transposed, scale };
+            loss.add(pass.row(row, symmetry, Some(learning), &mut self.work));
         }
         if !(loss.policy.is_finite() && loss.value.is_finite()) {
             bail!(
@@ -303,7 +306,8 @@ impl<'a> Trainer<'a> {
         }
         let size =
             StepSize { rate: self.settings.rate_at(step), decay: self.settings.weight_decay };
-        self.state.adam.update(&mut self.state.weights, &self.gradient, size, self.sharing);
+        let Checkpoint { weights, adam, .. } = &mut self.state;
+        adam.update(weights, &mut self.gradient, size, self.sharing, self.kernels);
         self.note(loss)
     }
 
@@ -342,6 +346,7 @@ impl<'a> Trainer<'a> {
     fn measure(&self, weights: &Weights, step: u32) -> Option<CurvePoint> {
         let (mut loss, mut work) = (Loss::default(), Workspace::default());
         let pass = Pass {
+            kernels: self.kernels,
             samples: self.samples,
             tables: &self.tables,
             targets: &self.samples.result_values,

@@ -26,8 +26,10 @@ fn the_gradient_agrees_with_a_numeric_derivative() {
         let row = (0..samples.len()).find(|&row| samples.policy(row).len() > 3).unwrap();
         let symmetry = 3;
         let (value_weight, auxiliary_weight) = (0.7, 0.4);
-        let loss = |weights: &Weights, gradient: Option<(&mut Weights, f32)>| {
+        let kernels = network.kernels();
+        let loss = |weights: &Weights, learning: Option<Learning<'_>>| {
             let pass = Pass {
+                kernels,
                 samples: &samples,
                 tables: &tables,
                 targets: &targets,
@@ -35,13 +37,16 @@ fn the_gradient_agrees_with_a_numeric_derivative() {
                 auxiliary_weight,
                 weights,
             };
-            let loss = pass.row(row, symmetry, gradient, &mut Workspace::default());
+            let loss = pass.row(row, symmetry, learning, &mut Workspace::default());
             loss.policy
                 + f64::from(value_weight) * loss.value
                 + f64::from(auxiliary_weight) * loss.auxiliary
         };
-        let mut gradient = Weights::zero(network.encoder());
-        loss(network.weights(), Some((&mut gradient, 1.0)));
+        let mut gradient = Gradient::zero(network.encoder());
+        let transposed = Transposed::of(network.weights());
+        let learning = Learning { gradient: &mut gradient, transposed: &transposed, scale: 1.0 };
+        loss(network.weights(), Some(learning));
+        let gradient = gradient.complete(kernels).sums;
         for tensor in 0..gradient.tensors().len() {
             let slopes = gradient.tensors()[tensor];
             let mut order: Vec<usize> = (0..slopes.len()).collect();
