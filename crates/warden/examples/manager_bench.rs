@@ -1,6 +1,6 @@
 //! What supervision costs: times of the supervisor beside bare tokio, in one run.
 //!
-//! `cargo run --release -p warden --example manager_bench -- [--json] [--seconds N]`
+//! `cargo run --release -p warden --example manager_bench -- [--json] [--seconds N] [--rows LIST]`
 //!
 //! The supervisor has a thread of its own and the daemons a runtime of theirs, as in a manager.
 //! Each `bare` row does the least that tokio allows for the same end, with the same layout.
@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -37,6 +37,8 @@ const CRASHES: usize = 1000;
 const KILLS: usize = 30;
 /// As many as a manager has at least.
 const THREADS: usize = 4;
+/// What can be chosen.
+const ROWS: &[&str] = &["start", "stop", "crash", "sweep", "idle", "children"];
 /// Between two sweeps when they are measured: short, so that they outweigh all else.
 const SWEEP_EVERY: Duration = Duration::from_millis(5);
 
@@ -50,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         _ => {}
     }
     let (mut as_json, mut seconds) = (false, 20);
+    let mut rows: Vec<&str> = ROWS.to_vec();
     let mut rest = args.iter();
     while let Some(&arg) = rest.next() {
         match arg {
@@ -58,10 +61,16 @@ fn main() -> anyhow::Result<()> {
                 let text = rest.next().context("--seconds: a number is missing")?;
                 seconds = text.parse().with_context(|| format!("--seconds {text}: no number"))?;
             }
-            _ => bail!("{arg}: unknown; allowed are --json and --seconds N"),
+            "--rows" => {
+                rows = rest.next().context("--rows: a list is missing")?.split(',').collect();
+                if let Some(unknown) = rows.iter().find(|row| !ROWS.contains(row)) {
+                    bail!("--rows {unknown}: unknown; allowed are {}", ROWS.join(", "));
+                }
+            }
+            _ => bail!("{arg}: unknown; allowed are --json, --seconds N and --rows LIST"),
         }
     }
-    let figures = measure(seconds)?;
+    let figures = measure(&rows, seconds)?;
     if as_json {
         println!("{figures}");
     } else {
@@ -70,37 +79,51 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(seconds: u64) -> anyhow::Result<Value> {
+/// The figures of the chosen rows, each beside the bare one.
+fn measure(rows: &[&str], seconds: u64) -> anyhow::Result<Value> {
     let asking = Builder::new_current_thread().enable_all().build()?;
+    let has = |row| rows.contains(&row);
+    let (mut ours, mut bare) = (Map::new(), Map::new());
+    let mut note = |name: &str, figure: Value, least: Value| {
+        ours.insert(name.to_owned(), figure);
+        bare.insert(name.to_owned(), least);
+    };
     asking.block_on(async {
-        let (starts, stops) = start_and_stop().await?;
-        let (bare_starts, bare_stops) = bare_start_and_stop().await?;
-        let crash = crash_to_running().await?;
-        let seconds_text = seconds.to_string();
-        let children = own_process(&["--children", "warden"]).await?;
-        let bare_children = own_process(&["--children", "bare"]).await?;
-        Ok(json!({
-            "start_89_us": starts,
-            "stop_89_us": stops,
-            "crash_to_running_us": crash.running,
-            "crash_to_recorded_us": crash.recorded,
-            "health_sweep_us": health_sweep(seconds.clamp(1, 5)).await?,
-            "idle": own_process(&["--idle", "warden", &seconds_text]).await?,
-            "child_kill_to_running_us": children["kill_to_running_us"],
-            "children_start_100_ms": children["start_100_ms"],
-            "children_stop_100_ms": children["stop_100_ms"],
-            "bare": {
-                "start_89_us": bare_starts,
-                "stop_89_us": bare_stops,
-                "crash_to_running_us": bare_crash(false).await?,
-                "crash_to_running_on_two_threads_us": bare_crash(true).await?,
-                "idle": own_process(&["--idle", "bare", &seconds_text]).await?,
-                "child_kill_to_running_us": bare_children["kill_to_running_us"],
-                "children_start_100_ms": bare_children["start_100_ms"],
-                "children_stop_100_ms": bare_children["stop_100_ms"],
-            },
-        }))
-    })
+        if has("start") || has("stop") {
+            let (starts, stops) = start_and_stop().await?;
+            let (bare_starts, bare_stops) = bare_start_and_stop().await?;
+            note("start_89_us", starts, bare_starts);
+            note("stop_89_us", stops, bare_stops);
+        }
+        if has("crash") {
+            let crash = crash_to_running().await?;
+            note("crash_to_running_us", crash.running, bare_crash(false).await?);
+            note("crash_to_recorded_us", crash.recorded, Value::Null);
+            note("crash_to_running_on_two_threads_us", Value::Null, bare_crash(true).await?);
+        }
+        if has("sweep") {
+            note("health_sweep_us", health_sweep(seconds.clamp(1, 5)).await?, Value::Null);
+        }
+        if has("idle") {
+            let seconds = seconds.to_string();
+            let idle = own_process(&["--idle", "warden", &seconds]).await?;
+            note("idle", idle, own_process(&["--idle", "bare", &seconds]).await?);
+        }
+        if has("children") {
+            let ours = own_process(&["--children", "warden"]).await?;
+            let bare = own_process(&["--children", "bare"]).await?;
+            for (name, field) in [
+                ("child_kill_to_running_us", "kill_to_running_us"),
+                ("children_start_100_ms", "start_100_ms"),
+                ("children_stop_100_ms", "stop_100_ms"),
+            ] {
+                note(name, ours[field].clone(), bare[field].clone());
+            }
+        }
+        anyhow::Ok(())
+    })?;
+    ours.insert("bare".to_owned(), bare.into());
+    Ok(ours.into())
 }
 
 // ---- daemons

@@ -10,7 +10,7 @@ use crate::sync::{Mutex, lock};
 /// Held by the supervisor and by every daemon.
 ///
 /// A list instead of a bare wake-up, so that a turn of the supervisor costs by who has news, not by
-/// how many there are. It is short: whoever is on it calls again only after he was looked at.
+/// how many there are. It is short: nobody is on it twice, however many runs he ends meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Bell(Mutex<Calls>);
 
@@ -25,7 +25,9 @@ impl Bell {
     pub(crate) fn call(&self, at: usize) {
         let sleeper = {
             let mut calls = lock(&self.0);
-            calls.by.push(at);
+            if !calls.by.contains(&at) {
+                calls.by.push(at);
+            }
             calls.sleeper.take()
         };
         // Outside the lock: whoever wakes wants it first of all.

@@ -271,6 +271,19 @@ impl Lifecycle {
         std::mem::take(&mut self.commands)
     }
 
+    /// Takes out of the commands what makes tasks: it need not wait for its turn.
+    pub(crate) fn take_spawns(&mut self) -> Vec<(usize, u64)> {
+        let mut spawns = Vec::new();
+        self.commands.retain(|command| match command {
+            Command::Spawn { at, run } => {
+                spawns.push((*at, *run));
+                false
+            }
+            _ => true,
+        });
+        spawns
+    }
+
     /// Those of whom something may look different now.
     pub(crate) fn take_changed(&mut self) -> Vec<usize> {
         for &at in &self.changed {

@@ -1,6 +1,19 @@
 //! Carries out what the lifecycle decides: tasks, channels, the published snapshot.
+//!
+//! One state behind one lock, and two kinds of threads that move it on. The supervisor's own serves
+//! requests, watches the time and shows what is. A daemon's thread reports the end of a run itself:
+//! so the next one begins where the last one ended, without a way to another thread and back.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::HashMap,
+    future::{Future, poll_fn},
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -16,6 +29,8 @@ use crate::{
     cx::{Pulse, PulseSpec},
     handle::{Refusal, Reply, Request, Slot, Started},
     lifecycle::{At, Begun, Command, End, Lifecycle, Obstacle, Rules, Vitals},
+    runnable::Task,
+    sync::{Mutex, lock},
     told::Told,
 };
 
@@ -103,19 +118,20 @@ struct Running {
 
 /// The supervision of a fixed set of daemons.
 pub struct Supervisor {
+    /// What tasks hold of it; whoever drives it keeps it alive.
+    this: Weak<Mutex<Self>>,
     lifecycle: Lifecycle,
     runnables: Vec<Runnable>,
     settings: Settings,
     clock: Clock,
     epoch: Instant,
     slots: Arc<[Slot]>,
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<()>,
     owners: HashMap<Id, (usize, u64)>,
     running: Vec<Option<Running>>,
     /// What the last run of each daemon told, for as long as there is no newer one.
     told: Vec<(Told, Option<i64>)>,
     bell: Arc<Bell>,
-    requests: mpsc::Receiver<Request>,
     transitions: broadcast::Sender<Transition>,
     notices: broadcast::Sender<Notice>,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -175,7 +191,9 @@ impl Supervisor {
         let (snapshot, seen) = watch::channel(Arc::default());
         let handle =
             Handle::new(request, slots.clone(), seen, transitions.clone(), notices.clone());
-        let mut supervisor = Self {
+        let bell = Arc::<Bell>::default();
+        let supervisor = Self {
+            this: Weak::new(),
             lifecycle,
             settings,
             clock,
@@ -186,8 +204,7 @@ impl Supervisor {
             running: runnables.iter().map(|_| None).collect(),
             told: runnables.iter().map(|_| Default::default()).collect(),
             runnables,
-            bell: Arc::default(),
-            requests,
+            bell: bell.clone(),
             transitions,
             notices,
             snapshot,
@@ -198,47 +215,33 @@ impl Supervisor {
             answers: Vec::new(),
             shutdown: None,
         };
-        supervisor.show_all();
-        Ok((handle, supervisor.drive()))
+        let shared = Arc::new_cyclic(|this| {
+            let mut supervisor = Self { this: this.clone(), ..supervisor };
+            supervisor.show_all();
+            Mutex::new(supervisor)
+        });
+        Ok((handle, drive(shared, bell, requests)))
     }
 
-    async fn drive(mut self) -> ShutdownReport {
-        let mut open = true;
-        loop {
-            // All that is there first, and only then one look at what came of it.
-            self.listen();
-            while let Some(joined) = self.tasks.try_join_next_with_id() {
-                self.joined(joined);
-            }
-            self.let_time_pass();
-            self.carry_out();
-            self.answer_stops();
-            self.show();
-            for answer in self.answers.drain(..) {
-                answer();
-            }
-            if self.lifecycle.drained() {
-                return self.leave();
-            }
-            let next =
-                self.lifecycle.next_deadline().map_or(self.turn_at, |at| at.min(self.turn_at));
-            tokio::select! {
-                biased;
-                request = self.requests.recv(), if open => {
-                    if let Some(request) = request {
-                        self.serve(request);
-                    } else {
-                        open = false;
-                        self.begin_shutdown(None);
-                    }
-                }
-                Some(joined) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                    self.joined(joined);
-                }
-                () = self.bell.called() => {}
-                () = sleep_until(self.epoch + next) => {}
-            }
+    /// Looks at all that is there, and only then once at what came of it; gives when to look again
+    /// at the latest, or the report of the end.
+    fn turn(&mut self) -> ControlFlow<ShutdownReport, Instant> {
+        self.listen();
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
+            self.joined(joined);
         }
+        self.let_time_pass();
+        self.carry_out();
+        self.answer_stops();
+        self.show();
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+        if self.lifecycle.drained() {
+            return ControlFlow::Break(self.leave());
+        }
+        let next = self.lifecycle.next_deadline().map_or(self.turn_at, |at| at.min(self.turn_at));
+        ControlFlow::Continue(self.epoch + next)
     }
 
     fn now(&self) -> At {
@@ -302,21 +305,30 @@ impl Supervisor {
         }
     }
 
-    fn joined(&mut self, joined: Result<(Id, anyhow::Result<()>), JoinError>) {
+    /// Never ready without a task: whoever makes one calls.
+    fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Id, ()), JoinError>> {
+        match self.tasks.poll_join_next_with_id(cx) {
+            Poll::Ready(Some(joined)) => Poll::Ready(joined),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// A task is gone. Its run has ended before, unless it was aborted or broke while it was dropped.
+    fn joined(&mut self, joined: Result<(Id, ()), JoinError>) {
         let (id, end) = match joined {
-            Ok((id, Ok(()))) => (id, End::Finished),
-            Ok((id, Err(error))) => {
-                let missing = error.downcast_ref::<Missing>().is_some()
-                    || error.chain().any(<dyn std::error::Error>::is::<Missing>);
-                let text = format!("{error:#}");
-                (id, if missing { End::Missing(text) } else { End::Crashed(text) })
-            }
-            Err(error) if error.is_panic() => {
-                (error.id(), End::Crashed(format!("panicked: {}", panic_text(error))))
-            }
+            Ok((id, ())) => (id, End::Finished),
+            Err(error) if error.is_panic() => (error.id(), panicked(error.into_panic())),
             Err(error) => (error.id(), End::Aborted),
         };
-        let Some((at, run)) = self.owners.remove(&id) else { return };
+        if let Some((at, run)) = self.owners.remove(&id) {
+            self.ended(at, run, end);
+        }
+    }
+
+    fn ended(&mut self, at: usize, run: u64, end: End) {
+        if self.task(at, run).is_none() {
+            return;
+        }
         // What it told last comes before its end.
         self.listen_to(at);
         self.running[at] = None;
@@ -448,7 +460,7 @@ impl Supervisor {
         self.lifecycle.shutdown(self.epoch.elapsed());
     }
 
-    fn leave(mut self) -> ShutdownReport {
+    fn leave(&mut self) -> ShutdownReport {
         let Some(mut shutdown) = self.shutdown.take() else { return ShutdownReport::default() };
         shutdown.report.took = shutdown.began.elapsed();
         for waiter in shutdown.waiters {
@@ -535,7 +547,9 @@ impl Supervisor {
             wake_gap: self.settings.wake_gap,
         }));
         let span = tracing::info_span!("daemon", daemon = %id);
-        let task = runnable.task(Cx::new(pulse.clone())).instrument(span);
+        let life = whole(runnable.task(Cx::new(pulse.clone()))).instrument(span);
+        let this = self.this.clone();
+        let task = async move { report(&this, at, run, life.await) };
         let abort = self.tasks.spawn_on(task, &self.settings.runtime);
         self.owners.insert(abort.id(), (at, run));
         let started_at_ms = self.clock.now_ms();
@@ -550,13 +564,78 @@ impl Supervisor {
     }
 }
 
-fn panic_text(error: JoinError) -> String {
-    let payload = error.into_panic();
-    match payload.downcast::<String>() {
+/// The supervisor's own thread.
+async fn drive(
+    shared: Arc<Mutex<Supervisor>>,
+    bell: Arc<Bell>,
+    mut requests: mpsc::Receiver<Request>,
+) -> ShutdownReport {
+    let mut open = true;
+    loop {
+        let next = match lock(&shared).turn() {
+            ControlFlow::Break(report) => return report,
+            ControlFlow::Continue(next) => next,
+        };
+        tokio::select! {
+            biased;
+            request = requests.recv(), if open => {
+                if let Some(request) = request {
+                    lock(&shared).serve(request);
+                } else {
+                    open = false;
+                    lock(&shared).begin_shutdown(None);
+                }
+            }
+            joined = poll_fn(|cx| lock(&shared).poll_joined(cx)) => lock(&shared).joined(joined),
+            () = bell.called() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// The end of a run, reported from its own thread: what follows at once begins right here.
+fn report(this: &Weak<Mutex<Supervisor>>, at: usize, run: u64, end: End) {
+    // Whoever drove it is gone, and nothing is started any more.
+    let Some(shared) = this.upgrade() else { return };
+    let bell = {
+        let mut supervisor = lock(&shared);
+        supervisor.ended(at, run, end);
+        // All else that came of it is told by the supervisor's own thread, in its order.
+        for (at, run) in supervisor.lifecycle.take_spawns() {
+            supervisor.spawn(at, run);
+        }
+        supervisor.bell.clone()
+    };
+    bell.call(at);
+}
+
+/// A run until its end, whatever that is; its daemon is dropped by then.
+async fn whole(mut task: Task) -> End {
+    let ended = poll_fn(|cx| {
+        let poll = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+        poll.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
+    });
+    let ended = ended.await;
+    drop(task);
+    match ended {
+        Ok(Ok(())) => End::Finished,
+        Ok(Err(error)) => {
+            let missing = error.chain().any(<dyn std::error::Error>::is::<Missing>)
+                || error.downcast_ref::<Missing>().is_some();
+            let text = format!("{error:#}");
+            if missing { End::Missing(text) } else { End::Crashed(text) }
+        }
+        Err(panic) => panicked(panic),
+    }
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> End {
+    let text = match payload.downcast::<String>() {
         Ok(text) => *text,
         Err(payload) => match payload.downcast_ref::<&str>() {
             Some(text) => (*text).to_owned(),
             None => "with something that is no text".into(),
         },
-    }
+    };
+    End::Crashed(format!("panicked: {text}"))
 }

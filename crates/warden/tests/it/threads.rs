@@ -14,6 +14,9 @@ use warden::{
 
 use crate::puppet::{A, Act, B, Bench, Puppet, Quick, Script};
 
+/// Nothing takes so long unless it never comes.
+const LONG: Duration = Duration::from_mins(1);
+
 /// Frees the blocked thread however the test ends, since its runtime waits for it.
 struct Free(Arc<AtomicBool>);
 
@@ -170,4 +173,67 @@ async fn a_serving_daemon_reports_for_itself() {
     let view = handle.snapshot().get(Server::ID).unwrap().clone();
     assert!(matches!(view.health, Health::Degraded(_)), "{:?}", view.health);
     assert_eq!(handle.shutdown().await.unwrap().stopped, [Server::ID]);
+}
+
+/// Fails once, when it is told to; each run says that it began.
+struct Phoenix {
+    runs: std::sync::mpsc::Sender<()>,
+    fall: Arc<tokio::sync::Notify>,
+}
+
+impl Daemon for Phoenix {
+    const SPEC: Spec = Spec { id: DaemonId("Phoenix"), ..Spec::DEFAULT };
+    type Config = std::sync::mpsc::Sender<()>;
+    type Ports = Arc<tokio::sync::Notify>;
+    type Status = ();
+
+    fn new(runs: Self::Config, fall: Self::Ports) -> Self {
+        Self { runs, fall }
+    }
+
+    async fn run(self, cx: Cx) -> anyhow::Result<()> {
+        self.runs.send(())?;
+        cx.ready();
+        tokio::select! {
+            () = cx.stopped() => Ok(()),
+            () = self.fall.notified() => anyhow::bail!("as told"),
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_crash_at_once_does_not_wait_for_the_supervisors_thread() {
+    let daemons =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (sender, runs) = std::sync::mpsc::channel();
+    let fall = Arc::<tokio::sync::Notify>::default();
+    let runnable = {
+        let fall = fall.clone();
+        Runnable::of(move || Ok(Phoenix::new(sender.clone(), fall.clone())))
+    };
+    let mut settings = Settings::new(daemons.handle().clone());
+    settings.restart.base = Duration::ZERO;
+    let (handle, drive) = Supervisor::new(vec![runnable], settings, Clock::new(|| 0)).unwrap();
+    own.block_on(async {
+        let mut driver = tokio::task::JoinSet::new();
+        driver.spawn(drive);
+        let mut moves = handle.transitions();
+        handle.start(&[Phoenix::ID]).await.unwrap();
+        let mut told = async |count| {
+            let mut states = Vec::new();
+            for _ in 0..count {
+                states.push(moves.recv().await.unwrap().to);
+            }
+            states
+        };
+        assert_eq!(told(2).await, [State::Starting, State::Running]);
+        runs.recv_timeout(LONG).unwrap();
+        // From here on until the second run this thread, the supervisor's, does nothing else.
+        fall.notify_one();
+        runs.recv_timeout(LONG).unwrap();
+        assert_eq!(told(2).await, [State::Restarting, State::Running]);
+        let report = handle.shutdown().await.unwrap();
+        assert_eq!((report.stopped, report.aborted), (vec![Phoenix::ID], vec![]));
+    });
 }

@@ -130,7 +130,7 @@ pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
         children: CHILDREN,
     };
     let mut rows: Vec<Row> = Vec::new();
-    if choice.has_any(&["start", "crash", "sweep", "stop", "idle"]) {
+    if choice.has_any(ours::TASKS) {
         rows.extend(ours::tasks(&place, &choice));
     }
     if choice.has_any(&["kill", "children", "orphans", "idle"]) {

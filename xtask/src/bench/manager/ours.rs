@@ -80,14 +80,19 @@ fn one_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// The rows of the supervisor of tasks, with OTP measured before and after ours.
+/// Rows of the supervisor of tasks.
+pub const TASKS: &[&str] = &["start", "stop", "crash", "sweep", "idle"];
+
+/// They, with OTP measured before and after ours.
 pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     let mut otp = Otp::default();
     let with_otp = choice.has_peer("otp");
     if with_otp {
         otp.measure(place);
     }
-    let answer = Answer::of(place, "warden", "manager_bench", &["--json"]);
+    let rows: Vec<&str> = TASKS.iter().copied().filter(|row| choice.has_row(row)).collect();
+    let words = ["--json", "--rows", &rows.join(",")];
+    let answer = Answer::of(place, "warden", "manager_bench", &words);
     if with_otp {
         otp.measure(place);
     }
