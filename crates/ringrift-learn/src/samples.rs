@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | `meta` | u8 | JSON: encoder, rules version, config, sources, counts |
 //! | `feature_offsets`, `features` | i64 N+1, i32 | features that are on in row i, as the player to move sees them |
-//! | `feature_views` | i32 seats x F | what feature f is to the seat v turns later; for trainers without the encoder |
+//! | `feature_views` | i32 seats x F | what feature f is to the seat v turns later |
+//! | `feature_turns`, `row_turns` | i32 S x F, S x R | symmetry s of the board takes f to f + this, and move rows alike |
+//! | `feature_classes`, `row_classes` | i32 F, R | those of a class say the same of different cells; -1: alone |
 //! | `result_values` | f32 N x seats | how the game ended, from the mover's seat on |
 //! | `search_values` | f32 N x seats | what the search thought, from the mover's seat on |
 //! | `policy_offsets` | i64 N+1 | legal moves of row i; none where the search was a fast one |
@@ -15,7 +17,8 @@
 //! | `game_territory`, `game_eliminated` | f32 G x seats | share of the cells, share of the rings that win, at the end; seat 1 first |
 //! | `game_reasons` | i8 G | why each game ended, in the order of [`Reason::ALL`] |
 //!
-//! Values are utilities: -1..1 with two seats, chances to win with more.
+//! Values are utilities: -1..1 with two seats, chances to win with more. Views, turns and classes are the encoder's, for trainers
+//! that do not have it. A turn is a difference because equal differences in a row cost next to nothing in a packed file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -230,6 +233,7 @@ impl Samples {
             .flat_map(|turn| encoder.view(turn).iter().map(|&feature| feature.cast_signed()))
             .collect();
         npz.add("feature_views", &[self.seats(), views.len() / self.seats()], &views);
+        add_tables(&mut npz, &encoder);
         npz.add("result_values", &[rows, self.seats()], &self.result_values);
         npz.add("search_values", &[rows, self.seats()], &self.search_values);
         npz.add("policy_offsets", &[rows + 1], &self.policy_offsets);
@@ -351,6 +355,30 @@ impl Samples {
         }
         Ok(())
     }
+}
+
+/// What a trainer without the encoder needs to know of features and move rows.
+fn add_tables(npz: &mut NpzWriter, encoder: &Encoder) {
+    let (features, rows) = (encoder.feature_symmetries(), encoder.row_symmetries());
+    let features = features.iter().flat_map(|table| (0..).zip(table).map(|(f, &to)| turn(f, to)));
+    let rows = rows.iter().flat_map(|table| (0..).zip(table).map(|(r, &to)| turn(r, to.into())));
+    let symmetries = encoder.config().board.geometry().symmetries().len();
+    npz.add("feature_turns", &[symmetries, encoder.features()], &features.collect::<Vec<_>>());
+    npz.add("row_turns", &[symmetries, encoder.rows()], &rows.collect::<Vec<_>>());
+    for (name, classes) in
+        [("feature_classes", encoder.feature_classes()), ("row_classes", encoder.row_classes())]
+    {
+        let of: Vec<i32> = classes
+            .of
+            .iter()
+            .map(|class| class.map_or(-1, |class| i32::try_from(class).expect("classes are few")))
+            .collect();
+        npz.add(name, &[of.len()], &of);
+    }
+}
+
+fn turn(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from).cast_signed()
 }
 
 fn read_meta(npz: &mut NpzReader) -> anyhow::Result<Meta> {

@@ -291,3 +291,35 @@ fn one_sided_data_is_reported_and_stops_the_export() {
     assert_eq!(report.thirds.iter().sum::<u64>(), report.rows);
     assert_eq!(report.phases.values().sum::<u64>(), report.rows);
 }
+
+#[test]
+fn a_trainer_without_the_encoder_finds_its_tables_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["hex8_2p", "square8_3p"] {
+        let path = make(folder.path(), config(name), 2, 1);
+        let encoder = Encoder::new(config(name));
+        let mut npz = NpzReader::open(&path).unwrap();
+        let turned = |turns: &[i32]| -> Vec<i64> {
+            (0..).zip(turns).map(|(from, turn)| from + i64::from(*turn)).collect()
+        };
+        let (shape, turns) = npz.read::<i32>("feature_turns").unwrap();
+        let tables = encoder.feature_symmetries();
+        assert_eq!(shape, [tables.len(), encoder.features()]);
+        for (found, expected) in turns.chunks(encoder.features()).zip(&tables) {
+            assert!(turned(found).into_iter().eq(expected.iter().map(|to| i64::from(*to))));
+        }
+        let (shape, turns) = npz.read::<i32>("row_turns").unwrap();
+        let tables = encoder.row_symmetries();
+        assert_eq!(shape, [tables.len(), encoder.rows()]);
+        for (found, expected) in turns.chunks(encoder.rows()).zip(&tables) {
+            assert!(turned(found).into_iter().eq(expected.iter().map(|to| i64::from(*to))));
+        }
+        for (array, classes) in
+            [("feature_classes", encoder.feature_classes()), ("row_classes", encoder.row_classes())]
+        {
+            let found = npz.read::<i32>(array).unwrap().1;
+            let found = found.iter().map(|class| usize::try_from(*class).ok());
+            assert!(found.eq(classes.of.iter().copied()), "{name} {array}");
+        }
+    }
+}
