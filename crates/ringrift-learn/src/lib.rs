@@ -13,6 +13,7 @@ pub mod export;
 mod files;
 pub mod games;
 mod npz;
+pub mod outputs;
 mod progress;
 pub mod rating;
 pub mod samples;
