@@ -1,6 +1,6 @@
 //! The one test command: every step runs, whatever failed before it, and the end names the failures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ const STEPS: &[(&str, Step)] = &[
     ("format", format),
     ("tidy", tidy::run),
     ("clippy", clippy),
+    ("python packages", python_packages),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("no standard library", no_std),
@@ -136,6 +137,41 @@ fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = workspace.cargo(&["clippy", "--workspace", "--all-targets"]);
     command.args(["--all-features", "--", "-D", "warnings"]);
     succeed(command)
+}
+
+/// What `ringrift_learning` in clients/python imports, beside torch.
+const PYTHON_PACKAGES: [&str; 3] = ["blake3", "numpy", "safetensors"];
+
+/// Tests in Python find these in a virtual environment of ours. Where it cannot be made they test nothing, and only
+/// here somebody sees that.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a step like the others, though nothing here fails it"
+)]
+fn python_packages(workspace: &Workspace) -> anyhow::Result<()> {
+    let place = workspace.root().join("target/tools/learning");
+    let ours = place.join("bin/python");
+    let run = |program: &Path, words: &[&str]| {
+        let mut command = workspace.command(program);
+        command.args(words);
+        capture(command).map(drop)
+    };
+    let imports = format!("import {}", PYTHON_PACKAGES.join(", "));
+    let load = |python: &Path| run(python, &["-c", &imports]).is_ok();
+    if load(&ours) || load(Path::new("python3")) {
+        return Ok(());
+    }
+    println!("installing {} into target/tools (10 s, once)", PYTHON_PACKAGES.join(", "));
+    let install = [&["-m", "pip", "install", "--quiet"][..], &PYTHON_PACKAGES].concat();
+    let made = run(Path::new("python3"), &["-m", "venv", &place.to_string_lossy()])
+        .and_then(|()| run(&ours, &install));
+    if let Err(error) = made {
+        println!(
+            "{error:#}\nabsent, so clients/python is not tested, or only its client: python3 with {}",
+            PYTHON_PACKAGES.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<()> {

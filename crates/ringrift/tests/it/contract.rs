@@ -1,164 +1,19 @@
 //! The built-in worker as a manager meets it, and as it meets managers that are wrong.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStdin, ChildStdout},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
-use crate::bench::{Ended, command, wait_for};
-
-struct Bench {
-    dir: TempDir,
-    runs: std::cell::Cell<u32>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self { dir: tempdir().unwrap(), runs: 0.into() }
-    }
-
-    /// A folder for the next worker.
-    fn folder(&self) -> PathBuf {
-        self.runs.set(self.runs.get() + 1);
-        let folder = self.dir.path().join(self.runs.get().to_string());
-        fs_err::create_dir(&folder).unwrap();
-        folder
-    }
-
-    /// Runs a job to its end; standard input stays open until then.
-    fn run(&self, inputs: &[&(String, PathBuf)], job: &Value) -> (Ended, Vec<Value>) {
-        run_in(&self.folder(), inputs, job)
-    }
-
-    /// Runs a job that must succeed; its product of a role.
-    fn make(&self, inputs: &[&(String, PathBuf)], job: &Value, role: &str) -> (String, PathBuf) {
-        let folder = self.folder();
-        let (ended, lines) = run_in(&folder, inputs, job);
-        assert_eq!(ended.code, 0, "{ended:?}");
-        assert_eq!(lines.last().unwrap()["type"], "result");
-        let product = lines.iter().find(|line| line["role"] == role).unwrap();
-        let path = folder.join(product["file"].as_str().unwrap());
-        assert_eq!(fs_err::metadata(&path).unwrap().len(), product["bytes"].as_u64().unwrap());
-        let hash = depot::Hash::of(&fs_err::read(&path).unwrap()).to_string();
-        assert_eq!(product["hash"], hash.as_str());
-        (hash, path)
-    }
-
-    fn seed(&self) -> (String, PathBuf) {
-        self.make(&[], &json!({ "kind": "seed", "seed": 3 }), "weights")
-    }
-}
-
-/// Runs a job in a folder to its end.
-fn run_in(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> (Ended, Vec<Value>) {
-    speak(command(folder, &["worker"]), folder, inputs, job)
-}
-
-/// Lets a program do a job.
-fn speak(
-    program: Command,
-    folder: &Path,
-    inputs: &[&(String, PathBuf)],
-    job: &Value,
-) -> (Ended, Vec<Value>) {
-    let mut child = start(program);
-    let stdin = tell(&mut child, &first_line(folder, inputs, job));
-    let stdout = child.stdout.take().unwrap();
-    let lines: Vec<Value> = BufReader::new(stdout)
-        .lines()
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
-    let ended = child.wait_with_output().unwrap().into();
-    drop(stdin);
-    (ended, lines)
-}
-
-#[test]
-fn a_trainer_in_numpy_makes_a_candidate_that_plays() {
-    let numpy = Command::new("python3").args(["-c", "import numpy"]).output();
-    if !numpy.is_ok_and(|output| output.status.success()) {
-        println!("absent: numpy");
-        return;
-    }
-    let bench = Bench::new();
-    let parent = bench.seed();
-    let games = bench.make(&[&parent], &selfplay(&parent.0, 8), "games");
-    let export = json!({ "kind": "export", "batches": [games.0] });
-    let samples = bench.make(&[&games], &export, "samples");
-    let combine = json!({ "kind": "combine", "samples": [samples.0], "max_rows": 10_000 });
-    let window = bench.make(&[&samples], &combine, "window");
-
-    let train = json!({
-        "kind": "train", "candidate": "hex8_2p-m0007", "generation": 7,
-        "parent": { "id": "hex8_2p-m0000", "weights": parent.0 }, "window": window.0,
-        "steps": 10, "batch": 32, "learning_rate": 0.002, "checkpoint_steps": 100, "seed": 1,
-    });
-    let trainer = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../examples/trainers/numpy_trainer.py")
-        .canonicalize()
-        .unwrap();
-    let folder = bench.folder();
-    let mut python = Command::new("python3");
-    python.arg(trainer).current_dir(&folder);
-    let (ended, lines) = speak(python, &folder, &[&parent, &window], &train);
-    assert_eq!(ended.code, 0, "{ended:?}");
-    for line in &lines {
-        let read: Result<ringrift_pipeline::WorkerLine, _> = serde_json::from_value(line.clone());
-        assert!(read.is_ok(), "{line}: {read:?}");
-    }
-    let report: ringrift_pipeline::TrainReport =
-        serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap();
-    assert!(report.policy_loss > 0.0 && report.policy_loss.is_finite(), "{report:?}");
-
-    let product = lines.iter().find(|line| line["role"] == "weights").unwrap();
-    let path = folder.join(product["file"].as_str().unwrap());
-    let candidate = (product["hash"].as_str().unwrap().to_owned(), path.clone());
-    assert_eq!(depot::Hash::of(&fs_err::read(path).unwrap()).to_string(), candidate.0);
-    let gauntlet = json!({
-        "kind": "gauntlet", "candidate": { "id": "hex8_2p-m0007", "weights": candidate.0 },
-        "champion": { "id": "hex8_2p-m0000", "weights": parent.0 }, "simulations": 4,
-        "elo0": 0.0, "elo1": 50.0, "alpha": 0.05, "beta": 0.05, "max_pairs": 4,
-        "guard_pairs": 0, "seed": 1,
-    });
-    let (ended, lines) = bench.run(&[&candidate, &parent], &gauntlet);
-    assert_eq!(ended.code, 0, "{ended:?}");
-    let report: ringrift_pipeline::GauntletReport =
-        serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap();
-    assert_eq!((&report.fault, report.main.unwrap().fault()), (&None, None));
-}
-
-fn first_line(folder: &Path, inputs: &[&(String, PathBuf)], job: &Value) -> Value {
-    let inputs: serde_json::Map<String, Value> =
-        inputs.iter().map(|(hash, path)| (hash.clone(), json!(path))).collect();
-    json!({
-        "contract": 1, "work": "test", "attempt": 1, "dir": folder, "config": "hex8_2p",
-        "inputs": inputs, "job": job,
-    })
-}
-
-fn start(mut program: Command) -> Child {
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn tell(child: &mut Child, line: &Value) -> ChildStdin {
-    let mut stdin = child.stdin.take().unwrap();
-    writeln!(stdin, "{line}").unwrap();
-    stdin
-}
-
-fn selfplay(weights: &str, games: u32) -> Value {
-    json!({
-        "kind": "selfplay", "model": { "id": "hex8_2p-m0000", "weights": weights },
-        "games": games, "simulations": 8, "fast_simulations": 4, "full_share": 0.5,
-        "opening_moves": 4, "temperature_moves": 10, "temperature": 1.0, "seed": 5,
-    })
-}
+use crate::{
+    bench::{Ended, command, wait_for},
+    workers::{Bench, first_line, selfplay, start, tell},
+};
 
 #[test]
 fn from_a_seed_to_a_window_every_product_is_what_it_is_said_to_be() {
@@ -253,7 +108,7 @@ fn a_game_that_was_changed_is_a_fault_of_its_batch_and_not_of_the_worker() {
 }
 
 /// Starts many games and waits until some are played.
-fn busy(bench: &Bench) -> (Child, ChildStdin, BufReader<std::process::ChildStdout>) {
+fn busy(bench: &Bench) -> (Child, ChildStdin, BufReader<ChildStdout>) {
     let weights = bench.seed();
     let folder = bench.folder();
     let mut child = start(command(&folder, &["worker"]));

@@ -1,24 +1,65 @@
-//! The Python client against the real binary; its README's snippets are run as they stand there.
+//! clients/python against the real binary; the snippets of its README are run as they stand there.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::manager::Manager;
+use tempfile::tempdir;
+
+use crate::{
+    interop::{PACKAGES, Start, client, loads, run_tests, write_files},
+    manager::Manager,
+};
 
 #[test]
 fn the_python_client_reaches_a_running_manager() {
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("python3 is absent, so its client is not tested");
+    let python = PathBuf::from("python3");
+    if !loads(&python, &["json"]) {
+        eprintln!("absent: python3");
         return;
     }
     let manager = Manager::ready(&["--profile", "minimal"]);
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/python/tests");
-    let ended = Command::new("python3")
-        .args(["-B", "-m", "unittest", "discover", "--start-directory"])
-        .arg(tests)
-        .env("RINGRIFT_DATA_DIR", manager.data())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{said}");
-    assert!(!said.contains("Ran 0 tests"), "{said}");
+    run_tests(&python, "test_client.py", ("RINGRIFT_DATA_DIR", &manager.data()));
+}
+
+#[test]
+fn the_learning_package_reads_what_this_program_writes() {
+    let Some(python) = python_with_packages() else {
+        eprintln!("absent: python3 with {}", PACKAGES.join(", "));
+        return;
+    };
+    let dir = tempdir().unwrap();
+    write_files(dir.path());
+    run_tests(&python, "test_learning.py", ("RINGRIFT_LEARNING_FILES", dir.path()));
+}
+
+#[test]
+fn a_trainer_in_numpy_makes_a_candidate_that_plays() {
+    let Some(python) = python_with_packages() else {
+        eprintln!("absent: python3 with {}", PACKAGES.join(", "));
+        return;
+    };
+    let start = Start::new(8, 8);
+    let numpy = || {
+        let mut program = Command::new(&python);
+        program.arg("-B").arg(client("examples/numpy_trainer.py").canonicalize().unwrap());
+        program.env("PYTHONPATH", client("").canonicalize().unwrap());
+        program
+    };
+    let job = start.job(10, 32);
+    let trained = start.train(numpy(), &job, &[]);
+    assert_eq!((trained.report.steps, trained.checkpoints.len()), (10, 0));
+    assert_eq!(start.train(numpy(), &job, &[]).weights.0, trained.weights.0, "the same seed");
+    let report = start.gauntlet([&trained.weights, &start.parent], [0.0, 50.0], [4, 4]);
+    assert_eq!((&report.fault, report.main.unwrap().fault()), (&None, None));
+}
+
+/// An interpreter for `ringrift_learning`: what `cargo xtask check` made, else the one on the path. Where there is none,
+/// `cargo xtask check` says so too, before the tests.
+fn python_with_packages() -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
+    [tools.join("learning/bin/python"), "python3".into()]
+        .into_iter()
+        .find(|python| loads(python, &PACKAGES))
 }
