@@ -122,6 +122,10 @@ class DaemonManager:
         """What is wrong with the registry; empty = valid."""
         return self._get("/api/registry")["errors"]
 
+    def get_ratings(self, config: Optional[str] = None) -> Dict[str, Dict[str, Any]]:
+        """By configuration: models, the oldest first, with elo, elo_low, elo_high and games; who is pinned at 0; others that played."""
+        return self._get("/api/ratings" + (f"?config={quote(config, safe='')}" if config else ""))
+
     # ---- over HTTP
 
     def _act(self, name: str, verb: str, body: Any = None) -> Dict[str, Any]:

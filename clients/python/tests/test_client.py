@@ -4,9 +4,13 @@
 """
 
 import asyncio
+import importlib.util
+import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import unittest
 from pathlib import Path
@@ -102,6 +106,65 @@ class Client(unittest.TestCase):
         for snippet in snippets:
             exec(snippet, names)
         asyncio.run(names["main"]())
+
+
+class LearningCurve(unittest.TestCase):
+    """examples/learning_curve.py, as a program."""
+
+    def setUp(self):
+        place = tempfile.TemporaryDirectory()
+        self.addCleanup(place.cleanup)
+        self.place = Path(place.name)
+
+    def draw(self, data, *more):
+        command = [sys.executable, "-B", str(HERE / "examples" / "learning_curve.py"), str(data), *more]
+        path = {**os.environ, "PYTHONPATH": str(HERE)}
+        return subprocess.run(command, cwd=self.place, env=path, capture_output=True, text=True)
+
+    def refused(self, part, data, *more):
+        ended = self.draw(data, *more)
+        self.assertEqual((ended.returncode, ended.stdout), (1, ""), ended.stderr)
+        self.assertIn(part, ended.stderr)
+        self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+
+    def run_of(self, **changes):
+        rating = {"player": "ab@64", "elo": 210.5, "low": 150.0, "high": 280.0, "games": 200}
+        points = [{"seconds": 30.0, "rating": None}, {"seconds": 90.0, "rating": rating}]
+        run = {"config": "square8_2p", "points": points, **changes}
+        folder = self.place / "runs" / "square8_2p-seed1-1"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps({key: value for key, value in run.items() if value is not None}))
+        return folder
+
+    def test_a_run_becomes_a_table_or_a_picture(self):
+        ended = self.draw(self.run_of(), "--csv")
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertEqual(
+            ended.stdout.splitlines(),
+            ["config,model,minutes,elo,elo_low,elo_high,games", "square8_2p,ab@64,1.5,210.5,150.0,280.0,200"],
+        )
+        self.assertEqual(self.draw(self.place, "--csv").stdout, ended.stdout)
+        if importlib.util.find_spec("matplotlib") is None:
+            self.refused("matplotlib is absent", self.place)
+        else:
+            self.assertEqual(self.draw(self.place, "--out", "curve.svg").returncode, 0)
+            self.assertIn("<svg", (self.place / "curve.svg").read_text())
+
+    def test_a_run_that_cannot_be_drawn_is_one_sentence(self):
+        self.refused("the run has no 'points'", self.run_of(points=None), "--csv")
+        self.refused("an iteration has no 'rating'", self.run_of(points=[{"seconds": 1}]), "--csv")
+        self.refused("no network of this run has a match yet", self.run_of(points=[]), "--csv")
+        self.refused("is a run of square8_2p, not of hex8_2p", self.run_of(), "--csv", "--config", "hex8_2p")
+        (self.place / "runs" / "other").mkdir()
+        (self.place / "runs" / "other" / "run.json").write_text("{}")
+        self.refused("has 2 runs: name one of", self.place, "--csv")
+
+    def test_a_manager_without_matches_says_so(self):
+        data = Path(os.environ["RINGRIFT_DATA_DIR"])
+        self.refused("no model of hex8_2p has a match yet", data, "--csv")
+        self.assertEqual(get_daemon_manager().get_ratings("hex8_2p"), {"hex8_2p": {"anchor": None, "models": [], "others": []}})
+        self.refused("hex9_2p", data, "--csv", "--config", "hex9_2p")
+        self.refused("no manager is running on nowhere", "nowhere")
 
 
 if __name__ == "__main__":
