@@ -9,6 +9,7 @@ use ringrift_rules::{Config, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::games::{self, Games, PlayedGame, Visited};
+use crate::outcomes::{Limits, Outcomes};
 use crate::progress::{Flow, Progress, float};
 use crate::samples::{Samples, offset};
 
@@ -30,11 +31,26 @@ pub struct Settings {
     pub value_mean: f64,
     /// Smallest share of the rows that any third of the games must have.
     pub third_share: f64,
+    /// Largest share of the rows that one phase may have.
+    pub phase_share: f64,
+    /// How far the ends of the games may lie from those of earlier ones.
+    pub outcomes: Limits,
+    /// Ends of earlier games of the same loop; none = there are none to compare with.
+    #[serde(skip_serializing_if = "Outcomes::is_empty")]
+    pub earlier: Outcomes,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { judged_rows: 2000, seat_balance: 0.15, value_mean: 0.35, third_share: 0.05 }
+        Self {
+            judged_rows: 2000,
+            seat_balance: 0.15,
+            value_mean: 0.35,
+            third_share: 0.05,
+            phase_share: 0.95,
+            outcomes: Limits::default(),
+            earlier: Outcomes::default(),
+        }
     }
 }
 
@@ -56,6 +72,8 @@ pub struct Report {
     pub rows_per_seat: Vec<u64>,
     /// Rows per phase.
     pub phases: BTreeMap<String, u64>,
+    /// Wins per reason of the end, seat 1 first.
+    pub outcomes: Outcomes,
     /// Rows from the first, second and last third of their games.
     pub thirds: [u64; 3],
     /// Mean result of the player to move, as utility.
@@ -104,6 +122,9 @@ pub fn run(
             games::expect_config(&game, config).with_context(read)?;
             if exporter.add(&game).with_context(read)? {
                 report.games += 1;
+                if let Some(result) = &game.record.result {
+                    report.outcomes.add(exporter.samples.seats(), result);
+                }
             } else {
                 report.doubled_games += 1;
             }
@@ -219,7 +240,15 @@ impl Report {
                 "only {share:.3} of the rows lie in the {third} third of their games"
             );
         }
-        ensure!(self.phases.len() > 1, "all rows are of one phase: {:?}", self.phases);
-        Ok(())
+        for (phase, &rows) in &self.phases {
+            let share = float(rows) / float(self.rows);
+            ensure!(
+                share <= settings.phase_share,
+                "{:.1} % of the rows are of the phase {phase}, at most {:.1} % are usual",
+                share * 100.0,
+                settings.phase_share * 100.0
+            );
+        }
+        self.outcomes.judge(&settings.earlier, &settings.outcomes)
     }
 }

@@ -10,9 +10,12 @@
 pub mod arena;
 pub mod combine;
 pub mod export;
+#[cfg(test)]
+mod faults;
 mod files;
 pub mod games;
 mod npz;
+mod outcomes;
 pub mod outputs;
 mod progress;
 pub mod rating;
@@ -23,4 +26,5 @@ pub mod session;
 mod testing;
 pub mod train;
 
+pub use outcomes::{Limits, Outcomes};
 pub use progress::{Flow, Progress, Unwatched};

@@ -36,7 +36,7 @@ pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> 
             seed: game_seed(order.seed ^ 0xc105_0001, number),
         };
         let read = |net: usize| -> anyhow::Result<Network> {
-            let bytes = fs_err::read(order.folder.join(&report.nets[net].file))?;
+            let bytes = report.nets[net].read(order.folder)?;
             Ok(Network::for_config(&bytes, order.config)?)
         };
         let ours = read(report.champion)?;

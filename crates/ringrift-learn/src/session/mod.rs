@@ -14,7 +14,7 @@ mod report;
 mod settings;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use ringrift_player::Network;
 use ringrift_rules::Config;
 
 use crate::games::hash;
+use crate::outcomes::Outcomes;
 use crate::progress::float;
 use crate::selfplay::game_seed;
 use crate::{combine, rating, train};
@@ -34,6 +35,8 @@ use watch::{Phase, Watch};
 
 /// The anchor of the ratings, and the guard that is always there.
 const ANCHOR: &str = "random";
+/// Iterations whose games the next ones are compared with.
+const COMPARED_ITERATIONS: usize = 5;
 /// Most threads of a run.
 const MOST_THREADS: usize = 256;
 
@@ -66,9 +69,13 @@ pub fn run(order: &Order<'_>, host: &dyn Host) -> anyhow::Result<Report> {
     let watch = Watch::new(host);
     let mut session = Session::new(order, &watch)?;
     while session.goes_on() {
-        session.iterate()?;
+        if let Err(error) = session.iterate() {
+            session.end(Stand::Failed(format!("{error:#}")))?;
+            return Err(error);
+        }
     }
-    session.end()
+    let stand = if host.stopping() { Stand::Stopped } else { Stand::Learned };
+    session.end(stand)
 }
 
 /// Matches the champion of a run against the rulers, the first network and that of half time, and adds the results to the report.
@@ -127,6 +134,8 @@ struct Session<'a> {
     carried: Vec<Part>,
     /// Sample files, oldest first.
     samples: Vec<Exported>,
+    /// Ends of the games of the last iterations.
+    ends: VecDeque<Outcomes>,
     /// Rows since the last training.
     fresh: u64,
     /// Seconds that training and matches of an iteration take.
@@ -147,6 +156,7 @@ impl<'a> Session<'a> {
             next_game: 0,
             carried: Vec::new(),
             samples: Vec::new(),
+            ends: VecDeque::new(),
             fresh: 0,
             rest: 0.0,
         };
@@ -187,12 +197,8 @@ impl<'a> Session<'a> {
         game_seed(game_seed(self.order.seed ^ 0x7ea2_0001, purpose), number as u64)
     }
 
-    fn path(&self, net: usize) -> PathBuf {
-        self.order.folder.join(&self.report.nets[net].file)
-    }
-
     fn bytes(&self, net: usize) -> anyhow::Result<Vec<u8>> {
-        Ok(fs_err::read(self.path(net))?)
+        self.report.nets[net].read(self.order.folder)
     }
 
     fn newest(&self) -> usize {
@@ -314,9 +320,20 @@ impl<'a> Session<'a> {
         time: &mut Time,
     ) -> anyhow::Result<()> {
         let phase = self.watch.begin(Step::Export, point.games, None);
-        let settings = &self.settings.export;
+        let mut settings = self.settings.export.clone();
+        for ends in &self.ends {
+            settings.earlier.merge(ends);
+        }
         let (threads, config) = (self.order.threads, self.order.config);
-        let made = play::export_on(threads, settings, config, parts, folder, &phase)?;
+        let made = play::export_on(threads, &settings, config, parts, folder, &phase)?;
+        let mut ends = Outcomes::default();
+        for made in &made {
+            ends.merge(&made.report.outcomes);
+        }
+        self.ends.push_back(ends);
+        if self.ends.len() > COMPARED_ITERATIONS {
+            self.ends.pop_front();
+        }
         point.rows = made.iter().map(|made| made.report.rows).sum();
         self.report.rows += point.rows;
         self.fresh += point.rows;
@@ -462,9 +479,8 @@ impl<'a> Session<'a> {
         self.report.write(self.order.folder)
     }
 
-    fn end(mut self) -> anyhow::Result<Report> {
-        let stopped = self.watch.host().stopping();
-        self.report.stand = if stopped { Stand::Stopped } else { Stand::Learned };
+    fn end(mut self, stand: Stand) -> anyhow::Result<Report> {
+        self.report.stand = stand;
         self.report.seconds = self.seconds();
         self.report.write(self.order.folder)?;
         Ok(self.report)

@@ -30,7 +30,7 @@ pub enum Limit {
 }
 
 /// How far a run has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stand {
     /// It learns, or was killed while it did.
@@ -39,6 +39,8 @@ pub enum Stand {
     Stopped,
     /// It learned to its end.
     Learned,
+    /// A step failed or refused what the step before it made; why.
+    Failed(String),
 }
 
 /// A run: what was asked for, what came of it.
@@ -189,6 +191,25 @@ pub struct Duel {
     pub interval: [f64; 2],
     /// Likelihood that the champion is the better one.
     pub los: f64,
+}
+
+impl Net {
+    /// The bytes of its file in the folder of the run.
+    ///
+    /// # Errors
+    /// A file that is not what was made.
+    pub fn read(&self, folder: &Path) -> anyhow::Result<Vec<u8>> {
+        let path = folder.join(&self.file);
+        let bytes = fs_err::read(&path)?;
+        let found = crate::games::hash(&bytes);
+        ensure!(
+            found == self.hash,
+            "{} is damaged: its hash is {found}, it was made with {}",
+            path.display(),
+            self.hash
+        );
+        Ok(bytes)
+    }
 }
 
 impl Duel {

@@ -120,9 +120,8 @@ fn equal_orders_give_the_same_games_samples_weights_and_matches_to_the_byte() {
     assert_ne!(first.get(Path::new(RUN_FILE)), other.get(Path::new(RUN_FILE)));
 }
 
-/// Fault 15: a loop that waits for ever for a number that is never set.
 #[test]
-fn a_run_from_an_empty_folder_plays_trains_matches_and_decides() {
+fn fault_15_a_loop_that_waits_for_ever_plays_trains_matches_and_decides_nothing() {
     let settings = small();
     let folder = tempfile::tempdir().unwrap();
     let order = order(&settings, folder.path(), Limit::Steps(10), 1);
@@ -196,9 +195,8 @@ fn a_stopped_run_keeps_what_is_complete() {
     }
 }
 
-/// Fault 14: data of old networks that nobody leaves out.
 #[test]
-fn samples_of_old_networks_leave_the_window() {
+fn fault_14_samples_of_old_networks_are_never_left_out() {
     let windows = |nets| {
         let mut settings = small();
         settings.window.nets = nets;
@@ -247,9 +245,9 @@ fn accepted_champions_become_opponents() {
     }
 }
 
-/// Candidates that are damaged in ways of which each has happened to somebody.
+/// Each way of being damaged has happened to somebody; a few lucky games are no promotion.
 #[test]
-fn a_damaged_candidate_is_never_promoted() {
+fn fault_14_a_damaged_candidate_is_promoted() {
     let mut settings = small();
     settings.selfplay = crate::selfplay::Settings { games: 150, ..settings.selfplay };
     settings.train = train::Settings { steps: 300, batch: 128, ..settings.train };
@@ -294,6 +292,35 @@ fn a_damaged_candidate_is_never_promoted() {
     let other = Network::random(config("square8_2p"), 1).to_bytes();
     check("board", &other, "has config \"square8_2p\"");
     check("half", &good[..good.len() / 2], "file checks: ");
+}
+
+#[test]
+fn fault_23_a_network_is_matched_although_a_byte_of_it_changed() {
+    let settings = small();
+    let folder = tempfile::tempdir().unwrap();
+    let order = order(&settings, folder.path(), Limit::Steps(4), 1);
+    let mut report = run(&order, &Clock::still()).unwrap();
+    let file = folder.path().join(&report.nets[report.champion].file);
+    let mut bytes = fs_err::read(&file).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs_err::write(&file, bytes).unwrap();
+    check_refused(close(&order, &mut report, &Clock::still()), "is damaged: its hash is");
+    assert!(report.closing.is_empty());
+}
+
+/// Fault 7, in the loop: what an export refuses ends the run with its sentence.
+#[test]
+fn a_bad_batch_stops_the_run_and_the_run_says_why() {
+    let mut settings = small();
+    settings.export.judged_rows = 10;
+    settings.export.phase_share = 0.01;
+    let folder = tempfile::tempdir().unwrap();
+    let order = order(&settings, folder.path(), Limit::Steps(4), 1);
+    check_refused(run(&order, &Clock::still()), "of the rows are of the phase");
+    let report = Report::read(folder.path()).unwrap();
+    let Stand::Failed(why) = &report.stand else { panic!("{:?}", report.stand) };
+    assert!(why.contains("of the rows are of the phase"), "{why}");
 }
 
 fn check_refused<T: std::fmt::Debug>(result: anyhow::Result<T>, sentence: &str) {

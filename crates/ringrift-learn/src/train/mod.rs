@@ -26,6 +26,8 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
 /// Points of the loss curve.
 const CURVE_POINTS: u32 = 20;
+/// Steps after which a policy that learns anything must be better than equal chances. Source: spec/learning.md section 5, row 3.
+const JUDGED_STEPS: u32 = 100;
 /// Most rows that are looked at to measure a loss without learning.
 const MEASURED_ROWS: usize = 4000;
 
@@ -323,9 +325,22 @@ impl<'a> Trainer<'a> {
             self.state.stretch.policies > 0,
             "no row with a policy target was met up to step {step}: the policy does not learn"
         );
-        self.state.curve.push(point(step, &self.state.stretch));
+        let point = point(step, &self.state.stretch);
+        let limit = self.equal_chances();
+        ensure!(
+            step < JUDGED_STEPS || point.policy_loss < limit,
+            "the policy loss up to step {step} is {:.3}, equal chances for all legal moves give {limit:.3}: the policy does not learn",
+            point.policy_loss
+        );
+        self.state.curve.push(point);
         self.state.stretch = Loss::default();
         Ok(())
+    }
+
+    /// Logarithm of the mean number of legal moves in rows with a policy target.
+    fn equal_chances(&self) -> f64 {
+        let moves = self.samples.policy_rows.len() as u64;
+        (float(moves) / float(self.samples.policies().max(1) as u64)).ln()
     }
 
     /// The row at a place of the endless sequence of shuffled passes.

@@ -150,7 +150,11 @@ fn los(los: f64) -> String {
 /// The whole run: what it was, what its champion is worth, how to repeat it.
 pub fn summary(report: &Report) -> anyhow::Result<()> {
     let [minutes, closing] = [report.seconds / 60.0, closing_seconds(report) / 60.0];
-    let stopped = if report.stand == Stand::Stopped { ", stopped before its end" } else { "" };
+    let stopped = match &report.stand {
+        Stand::Learning | Stand::Learned => String::new(),
+        Stand::Stopped => ", stopped before its end".to_owned(),
+        Stand::Failed(why) => format!(", failed: {why}"),
+    };
     console::say(&format!(
         "{}, seed {}: {minutes:.1} minutes on {} threads{stopped}: {} iterations, {} games, {} rows, {} steps, {} promotions",
         report.config,
