@@ -20,9 +20,9 @@ mod values;
 mod weights;
 
 pub use encoder::{Classes, ENCODER_ID, Encoded, Encoder, MOVE_ROWS, MoveRows};
+pub use heuristic::{HEURISTIC_FEATURES, HEURISTIC_NAME, Heuristic, check_heuristic};
 pub use kernels::{AdamStep, Arms, Instructions, Kernels, Long, Short};
 pub use network::{Network, Scratch};
-pub use heuristic::{HEURISTIC_FEATURES, HEURISTIC_NAME, Heuristic, check_heuristic};
 pub use player::{Choice, MOST_SIMULATIONS, ModelPlayer, ParsePlayerError, Player, PlayerSpec};
 pub use search::{Found, SearchSettings, Searcher};
 pub use values::{MAX_SEATS, Values};

@@ -71,9 +71,7 @@ pub enum PlayerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePlayerError {
     /// The word before the colon is unknown.
-    #[error(
-        "unknown player {0:?}; a player is random, heuristic, rollout:SIMS or model:FILE@SIMS"
-    )]
+    #[error("unknown player {0:?}; a player is random, heuristic, rollout:SIMS or model:FILE@SIMS")]
     Unknown(String),
     /// No number of simulations, or an impossible one.
     #[error(
@@ -260,9 +258,7 @@ mod tests {
 
     #[test]
     fn a_player_reads_back_from_its_name() {
-        for text in
-            ["random", "heuristic", "rollout:128", "model:/data/a@b.safetensors@32"]
-        {
+        for text in ["random", "heuristic", "rollout:128", "model:/data/a@b.safetensors@32"] {
             assert_eq!(text.parse::<PlayerSpec>().unwrap().to_string(), text);
         }
     }

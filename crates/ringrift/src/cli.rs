@@ -140,6 +140,8 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Let two players play each other
     Match(commands::play::MatchArgs),
+    /// Play on the terminal against a model
+    Play(commands::person::PlayArgs),
     /// Learn without a manager: from random weights to a champion, with its proofs
     Train(commands::train::TrainArgs),
     /// Show or check the configuration
@@ -204,6 +206,7 @@ impl Cli {
             Command::Matches(args) => commands::lists::matches(&args),
             Command::Verify(args) => commands::verify::run(&args),
             Command::Match(args) => commands::play::run(&args),
+            Command::Play(args) => commands::person::run(&args),
             Command::Train(args) => commands::train::run(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),

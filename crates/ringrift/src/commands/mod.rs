@@ -9,6 +9,7 @@ pub mod health;
 pub mod lists;
 pub mod logs;
 pub mod orders;
+pub mod person;
 pub mod play;
 pub mod reference;
 pub mod registry;
@@ -20,3 +21,4 @@ pub mod verify;
 pub mod why;
 
 mod offline;
+mod table;

@@ -25,7 +25,7 @@ use crate::{
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct MatchArgs {
-    /// First player: random, heuristic, rollout:SIMS or model:ID@SIMS, where ID is a model of the data directory
+    /// First player: random, heuristic, rollout:SIMS or model:FILE@SIMS, where an id of the data directory will do for FILE
     a: PlayerSpec,
     /// Second player
     b: PlayerSpec,
@@ -91,7 +91,7 @@ pub fn run(args: &MatchArgs) -> Outcome {
     Ok(())
 }
 
-/// A player of a config; a model comes from the data directory.
+/// A player of a config; a model comes from a file, or from the data directory.
 pub fn open(spec: &PlayerSpec, config: Config, place: &Place) -> Result<Box<dyn Player>, Failure> {
     let weights = match spec {
         PlayerSpec::Model { source, .. } => Some(weights(source, config, place)?),
@@ -101,8 +101,11 @@ pub fn open(spec: &PlayerSpec, config: Config, place: &Place) -> Result<Box<dyn 
     opened.with_context(|| format!("open the player {spec}")).or_usage()
 }
 
-/// The verified weights of a model of the data directory.
+/// The weights in a file, or the verified ones of a model of the data directory.
 fn weights(id: &str, config: Config, place: &Place) -> Result<Vec<u8>, Failure> {
+    if std::path::Path::new(id).is_file() {
+        return fs_err::read(id).or_usage();
+    }
     let dir = place.existing()?;
     let model = block_on(async {
         let offline = Offline::open(&dir).await?;
