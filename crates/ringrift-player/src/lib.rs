@@ -12,6 +12,7 @@ mod heuristic;
     reason = "vector instructions cannot be reached without; nothing else here is"
 )]
 mod kernels;
+mod linear;
 mod network;
 mod player;
 mod rollout;
@@ -22,6 +23,7 @@ mod weights;
 pub use encoder::{Classes, ENCODER_ID, Encoded, Encoder, MOVE_ROWS, MoveRows};
 pub use heuristic::{HEURISTIC_FEATURES, HEURISTIC_NAME, Heuristic, check_heuristic};
 pub use kernels::{AdamStep, Arms, Instructions, Kernels, Long, Short};
+pub use linear::{Active, Linear, best_for};
 pub use network::{Network, Scratch};
 pub use player::{Choice, MOST_SIMULATIONS, ModelPlayer, ParsePlayerError, Player, PlayerSpec};
 pub use search::{Found, SearchSettings, Searcher};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use ringrift_rules::{Config, Move, State};
 
 use crate::heuristic::{HEURISTIC_NAME, Heuristic};
+use crate::linear::{Active, Linear, best_for};
 use crate::network::Network;
 use crate::rollout;
 use crate::search::{SearchSettings, Searcher};
@@ -46,13 +47,18 @@ pub trait Player: Send {
     fn name(&self) -> String;
 }
 
-/// What a player is, in one word: `random`, `heuristic`, `rollout:SIMS` or `model:SOURCE@SIMS`.
+/// What a player is, in one word: `random`, `heuristic`, `linear:FILE`, `rollout:SIMS` or `model:SOURCE@SIMS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlayerSpec {
     /// Any legal move.
     Random,
     /// The hand-written evaluation, one move ahead; reports call it [`HEURISTIC_NAME`].
     Heuristic,
+    /// A linear value function, one move ahead.
+    Linear {
+        /// Where it is: a file, or an id that the caller knows.
+        source: String,
+    },
     /// UCT with random games to the end.
     Rollout {
         /// Random games per decision.
@@ -71,7 +77,9 @@ pub enum PlayerSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePlayerError {
     /// The word before the colon is unknown.
-    #[error("unknown player {0:?}; a player is random, heuristic, rollout:SIMS or model:FILE@SIMS")]
+    #[error(
+        "unknown player {0:?}; a player is random, heuristic, linear:FILE, rollout:SIMS or model:FILE@SIMS"
+    )]
     Unknown(String),
     /// No number of simulations, or an impossible one.
     #[error(
@@ -86,6 +94,9 @@ pub enum ParsePlayerError {
     /// Nothing between `model:` and `@`.
     #[error("player {0:?} names no model; write model:FILE@SIMS")]
     Source(String),
+    /// Nothing after `linear:`.
+    #[error("player {0:?} names no file; write linear:FILE")]
+    File(String),
 }
 
 /// More simulations than this per decision are a typing error: a tree of this size needs gigabytes.
@@ -104,6 +115,8 @@ impl FromStr for PlayerSpec {
             None if text == "random" => Ok(Self::Random),
             None if text == "heuristic" || text == HEURISTIC_NAME => Ok(Self::Heuristic),
             Some(("rollout", number)) => Ok(Self::Rollout { simulations: simulations(number)? }),
+            Some(("linear", "")) => Err(ParsePlayerError::File(text.to_owned())),
+            Some(("linear", source)) => Ok(Self::Linear { source: source.to_owned() }),
             Some(("model", rest)) => {
                 let (source, number) = rest.rsplit_once('@').unwrap_or((rest, ""));
                 if source.is_empty() {
@@ -121,6 +134,7 @@ impl fmt::Display for PlayerSpec {
         match self {
             Self::Random => f.write_str("random"),
             Self::Heuristic => f.write_str("heuristic"),
+            Self::Linear { source } => write!(f, "linear:{source}"),
             Self::Rollout { simulations } => write!(f, "rollout:{simulations}"),
             Self::Model { source, simulations } => write!(f, "model:{source}@{simulations}"),
         }
@@ -128,7 +142,7 @@ impl fmt::Display for PlayerSpec {
 }
 
 impl PlayerSpec {
-    /// Makes the player; `load` turns the source of a model into the bytes of its file.
+    /// Makes the player; `load` turns the source of a model or of a linear function into the bytes of its file.
     ///
     /// # Errors
     /// What `load` returns, and one that cannot be read or is of another config. There is no fallback.
@@ -140,6 +154,11 @@ impl PlayerSpec {
         Ok(match self {
             Self::Random => Box::new(RandomPlayer),
             Self::Heuristic => Box::new(HeuristicPlayer::default()),
+            Self::Linear { source } => Box::new(LinearPlayer {
+                name: self.to_string(),
+                linear: Linear::for_config(&load(source)?, config)?,
+                active: Active::default(),
+            }),
             Self::Rollout { simulations } => Box::new(RolloutPlayer { simulations: *simulations }),
             Self::Model { source, simulations } => {
                 let network = Network::for_config(&load(source)?, config)?;
@@ -181,6 +200,31 @@ impl Player for HeuristicPlayer {
 
     fn name(&self) -> String {
         HEURISTIC_NAME.to_owned()
+    }
+}
+
+/// Plays the move after which a linear function likes the position best.
+struct LinearPlayer {
+    name: String,
+    linear: Linear,
+    active: Active,
+}
+
+impl Player for LinearPlayer {
+    fn choose(&mut self, state: &State, rng: &mut fastrand::Rng) -> Choice {
+        let mut moves = Vec::new();
+        state.legal_moves(&mut moves);
+        if moves.len() == 1 {
+            return Choice::without_opinion(moves, 0);
+        }
+        let mut values = Vec::new();
+        self.linear.look_ahead(state, &moves, &mut self.active, &mut values);
+        let chosen = best_for(state.to_move().index(), &values, rng);
+        Choice { moves, chosen, policy: None, values: Some(values[chosen]), simulations: 0 }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
     }
 }
 
@@ -258,7 +302,9 @@ mod tests {
 
     #[test]
     fn a_player_reads_back_from_its_name() {
-        for text in ["random", "heuristic", "rollout:128", "model:/data/a@b.safetensors@32"] {
+        for text in
+            ["random", "heuristic", "linear:a:b", "rollout:128", "model:/data/a@b.safetensors@32"]
+        {
             assert_eq!(text.parse::<PlayerSpec>().unwrap().to_string(), text);
         }
     }
@@ -281,6 +327,7 @@ mod tests {
     #[test]
     fn a_wrong_player_is_refused_with_what_is_wrong_about_it() {
         check_refused("minimax:3", "unknown player \"minimax:3\"; a player is random, heuristic,");
+        check_refused("linear:", "names no file; write linear:FILE");
         check_refused("rollout", "unknown player");
         check_refused("rollout:0", "\"0\" is no number of simulations");
         check_refused("rollout:-5", "\"-5\" is no number");

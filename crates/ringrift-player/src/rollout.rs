@@ -88,7 +88,7 @@ impl Node {
 }
 
 /// Plays on while there is exactly one legal move; leaves the legal list of the next choice, empty when the game is over.
-fn play_forced(state: &mut State, moves: &mut Vec<Move>) {
+pub(crate) fn play_forced(state: &mut State, moves: &mut Vec<Move>) {
     loop {
         moves.clear();
         if state.is_over() {

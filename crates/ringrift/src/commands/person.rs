@@ -16,7 +16,7 @@ pub struct PlayArgs {
     /// Its simulations per decision; 1 plays what its policy prefers
     #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "against")]
     simulations: u32,
-    /// Any other player instead: random, heuristic, rollout:SIMS, ...
+    /// Any other player instead: random, heuristic, linear:FILE, rollout:SIMS, ...
     #[arg(long, value_name = "PLAYER", conflicts_with = "model")]
     against: Option<PlayerSpec>,
     #[command(flatten)]

@@ -25,7 +25,7 @@ use crate::{
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct MatchArgs {
-    /// First player: random, heuristic, rollout:SIMS or model:FILE@SIMS, where an id of the data directory will do for FILE
+    /// First player: random, heuristic, linear:FILE, rollout:SIMS or model:FILE@SIMS, where an id of the data directory will do for FILE
     a: PlayerSpec,
     /// Second player
     b: PlayerSpec,
@@ -91,10 +91,11 @@ pub fn run(args: &MatchArgs) -> Outcome {
     Ok(())
 }
 
-/// A player of a config; a model comes from a file, or from the data directory.
+/// A player of a config; a model comes from a file, or from the data directory, a linear function from its file.
 pub fn open(spec: &PlayerSpec, config: Config, place: &Place) -> Result<Box<dyn Player>, Failure> {
     let weights = match spec {
         PlayerSpec::Model { source, .. } => Some(weights(source, config, place)?),
+        PlayerSpec::Linear { source } => Some(fs_err::read(source).or_usage()?),
         PlayerSpec::Random | PlayerSpec::Heuristic | PlayerSpec::Rollout { .. } => None,
     };
     let opened = spec.open(config, |_| weights.context("this player has no weights"));

@@ -9,7 +9,7 @@ use crate::exit::Outcome;
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
 pub struct PlayArgs {
-    /// Who plays the other seats: random, heuristic, rollout:SIMS or model:FILE@SIMS, where an id of the data directory will do for FILE
+    /// Who plays the other seats: random, heuristic, linear:FILE, rollout:SIMS or model:FILE@SIMS, where an id of the data directory will do for FILE
     #[arg(long, value_name = "PLAYER", default_value = "random")]
     against: PlayerSpec,
     #[command(flatten)]
