@@ -1,4 +1,5 @@
 use ringrift_player::PlayerSpec;
+use ringrift_rules::State;
 use ringrift_rules::record::replay;
 
 use super::*;
@@ -125,4 +126,39 @@ fn impossible_settings_are_refused() {
     let error = run(&settings, config, &mut *a, &mut *b, None, &mut Unwatched).unwrap_err();
     assert!(error.to_string().contains("elo0 must be below elo1"));
     assert!(run(&fixed(0), config, &mut *a, &mut *b, None, &mut Unwatched).is_err());
+}
+
+/// A ladder of one player under several names says nothing. Source: spec/learning.md section 5, row 17.
+#[test]
+fn rulers_choose_differently_on_one_position_in_twenty_at_least() {
+    let config: Config = "square8_2p".parse().unwrap();
+    let mut rulers =
+        ["random", "heuristic", "rollout:2", "rollout:8"].map(|text| open(text, config));
+    let mut differ = [[0; 4]; 4];
+    let mut positions = 0;
+    let mut rng = fastrand::Rng::with_seed(17);
+    let mut moves = Vec::new();
+    while positions < 1000 {
+        let mut state = State::new(config, Options::default());
+        while !state.is_over() && positions < 1000 {
+            state.legal_moves(&mut moves);
+            if moves.len() > 1 {
+                positions += 1;
+                let seed = rng.u64(..);
+                let chosen = rulers
+                    .each_mut()
+                    .map(|ruler| ruler.choose(&state, &mut fastrand::Rng::with_seed(seed)).chosen);
+                for (a, row) in differ.iter_mut().enumerate() {
+                    for (b, count) in row.iter_mut().enumerate() {
+                        *count += u32::from(chosen[a] != chosen[b]);
+                    }
+                }
+            }
+            state.apply_legal(&moves[rng.usize(..moves.len())]);
+        }
+    }
+    for (a, row) in differ.iter().enumerate() {
+        let others = row.iter().enumerate().filter(|(b, _)| *b != a);
+        assert!(others.clone().all(|(_, count)| *count >= 50), "{differ:?}");
+    }
 }
