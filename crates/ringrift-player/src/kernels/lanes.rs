@@ -27,6 +27,15 @@ pub(super) trait Lanes: Copy {
     /// Two to the power of these whole numbers from -126 to 127.
     fn power_of_two(self) -> Self;
 
+    /// A bit for each number above zero, the first one lowest.
+    fn positive(self) -> u16;
+
+    /// Asks for numbers that will be loaded soon.
+    #[inline(always)]
+    fn announce(values: &[[f32; LANES]]) {
+        let _ = values;
+    }
+
     /// The sum: halves are added, then their halves, and so on.
     fn sum(self) -> f32;
 
@@ -156,6 +165,12 @@ impl Lanes for Portable {
             let whole = (n + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits());
             f32::from_bits(whole.wrapping_add(127) << 23)
         })
+    }
+
+    #[inline(always)]
+    fn positive(self) -> u16 {
+        let bits = self.0.iter().enumerate().map(|(lane, x)| u16::from(*x > 0.0) << lane);
+        bits.fold(0, |all, bit| all | bit)
     }
 
     #[inline(always)]

@@ -182,7 +182,7 @@ operations! {
     /// `sum` = `start` plus the rows of `table` that belong to the features as `view` has them, cut off below zero.
     fn accumulate(start: &Long, table: &[Long], view: &[u32], features: &[u32], sum: &mut Long);
 
-    /// `out` = `start` plus every row of `matrix` times the lane of `input` it belongs to.
+    /// `out` = `start` plus every row of `matrix` times the lane of `input` it belongs to, where that is above zero.
     fn product(start: &Short, matrix: &[Short], input: &Long, out: &mut Short);
 
     /// The product of two rows, the first one cut off below zero.

@@ -51,6 +51,9 @@ pub(super) fn accumulate<V: Lanes>(
     }
 }
 
+/// How many rows before its turn a row is asked for.
+const AHEAD: usize = 8;
+
 #[inline(always)]
 fn accumulate_part<V: Lanes, const PART: usize>(
     start: &Long,
@@ -64,7 +67,12 @@ fn accumulate_part<V: Lanes, const PART: usize>(
         for (part, sum) in sums.iter_mut().enumerate() {
             *sum = V::load(&long(start)[first + part]);
         }
-        for &feature in features {
+        for (place, &feature) in features.iter().enumerate() {
+            // Most rows come from afar, and no pattern tells the processor which one is next.
+            if let Some(&later) = features.get(place + AHEAD) {
+                let row = long(&table[view[later as usize] as usize]);
+                V::announce(&row[first..first + PART]);
+            }
             let row = long(&table[view[feature as usize] as usize]);
             for (part, sum) in sums.iter_mut().enumerate() {
                 *sum = sum.plus(V::load(&row[first + part]));
@@ -78,17 +86,30 @@ fn accumulate_part<V: Lanes, const PART: usize>(
 }
 
 #[inline(always)]
+fn add_row<V: Lanes>(input: &Long, matrix: &[Short], lane: usize, sum: &mut [V; SHORT]) {
+    let x = V::splat(input[lane]);
+    for (sum, row) in sum.iter_mut().zip(load_short::<V>(&matrix[lane])) {
+        *sum = x.times_plus(row, *sum);
+    }
+}
+
+#[inline(always)]
 pub(super) fn product<V: Lanes>(start: &Short, matrix: &[Short], input: &Long, out: &mut Short) {
     // Two sums, as the next addition to one would have to wait for the last.
     let mut even = load_short::<V>(start);
     let mut odd = [V::splat(0.0); SHORT];
-    let (rows, inputs) = (matrix.as_chunks::<2>().0, input.as_chunks::<2>().0);
-    for (rows, input) in rows.iter().zip(inputs) {
-        for (sums, (row, &x)) in [&mut even, &mut odd].into_iter().zip(rows.iter().zip(input)) {
-            let x = V::splat(x);
-            for (sum, row) in sums.iter_mut().zip(load_short::<V>(row)) {
-                *sum = x.times_plus(row, *sum);
+    // About half of the lanes are silent: their rows are not even loaded.
+    for (first, lanes) in (0..).step_by(4 * LANES).zip(long(input).as_chunks::<4>().0) {
+        let parts = lanes.iter().rev().map(|lanes| u64::from(V::load(lanes).positive()));
+        let mut left = parts.fold(0, |all, part| all << LANES | part);
+        while left != 0 {
+            add_row(input, matrix, first + left.trailing_zeros() as usize, &mut even);
+            left &= left - 1;
+            if left == 0 {
+                break;
             }
+            add_row(input, matrix, first + left.trailing_zeros() as usize, &mut odd);
+            left &= left - 1;
         }
     }
     store_short([even[0].plus(odd[0]), even[1].plus(odd[1])], out);

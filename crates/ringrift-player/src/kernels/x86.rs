@@ -1,18 +1,18 @@
 //! Sixteen numbers in the registers of x86-64.
 
 use std::arch::x86_64::{
-    __m256, __m512, __mmask16, _CMP_GT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps,
-    _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_blendv_ps,
-    _mm256_castpd_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
-    _mm256_cmp_ps, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_extractf64x4_pd,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps, _mm512_mask_mov_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_sqrt_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    __m256, __m512, __mmask16, _CMP_GT_OQ, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    _mm_movehl_ps, _mm_prefetch, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
+    _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_si256, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_sqrt_ps,
+    _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_pd,
+    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
+    _mm512_mask_mov_ps, _mm512_mask_storeu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_sqrt_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::lanes::{LANES, Lanes, ROUNDER};
@@ -128,6 +128,16 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn positive(self) -> u16 {
+        instruction!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps()))
+    }
+
+    #[inline(always)]
+    fn announce(values: &[[f32; LANES]]) {
+        announce(values);
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         instruction!({
             let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
@@ -139,6 +149,14 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn highest(self) -> f32 {
         instruction!(_mm512_reduce_max_ps(self.0))
+    }
+}
+
+/// Sixteen numbers are as much as the processor fetches at a time.
+#[inline(always)]
+fn announce(values: &[[f32; LANES]]) {
+    for values in values {
+        instruction!(_mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()));
     }
 }
 
@@ -239,6 +257,18 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn positive(self) -> u16 {
+        let lower = instruction!(positive(self.0));
+        let upper = instruction!(positive(self.1));
+        u16::from(lower) | u16::from(upper) << 8
+    }
+
+    #[inline(always)]
+    fn announce(values: &[[f32; LANES]]) {
+        announce(values);
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         instruction!(sum_of_eight(_mm256_add_ps(self.0, self.1)))
     }
@@ -263,6 +293,13 @@ fn masked(x: __m256, gate: __m256) -> __m256 {
 #[inline]
 fn chosen(x: __m256, gate: __m256, other: __m256) -> __m256 {
     _mm256_blendv_ps(other, x, _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits")]
+fn positive(x: __m256) -> u8 {
+    _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_setzero_ps())) as u8
 }
 
 /// Two to the power of eight whole numbers.
