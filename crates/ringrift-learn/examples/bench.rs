@@ -1,12 +1,13 @@
 //! What self-play, the network and training cost, for `cargo xtask bench learn`: prints one JSON object.
 //! `cargo run --release -p ringrift-learn --example bench -- CONFIG FOLDER [GAMES [SECONDS [KERNELS]]]`
 //!
-//! It leaves `network.safetensors` and the samples of its self-play in FOLDER, for programs that do the same with other libraries.
+//! It leaves `network.safetensors` and `positions.json` in FOLDER, for programs that do the same with other libraries: positions of its
+//! self-play as the network sees them, what the network says about them, and what it is to learn from them.
 
 #![expect(clippy::print_stdout, reason = "it is what the example is for")]
 
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,6 +20,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// Positions that are evaluated over and over: more than caches hold, as in a search.
 const POSITIONS: usize = 4096;
 const BATCH: usize = 64;
+/// Positions that other programs get.
+const EXPORTED: usize = 1024;
 
 /// Time of this thread on a processor: others on the machine cost it little.
 fn clock() -> Duration {
@@ -48,6 +51,9 @@ struct Position {
     moves: Vec<Move>,
     encoded: Encoded,
     rows: Vec<MoveRows>,
+    /// What the search found: one probability per move, and the mover's chance to win.
+    policy: Vec<f32>,
+    chance: f32,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -80,12 +86,13 @@ fn main() -> anyhow::Result<()> {
     let exported = export::run(
         &export::Settings::default(),
         config,
-        &[played.file.clone()],
+        std::slice::from_ref(&played.file),
         &folder,
         &mut Unwatched,
     )?;
 
     let positions = positions(&network, &played.file)?;
+    hand_out(&network, &positions, &folder)?;
     let count = |of: &dyn Fn(&Position) -> usize| {
         let sum: usize = positions.iter().map(of).sum();
         share(sum as u64, positions.len() as u64)
@@ -143,8 +150,6 @@ fn main() -> anyhow::Result<()> {
         "encode_per_second": encode,
         "encode_moves_per_second": encode_moves,
         "legal_moves_per_second": legal_moves,
-        "samples": exported.file,
-        "network": folder.join("network.safetensors"),
         "batch": settings.batch,
         "trained_per_second": trained.samples_per_second,
     });
@@ -153,14 +158,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Searched positions of the games, as the network sees them.
-fn positions(network: &Network, file: &std::path::Path) -> anyhow::Result<Vec<Position>> {
+fn positions(network: &Network, file: &Path) -> anyhow::Result<Vec<Position>> {
     let mut positions = Vec::new();
     for game in Games::open(file)? {
         let game = game?;
         let mut state = State::new(game.record.config, game.record.options);
         let mut decisions = game.decisions.iter().peekable();
         for (at, text) in game.record.moves.iter().enumerate() {
-            if decisions.next_if(|decision| decision.at == at).is_some() {
+            if let Some(decision) = decisions.next_if(|decision| decision.at == at) {
                 if positions.len() == POSITIONS {
                     return Ok(positions);
                 }
@@ -169,13 +174,54 @@ fn positions(network: &Network, file: &std::path::Path) -> anyhow::Result<Vec<Po
                 state.legal_moves(&mut moves);
                 network.encoder().encode(&state, &mut encoded);
                 network.encoder().encode_moves(&state, &moves, &mut rows);
-                positions.push(Position { state: state.clone(), moves, encoded, rows });
+                let named = |played: &Move| {
+                    let name = state.notate(played);
+                    let found = decision.policy.iter().find(|(known, _)| *known == name);
+                    found.map_or(0.0, |(_, probability)| *probability)
+                };
+                let policy = moves.iter().map(named).collect();
+                let chance = decision.values[usize::from(encoded.mover)].midpoint(1.0);
+                let state = state.clone();
+                positions.push(Position { state, moves, encoded, rows, policy, chance });
             }
             let played = state.parse(text)?;
             state.apply_legal(&played);
         }
     }
     Ok(positions)
+}
+
+/// Writes positions for programs that have no encoder.
+fn hand_out(network: &Network, positions: &[Position], folder: &Path) -> anyhow::Result<()> {
+    let encoder = network.encoder();
+    let mut logits = Vec::new();
+    let positions: Vec<_> = positions
+        .iter()
+        .take(EXPORTED)
+        .map(|position| {
+            let Position { encoded, rows, policy, chance, .. } = position;
+            let views: Vec<Vec<u32>> = (0..usize::from(network.config().players))
+                .map(|turn| {
+                    encoded.features.iter().map(|&f| encoder.view(turn)[f as usize]).collect()
+                })
+                .collect();
+            let values = network.evaluate_encoded(encoded, rows, &mut logits);
+            serde_json::json!({
+                "views": views,
+                "rows": rows,
+                "policy": policy,
+                "chance": chance,
+                "logits": logits,
+                "value": values.seats()[usize::from(encoded.mover)],
+            })
+        })
+        .collect();
+    let text = serde_json::to_vec(&serde_json::json!({
+        "features": encoder.features(),
+        "rows": encoder.rows(),
+        "positions": positions,
+    }))?;
+    Ok(fs_err::write(folder.join("positions.json"), text)?)
 }
 
 /// How often a second the work is done, the best of three attempts.

@@ -1,6 +1,7 @@
 use ringrift_rules::{Options, SplitMix64};
 
 use super::*;
+use crate::kernels::Instructions;
 
 fn config(name: &str) -> Config {
     name.parse().unwrap()
@@ -59,6 +60,27 @@ fn the_seat_that_looks_does_not_matter_but_the_position_does() {
             different += usize::from(here.seats()[0] > here.seats()[1]);
         }
         assert!(different > 0, "{name}");
+    }
+}
+
+/// Row 22 of the original's faults: outputs that depend on what is evaluated together.
+#[test]
+fn a_position_alone_and_among_64_has_equal_outputs_to_the_last_bit() {
+    for name in ["square8_2p", "hex8_3p"] {
+        let config = config(name);
+        let positions: Vec<_> = positions(config, 4).into_iter().take(64).collect();
+        for kernels in Instructions::ALL.into_iter().filter_map(Kernels::of) {
+            let network = Network::random(config, 3).with_kernels(kernels);
+            let (mut scratch, mut logits) = (Scratch::default(), Vec::new());
+            for (state, moves) in &positions {
+                let values = network.evaluate(state, moves, &mut scratch, &mut logits);
+                let mut alone = Vec::new();
+                let again = network.evaluate(state, moves, &mut Scratch::default(), &mut alone);
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(values.seats()), bits(again.seats()), "{name} {kernels:?}");
+                assert_eq!(bits(&logits), bits(&alone), "{name} {kernels:?}");
+            }
+        }
     }
 }
 
