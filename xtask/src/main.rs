@@ -22,6 +22,7 @@ usage: cargo xtask COMMAND
   docs                write the derived documents again
   docs --check        say which derived documents are stale
   bench rules         the rules engine on one core beside the reference engines [CONFIG]...
+  bench learn         network and training on one core beside PyTorch and burn [--peers A,B] [--kernels NAME]
   bench manager       the manager beside other supervisors [--rows A,B] [--peers A,B] [--rounds N] [--json]";
 
 fn main() -> ExitCode {
