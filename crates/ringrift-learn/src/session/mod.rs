@@ -66,6 +66,7 @@ pub struct Order<'a> {
 /// An order out of range, a folder that is not empty, and what the steps return; what came before stays in the folder.
 pub fn run(order: &Order<'_>, host: &dyn Host) -> anyhow::Result<Report> {
     order.check()?;
+    order.claim_folder()?;
     let watch = Watch::new(host);
     let mut session = Session::new(order, &watch)?;
     while session.goes_on() {
@@ -88,7 +89,7 @@ pub fn close(order: &Order<'_>, report: &mut Report, host: &dyn Host) -> anyhow:
 }
 
 impl Order<'_> {
-    /// Refuses what no run could go by, and a folder that is not empty; makes the folder.
+    /// Refuses what no run could go by.
     ///
     /// # Errors
     /// A sentence with what is wrong and what is allowed.
@@ -106,6 +107,11 @@ impl Order<'_> {
                 ensure!(fits, "minutes is {minutes}; allowed is more than 0, at most 1000000");
             }
         }
+        Ok(())
+    }
+
+    /// Makes the folder; refuses one that is not empty.
+    fn claim_folder(&self) -> anyhow::Result<()> {
         fs_err::create_dir_all(self.folder)?;
         let is_empty = fs_err::read_dir(self.folder)?.next().is_none();
         ensure!(is_empty, "the folder {} is not empty", self.folder.display());

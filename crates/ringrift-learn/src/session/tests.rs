@@ -338,7 +338,7 @@ fn what_is_no_run_is_refused() {
     let report = Report::new(config("hex8_2p"), 1, 1, limit, settings.clone());
     report.write(place).unwrap();
     check_refused(Report::read(place), "never came to an end");
-    check_refused(order(&settings, place, limit, 1).check(), "is not empty");
+    check_refused(run(&order(&settings, place, limit, 1), &Clock::still()), "is not empty");
     let foreign = Report { format: "other-1".to_owned(), ..report.clone() };
     foreign.write(place).unwrap();
     check_refused(Report::read(place), "its format is \"other-1\"");

@@ -14,4 +14,5 @@ mod rules;
 mod runbook;
 mod service;
 mod survival;
+mod train;
 mod workers;

@@ -89,16 +89,17 @@ pub fn run(args: &TrainArgs) -> Outcome {
     let settings = overrides::apply(Settings::default(), &args.set)
         .map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
     let interrupt = Interrupt::listen()?;
-    let kept = Kept::make(args, config)?;
     let order = Order {
         config,
         limit,
         threads: args.threads,
         seed: args.seed,
         settings: &settings,
-        folder: kept.folder(),
+        folder: Path::new(""),
     };
     order.check().or_usage()?;
+    let kept = Kept::make(args, config)?;
+    let order = Order { folder: kept.folder(), ..order };
     let host = Console {
         began: Instant::now(),
         interrupt,
