@@ -32,7 +32,6 @@ pub mod bench;
 mod cellset;
 mod config;
 mod geometry;
-mod hash;
 mod illegal;
 mod legal;
 mod lines;

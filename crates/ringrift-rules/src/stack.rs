@@ -2,7 +2,7 @@
 
 use crate::config::Seat;
 use crate::geometry::CellId;
-use crate::hash;
+use crate::state::hash;
 use alloc::vec::Vec;
 
 /// Rings that fit into one integer at two bits each.

@@ -1,8 +1,9 @@
 //! A position: board, counters, turn, and the changes that rules are made of.
 
+pub(crate) mod hash;
+
 use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::{CellId, Geometry, Symmetry};
-use crate::hash;
 use crate::stack::{Stack, StackView};
 use crate::victory::Outcome;
 use alloc::boxed::Box;

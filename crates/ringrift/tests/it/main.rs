@@ -5,6 +5,7 @@ mod bench;
 mod causes;
 mod commands;
 mod contract;
+mod damaged;
 mod events;
 mod interop;
 mod launch;

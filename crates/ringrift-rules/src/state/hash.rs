@@ -3,10 +3,10 @@
 //! A stack has too many forms for a table of random numbers, so every key is computed: a few multiplications where a table costs a miss
 //! of the cache.
 
+use super::{Counts, Turn};
 use crate::geometry::CellId;
-use crate::state::{Counts, Turn};
 
-/// The last steps of SplitMix64: every bit of the input moves half of the bits of the output. Source: Steele, Lea, Flood 2014.
+/// The last steps of `SplitMix64`: every bit of the input moves half of the bits of the output. Source: Steele, Lea, Flood 2014.
 const fn scramble(mut x: u64) -> u64 {
     x ^= x >> 30;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
