@@ -8,6 +8,7 @@ use std::{
 use tempfile::tempdir;
 
 use crate::{
+    bench::{Ended, run},
     interop::{PACKAGES, Start, client, loads, run_tests, write_files},
     manager::Manager,
 };
@@ -21,6 +22,43 @@ fn the_python_client_reaches_a_running_manager() {
     }
     let manager = Manager::ready(&["--profile", "minimal"]);
     run_tests(&python, "test_client.py", ("RINGRIFT_DATA_DIR", &manager.data()));
+}
+
+#[test]
+fn the_learning_curve_example_reads_the_report_of_a_run() {
+    let python = PathBuf::from("python3");
+    if !loads(&python, &["json"]) {
+        eprintln!("absent: python3");
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let mut learn = vec!["train", "--config", "hex8_2p", "--steps", "4", "--threads", "1"];
+    learn.extend(["--data", "data"]);
+    for change in [
+        "early=[]",
+        "selfplay.games=8",
+        "selfplay.simulations=4",
+        "selfplay.fast_simulations=2",
+        "train.batch=16",
+        "train.steps=4",
+        "gate.pairs=4",
+        "gate.simulations=2",
+        "closing.rulers=[]",
+        "closing.first_games=2",
+    ] {
+        learn.extend(["--set", change]);
+    }
+    let ended = run(dir.path(), &learn);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let mut curve = Command::new(python);
+    curve.arg("-B").arg(client("examples/learning_curve.py").canonicalize().unwrap());
+    curve.args(["data", "--csv"]).current_dir(dir.path());
+    let curve: Ended =
+        curve.env("PYTHONPATH", client("").canonicalize().unwrap()).output().unwrap().into();
+    assert_eq!(curve.code, 0, "{curve:?}");
+    let lines: Vec<&str> = curve.out.lines().collect();
+    assert_eq!(lines[0], "config,model,minutes,elo,elo_low,elo_high,games");
+    assert!(lines.len() == 2 && lines[1].starts_with("hex8_2p,"), "{lines:?}");
 }
 
 #[test]
