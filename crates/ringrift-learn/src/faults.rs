@@ -408,3 +408,19 @@ fn fault_23_a_file_is_used_although_a_byte_of_it_changed() {
         Samples::read(path).is_ok_and(|read| path == samples || read != meant)
     });
 }
+
+#[test]
+fn every_test_of_a_fault_is_in_the_table_and_the_other_way_round() {
+    let words = |text: &str| -> std::collections::BTreeSet<String> {
+        let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+        let tests = text.split(word).filter(|word| {
+            let number = word.strip_prefix("fault_").and_then(|rest| rest.split('_').next());
+            number.is_some_and(|number| number.parse::<u8>().is_ok())
+        });
+        tests.map(str::to_owned).collect()
+    };
+    let sources = [include_str!("faults.rs"), include_str!("session/tests.rs")].concat();
+    let table = include_str!("../../../docs/learning.md");
+    assert_eq!(words(table), words(&sources));
+    assert!(words(table).len() > 15);
+}
