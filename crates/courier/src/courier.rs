@@ -20,8 +20,8 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Facts for a subscriber.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// The next facts that match, oldest first.
-    pub facts: Vec<Fact>,
+    /// The next facts that match, oldest first; several subscribers may share them.
+    pub facts: Vec<Arc<Fact>>,
     /// All that match up to here are in `facts` or were had before.
     pub through: u64,
 }
@@ -44,6 +44,15 @@ impl Standing {
     pub fn lag(&self) -> u64 {
         self.head.saturating_sub(self.position)
     }
+}
+
+/// Facts that were offered again and taken only once, since the engine was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeats {
+    /// Facts under an id that the stream had already.
+    pub by_id: u64,
+    /// Those of them whose body was the same as well.
+    pub by_content: u64,
 }
 
 /// Log, subscribers, dead letters and leases.
@@ -92,13 +101,17 @@ pub trait Engine: Send + Sync + 'static {
     /// The position of the last fact; 0 if there never was one.
     fn head(&self, stream: Stream) -> Answer<'_, Result<u64, Error>>;
 
+    /// How often appends of this process repeated a fact.
+    fn repeats(&self, stream: Stream) -> Repeats;
+
     /// Tells this log from another one, so that what was derived from one is not used with the
     /// other.
     fn identity(&self) -> Answer<'_, Result<String, Error>>;
 
-    /// Wakes when facts were appended; the value is a position that is readable by then.
+    /// Wakes when facts were appended, or a letter of the stream is to be delivered again; the value
+    /// is a position that is readable by then.
     ///
-    /// A wake-up only: values are skipped, and appends of other processes may not wake at all.
+    /// A wake-up only: values are skipped, and what other processes do may not wake at all.
     fn tail(&self, stream: Stream) -> watch::Receiver<u64>;
 
     /// The position up to which a subscriber has handled the stream; 0 for an unknown one.
@@ -109,6 +122,8 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Answer<'a, Result<u64, Error>>;
 
     /// Records that a subscriber has handled the stream up to here; never goes back.
+    ///
+    /// Records asked for in turn arrive in turn, and dropping the answer takes none back.
     fn advance<'a>(
         &'a self,
         stream: Stream,
@@ -119,12 +134,12 @@ pub trait Engine: Send + Sync + 'static {
     /// How far every subscriber is that ever had a position, by stream and name.
     fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>>;
 
-    /// The next facts for a subscriber whose subject is `prefix` or begins with it and a dot; an
-    /// empty prefix matches all. Does not move the position.
+    /// The next facts after a position whose subject is `prefix` or begins with it and a dot; an
+    /// empty prefix matches all.
     fn next<'a>(
         &'a self,
         stream: Stream,
-        subscriber: &'a str,
+        after: u64,
         prefix: &'a str,
         limit: usize,
     ) -> Answer<'a, Result<Page, Error>>;

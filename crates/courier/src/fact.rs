@@ -77,6 +77,12 @@ pub struct NewFact {
 }
 
 impl NewFact {
+    /// The same in the log.
+    pub(crate) fn at(self, position: u64, time_ms: i64) -> Fact {
+        let Self { id, subject, source, cause, body, expect: _ } = self;
+        Fact { position, id, subject, time_ms, source, cause, body }
+    }
+
     /// A fact without cause and without expectation.
     pub fn new(
         id: impl Into<String>,

@@ -31,7 +31,7 @@ mod subscriber;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use courier::{Answer, Courier, Engine, Page, Standing};
+pub use courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 pub use dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 pub use embedded::{Durability, Embedded, Options, Retention};
 pub use error::{AppendError, Error, LeaseError, OpenError};

@@ -1,7 +1,10 @@
 //! At least once delivery with a durable position.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
+use std::fmt;
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use tracing::{debug, warn};
 
@@ -11,7 +14,10 @@ use crate::error::Error;
 use crate::fact::{Fact, Stream};
 
 /// Facts fetched at a time.
-const PAGE: usize = 64;
+const PAGE: usize = 256;
+
+/// Facts that may be done and not recorded yet.
+const LAG: usize = 64;
 
 /// Reads the facts below one subject, in order, each until it is handled.
 ///
@@ -27,11 +33,13 @@ const PAGE: usize = 64;
 /// }
 /// ```
 ///
-/// The position is durable and moves over a fact when that is done; after a crash the fact in hand
-/// comes again. After `max_attempts` failures a fact is buried as a dead letter and the subscriber
-/// goes on. A handler that takes the process down with it is counted too. There is one `Subscriber`
-/// per name at a time; that is the caller's to see to.
-#[derive(Debug)]
+/// The position is durable and follows the facts that are done, without a wait for each: the record
+/// of one is written while the next are handled. So after a crash the fact in hand comes again, and
+/// the last few before it may, at most 64; after [`Subscriber::settled`] none of those does.
+///
+/// After `max_attempts` failures a fact is buried as a dead letter and the subscriber goes on. A
+/// handler that takes the process down with it is counted too. There is one `Subscriber` per name at
+/// a time; that is the caller's to see to.
 pub struct Subscriber {
     log: Courier,
     stream: Stream,
@@ -39,21 +47,45 @@ pub struct Subscriber {
     prefix: String,
     max_attempts: u32,
     /// Letters to be delivered again; they come before new facts.
-    letters: VecDeque<(u64, Fact)>,
+    letters: VecDeque<(u64, Arc<Fact>)>,
     /// New facts; the first one is in the caller's hands.
-    facts: VecDeque<Fact>,
-    /// The first fact after a start may be the one that ended the last life: its attempt is
-    /// recorded before it is handled.
-    fresh: bool,
+    facts: VecDeque<Arc<Fact>>,
+    /// Facts of this life that may still be the one that ended the last: as many as its record can
+    /// have lagged behind. The attempt of each is recorded before it is handled.
+    suspects: usize,
     /// The recorded attempt of the first of `facts`.
     recorded: Option<u32>,
+    /// All up to here is done; none before the record was read.
+    done: Option<u64>,
+    /// All up to here is recorded as done.
+    saved: u64,
+    /// Positions between the two.
+    unsaved: VecDeque<u64>,
+    /// A record on its way.
+    saving: Option<Saving>,
+}
+
+/// Gives the position that is recorded then.
+type Saving = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, name, prefix, done, saved, .. } = self;
+        f.debug_struct("Subscriber")
+            .field("stream", stream)
+            .field("name", name)
+            .field("prefix", prefix)
+            .field("done", done)
+            .field("saved", saved)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A fact to be handled; [`Subscriber::next`] gives the same one until it is settled.
 #[derive(Debug)]
 pub struct Delivery {
     /// The fact.
-    pub fact: Fact,
+    pub fact: Arc<Fact>,
     /// The number of the dead letter that is retried, if it is one.
     pub letter: Option<u64>,
 }
@@ -88,8 +120,13 @@ impl Subscriber {
             max_attempts: max_attempts.max(1),
             letters: VecDeque::new(),
             facts: VecDeque::new(),
-            fresh: true,
+            // And the one in hand.
+            suspects: LAG + 1,
             recorded: None,
+            done: None,
+            saved: 0,
+            unsaved: VecDeque::new(),
+            saving: None,
         }
     }
 
@@ -114,37 +151,81 @@ impl Subscriber {
                 return Ok(None);
             };
             let fact = fact.clone();
-            if self.fresh {
+            if self.suspects > 0 && self.recorded.is_none() {
+                // With nothing left behind it, the next life begins with this very fact.
+                self.settled().await?;
                 let n = self.log.attempt(self.stream, &self.name, fact.position).await?;
                 if n > self.max_attempts {
                     let error = format!("{} deliveries ended without an answer", n - 1);
                     self.bury(&fact, n - 1, error, now_ms).await?;
-                    continue; // and the next one is the first of this life
+                    continue;
                 }
-                self.fresh = false;
+                self.suspects -= 1;
                 self.recorded = Some(n);
             }
             return Ok(Some(Delivery { fact, letter: None }));
         }
     }
 
-    /// Settles a fact that was handled: it does not come again.
+    /// Settles a fact that was handled. In this life it does not come again.
+    ///
+    /// # Errors
+    /// Why an earlier one could not be recorded; the record is tried again with the next.
     pub async fn done(&mut self, delivery: Delivery) -> Result<(), Error> {
         if let Some(id) = delivery.letter {
             self.log.settle(id, LetterState::Recovered, None).await?;
             self.letters.retain(|(letter, _)| *letter != id);
             return Ok(());
         }
-        self.log.advance(self.stream, &self.name, delivery.fact.position).await?;
         self.pass_over(delivery.fact.position);
+        if self.unsaved.len() >= LAG { self.settled().await } else { self.save_along().await }
+    }
+
+    /// Waits until all that is done is recorded, so that nothing of it comes again: for the end of
+    /// an orderly life. [`Subscriber::next`] has done so when it has nothing left.
+    pub async fn settled(&mut self) -> Result<(), Error> {
+        while let Some(mut saving) = self.saving.take().or_else(|| self.save()) {
+            let saved = saving.as_mut().await?;
+            self.arrived(saved);
+        }
         Ok(())
+    }
+
+    /// Takes note of a record that has arrived, and sends the next one: without a wait, and with one
+    /// on its way at a time, so that fast handlers share it.
+    async fn save_along(&mut self) -> Result<(), Error> {
+        while let Some(mut saving) = self.saving.take().or_else(|| self.save()) {
+            tokio::select! {
+                biased;
+                saved = saving.as_mut() => self.arrived(saved?),
+                () = ready(()) => {
+                    self.saving = Some(saving);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, saved: u64) {
+        self.saved = self.saved.max(saved);
+        while self.unsaved.front().is_some_and(|position| *position <= self.saved) {
+            self.unsaved.pop_front();
+        }
+    }
+
+    /// The record that is missing, if one is.
+    fn save(&self) -> Option<Saving> {
+        let to = self.done.filter(|done| *done > self.saved)?;
+        let (log, stream, name) = (self.log.clone(), self.stream, self.name.clone());
+        Some(Box::pin(async move { log.advance(stream, &name, to).await.map(|()| to) }))
     }
 
     /// Settles a fact whose handler failed: it comes again, or it is buried.
     pub async fn failed(
         &mut self,
         delivery: Delivery,
-        error: &(impl Display + ?Sized + Sync),
+        error: &(impl fmt::Display + ?Sized + Sync),
         now_ms: i64,
     ) -> Result<Failed, Error> {
         let error = error.to_string();
@@ -180,15 +261,20 @@ impl Subscriber {
                 // Not `Retrying` while it is handled: if that takes the process down, it waits for
                 // a person again instead of coming back at once.
                 self.log.settle(letter.id, LetterState::Pending, None).await?;
-                self.letters.push_back((letter.id, letter.fact));
+                self.letters.push_back((letter.id, Arc::new(letter.fact)));
             }
         }
-        let page = self.log.next(self.stream, &self.name, &self.prefix, PAGE).await?;
+        let after = if let Some(done) = self.done {
+            done
+        } else {
+            self.saved = self.log.position(self.stream, &self.name).await?;
+            *self.done.insert(self.saved)
+        };
+        let page = self.log.next(self.stream, after, &self.prefix, PAGE).await?;
         if page.facts.is_empty() {
             // So that the facts of others are not looked through again.
-            if page.through > self.log.position(self.stream, &self.name).await? {
-                self.log.advance(self.stream, &self.name, page.through).await?;
-            }
+            self.done = Some(after.max(page.through));
+            self.settled().await?;
         }
         self.facts = page.facts.into();
         Ok(!self.letters.is_empty() || !self.facts.is_empty())
@@ -211,6 +297,8 @@ impl Subscriber {
         };
         self.log.bury(letter, now_ms).await?;
         self.pass_over(fact.position);
+        // In the same step.
+        self.arrived(fact.position);
         Ok(())
     }
 
@@ -219,5 +307,7 @@ impl Subscriber {
             self.facts.pop_front();
         }
         self.recorded = None;
+        self.done = self.done.max(Some(position));
+        self.unsaved.push_back(position);
     }
 }

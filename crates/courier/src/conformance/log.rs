@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Fixture, NOW, Verdict, claim, fact, fill, refused, same};
+use crate::courier::Repeats;
 use crate::error::AppendError;
 use crate::fact::{Batch, Fact, MAX_BATCH, MAX_BODY_BYTES, NewFact, Stream};
 
@@ -51,6 +52,8 @@ pub async fn a_repeated_id_gives_the_old_position(fixture: &mut impl Fixture) ->
     other.body = json!("something else");
     same!(log.append(PIPELINE, other.into(), NOW).await?, first[..1].to_vec());
     same!(log.read(PIPELINE, 0, 10).await?, before);
+    same!(log.repeats(PIPELINE), Repeats { by_id: 3, by_content: 2 });
+    same!(log.repeats(Stream::Operational), Repeats::default());
     Ok(())
 }
 
@@ -62,6 +65,7 @@ pub async fn a_repeated_id_beside_a_new_one_adds_only_the_new_one(
     let first = fill(&log, "s", &["a"]).await?;
     let both = fill(&log, "s", &["b", "a"]).await?;
     same!(both[1], first[0]);
+    same!(log.repeats(PIPELINE), Repeats { by_id: 1, by_content: 1 });
     claim!(both[0] > first[0], "{both:?} should have a new position for b");
     same!(log.read(PIPELINE, 0, 10).await?.len(), 2);
     Ok(())

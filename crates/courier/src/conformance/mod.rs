@@ -119,6 +119,7 @@ macro_rules! conformance_suite {
             a_letter_lives_until_it_is_settled_and_purged
             unknown_letters_and_facts_are_named
             a_subscriber_gets_each_fact_in_order_and_once
+            a_life_cut_short_repeats_a_few_and_skips_none
             a_failing_handler_is_tried_again_and_then_buried
             a_handler_that_never_answers_is_buried_too
             a_letter_that_is_retried_comes_again

@@ -1,22 +1,25 @@
 //! The engine for one machine: one SQLite file, one writer thread, read connections.
 
+mod recent;
 mod schema;
 mod sql;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::courier::{Answer, Courier, Engine, Page, Standing};
+use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
 use crate::pool::Reader;
-use writer::Writer;
+use recent::Recent;
+use writer::{Steps, Writer};
 
 /// When an append counts as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,22 +75,64 @@ pub struct Embedded {
     reader: Reader,
     /// None if opened for reading only.
     writer: Option<Writer>,
-    tails: Arc<Tails>,
+    ends: Arc<Ends>,
     retention: Retention,
 }
 
-/// The wake-ups of both streams.
-struct Tails {
-    pipeline: watch::Sender<u64>,
-    operational: watch::Sender<u64>,
+/// What this process knows of both streams without reading.
+struct Ends {
+    pipeline: End,
+    operational: End,
 }
 
-impl Tails {
-    fn of(&self, stream: Stream) -> &watch::Sender<u64> {
+/// Of one.
+struct End {
+    tail: watch::Sender<u64>,
+    repeated_ids: AtomicU64,
+    repeated_contents: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+impl Ends {
+    fn read(db: &rusqlite::Connection, path: &Path) -> Result<Arc<Self>, OpenError> {
+        let end = |stream| -> Result<End, OpenError> {
+            let tail = watch::Sender::new(schema::head(db, path, stream)?);
+            Ok(End::new(tail))
+        };
+        let (pipeline, operational) = (end(Stream::Pipeline)?, end(Stream::Operational)?);
+        Ok(Arc::new(Self { pipeline, operational }))
+    }
+
+    fn of(&self, stream: Stream) -> &End {
         match stream {
             Stream::Pipeline => &self.pipeline,
             Stream::Operational => &self.operational,
         }
+    }
+}
+
+impl End {
+    fn new(tail: watch::Sender<u64>) -> Self {
+        let (repeated_ids, repeated_contents) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { tail, repeated_ids, repeated_contents, recent: Mutex::default() }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_note(&self, appended: &mut sql::Appended) {
+        let sql::Appended { positions, repeats, fresh } = appended;
+        // Before the wake-up: whoever comes for it finds it here.
+        self.recent().add(std::mem::take(fresh));
+        self.repeated_ids.fetch_add(repeats.by_id, Ordering::Relaxed);
+        self.repeated_contents.fetch_add(repeats.by_content, Ordering::Relaxed);
+        let last = positions.iter().copied().max().unwrap_or(0);
+        self.tail.send_if_modified(|head| {
+            let grown = last > *head;
+            *head = last.max(*head);
+            grown
+        });
     }
 }
 
@@ -98,15 +143,12 @@ impl Embedded {
     /// The last clone of the handle to go waits until the file is closed.
     pub fn open(path: &Path, options: Options) -> Result<Courier, OpenError> {
         let connection = schema::open(path, options.durability)?;
-        let tails = Tails {
-            pipeline: watch::Sender::new(schema::head(&connection, path, Stream::Pipeline)?),
-            operational: watch::Sender::new(schema::head(&connection, path, Stream::Operational)?),
-        };
+        let ends = Ends::read(&connection, path)?;
         let writer = Writer::spawn(path, connection, options.queue)?;
         Ok(Courier::new(Self {
             writer: Some(writer),
             reader: Reader::new(path),
-            tails: Arc::new(tails),
+            ends,
             retention: options.retention,
         }))
     }
@@ -115,14 +157,11 @@ impl Embedded {
     /// [`Embedded::open`] does. [`Engine::tail`] never wakes.
     pub fn open_read_only(path: &Path) -> Result<Courier, OpenError> {
         let connection = schema::open_read_only(path)?;
-        let tails = Tails {
-            pipeline: watch::Sender::new(schema::head(&connection, path, Stream::Pipeline)?),
-            operational: watch::Sender::new(schema::head(&connection, path, Stream::Operational)?),
-        };
+        let ends = Ends::read(&connection, path)?;
         Ok(Courier::new(Self {
             writer: None,
             reader: Reader::new(path),
-            tails: Arc::new(tails),
+            ends,
             retention: Retention::default(),
         }))
     }
@@ -135,13 +174,14 @@ impl Embedded {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.write_then(work, |_| {})
+        self.write_then(Steps::Many, work, |_| {})
     }
 
     fn write_then<T, E>(
         &self,
+        steps: Steps,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, sql::Stop<E>> + Send + 'static,
-        after: impl FnOnce(&T) + Send + 'static,
+        after: impl FnOnce(&mut T) + Send + 'static,
     ) -> Answer<'_, Result<T, E>>
     where
         T: Send + 'static,
@@ -149,7 +189,7 @@ impl Embedded {
     {
         Box::pin(async move {
             match &self.writer {
-                Some(writer) => writer.write(work, after).await,
+                Some(writer) => writer.write(steps, work, after).await,
                 None => Err(Error::ReadOnly { path: self.reader.path().to_path_buf() }.into()),
             }
         })
@@ -176,18 +216,15 @@ impl Engine for Embedded {
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         let retention = self.retention;
-        let tails = Arc::clone(&self.tails);
-        self.write_then(
-            move |db| sql::append(db, stream, &batch, &bodies, now_ms, retention),
-            move |positions: &Vec<u64>| {
-                let last = positions.iter().copied().max().unwrap_or(0);
-                tails.of(stream).send_if_modified(|head| {
-                    let grown = last > *head;
-                    *head = last.max(*head);
-                    grown
-                });
-            },
-        )
+        let ends = Arc::clone(&self.ends);
+        // Retention, of the other stream, is a second statement.
+        let is_one = batch.facts.len() == 1 && stream == Stream::Pipeline;
+        let appended = self.write_then(
+            if is_one { Steps::One } else { Steps::Many },
+            move |db| sql::append(db, stream, batch, &bodies, now_ms, retention),
+            move |appended| ends.of(stream).take_note(appended),
+        );
+        Box::pin(async { Ok(appended.await?.positions) })
     }
 
     fn read(
@@ -212,12 +249,20 @@ impl Engine for Embedded {
         self.query(move |db| sql::head(db, stream))
     }
 
+    fn repeats(&self, stream: Stream) -> Repeats {
+        let end = self.ends.of(stream);
+        Repeats {
+            by_id: end.repeated_ids.load(Ordering::Relaxed),
+            by_content: end.repeated_contents.load(Ordering::Relaxed),
+        }
+    }
+
     fn identity(&self) -> Answer<'_, Result<String, Error>> {
         self.query(sql::identity)
     }
 
     fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
-        self.tails.of(stream).subscribe()
+        self.ends.of(stream).tail.subscribe()
     }
 
     fn position<'a>(
@@ -236,7 +281,8 @@ impl Engine for Embedded {
         to: u64,
     ) -> Answer<'a, Result<(), Error>> {
         let subscriber = subscriber.to_owned();
-        self.write(move |db| Ok(sql::advance(db, stream, &subscriber, to)?))
+        let work = move |db: &rusqlite::Connection| Ok(sql::advance(db, stream, &subscriber, to)?);
+        self.write_then(Steps::One, work, |()| {})
     }
 
     fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>> {
@@ -246,12 +292,15 @@ impl Engine for Embedded {
     fn next<'a>(
         &'a self,
         stream: Stream,
-        subscriber: &'a str,
+        after: u64,
         prefix: &'a str,
         limit: usize,
     ) -> Answer<'a, Result<Page, Error>> {
-        let (subscriber, prefix) = (subscriber.to_owned(), prefix.to_owned());
-        self.query(move |db| sql::next(db, stream, &subscriber, &prefix, limit))
+        if let Some(page) = self.ends.of(stream).recent().page(after, prefix, limit) {
+            return Box::pin(std::future::ready(Ok(page)));
+        }
+        let prefix = prefix.to_owned();
+        self.query(move |db| sql::next(db, stream, after, &prefix, limit))
     }
 
     fn attempt<'a>(
@@ -277,7 +326,13 @@ impl Engine for Embedded {
     }
 
     fn retry(&self, letter: u64, now_ms: i64) -> Answer<'_, Result<(), Error>> {
-        self.write(move |db| sql::retry(db, letter, now_ms))
+        let ends = Arc::clone(&self.ends);
+        let retried = self.write_then(
+            Steps::One,
+            move |db| sql::retry(db, letter, now_ms),
+            move |stream| ends.of(*stream).tail.send_modify(|_| {}),
+        );
+        Box::pin(async { retried.await.map(|_| ()) })
     }
 
     fn settle(

@@ -1,12 +1,14 @@
 //! What the engine does, in SQL. Writes run in a transaction that somebody else commits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Retention;
-use crate::courier::{Page, Standing};
+use super::recent::Fresh;
+use crate::courier::{Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError};
 use crate::fact::{Batch, Expect, Fact, NewFact, Stream};
@@ -34,25 +36,38 @@ fn on(stream: Stream, sql: &str) -> String {
     sql.replace("{stream}", stream.name())
 }
 
+/// What an append did.
+pub(super) struct Appended {
+    /// In the batch's order.
+    pub(super) positions: Vec<u64>,
+    pub(super) repeats: Repeats,
+    /// Those of the stream that is subscribed to.
+    pub(super) fresh: Vec<Fresh>,
+}
+
 pub(super) fn append(
     db: &Connection,
     stream: Stream,
-    batch: &Batch,
+    batch: Batch,
     bodies: &[String],
     now_ms: i64,
     retention: Retention,
-) -> Result<Vec<u64>, Stop<AppendError>> {
+) -> Result<Appended, Stop<AppendError>> {
+    let mut repeats = Repeats::default();
     // Nearly every batch is new and as expected, so that is tried first. Whoever repeats a batch
     // after a lost answer finds the log moved on by his own facts; only then they are looked up.
-    if !fence_holds(db, batch)? || !expectations_hold(db, stream, batch)? {
+    if !fence_holds(db, &batch)? || !expectations_hold(db, stream, &batch)? {
         let mut known = Vec::with_capacity(batch.facts.len());
-        for fact in &batch.facts {
-            known.push(known_position(db, stream, fact)?);
+        for (fact, body) in batch.facts.iter().zip(bodies) {
+            known.push(known_position(db, stream, fact, body, &mut repeats)?);
         }
         if known.iter().all(Option::is_some) {
-            return Ok(known.into_iter().flatten().collect());
+            let positions = known.into_iter().flatten().collect();
+            return Ok(Appended { positions, repeats, fresh: Vec::new() });
         }
-        refuse_if_moved(db, stream, batch, &known)?;
+        // Whatever is repeated is met again below.
+        repeats = Repeats::default();
+        refuse_if_moved(db, stream, &batch, &known)?;
     }
     let sql = on(
         stream,
@@ -61,17 +76,23 @@ pub(super) fn append(
     );
     let mut insert = db.prepare_cached(&sql)?;
     let mut positions = Vec::with_capacity(batch.facts.len());
-    for (fact, body) in batch.facts.iter().zip(bodies) {
+    let mut fresh = Vec::new();
+    for (fact, body) in batch.facts.into_iter().zip(bodies) {
         let row = params![fact.id, fact.subject, now_ms, fact.source, fact.cause, body];
-        let position = match insert.execute(row) {
-            Ok(_) => db.last_insert_rowid().try_into().unwrap_or(u64::MAX),
+        match insert.execute(row) {
+            Ok(_) => {
+                let position = db.last_insert_rowid().try_into().unwrap_or(u64::MAX);
+                positions.push(position);
+                if stream == Stream::Pipeline {
+                    fresh.push((Arc::new(fact.at(position, now_ms)), body.len()));
+                }
+            }
             // Not `ON CONFLICT DO NOTHING`: that would count the position as given.
-            Err(error) => match known_position(db, stream, fact)? {
-                Some(position) => position,
+            Err(error) => match known_position(db, stream, &fact, body, &mut repeats)? {
+                Some(position) => positions.push(position),
                 None => return Err(error.into()),
             },
-        };
-        positions.push(position);
+        }
     }
     if stream == Stream::Operational {
         let (first, last) = (positions[0], positions[positions.len() - 1]);
@@ -79,7 +100,7 @@ pub(super) fn append(
             retain(db, retention, last, now_ms)?;
         }
     }
-    Ok(positions)
+    Ok(Appended { positions, repeats, fresh })
 }
 
 /// Where a fact with this id is already; one on another subject is a mistake.
@@ -87,19 +108,22 @@ fn known_position(
     db: &Connection,
     stream: Stream,
     fact: &NewFact,
+    body: &str,
+    repeats: &mut Repeats,
 ) -> Result<Option<u64>, Stop<AppendError>> {
-    let sql = on(stream, "SELECT position, subject FROM {stream} WHERE id = ?1");
-    let found: Option<(u64, String)> = db
+    let sql = on(stream, "SELECT position, subject, body = ?2 FROM {stream} WHERE id = ?1");
+    let found: Option<(u64, String, bool)> = db
         .prepare_cached(&sql)?
-        .query_row([&fact.id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([&fact.id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    match found {
-        Some((_, taken_by)) if taken_by != fact.subject => {
-            let (id, subject) = (fact.id.clone(), fact.subject.clone());
-            Err(Stop::Refused(AppendError::IdReused { id, subject, taken_by }))
-        }
-        found => Ok(found.map(|(position, _)| position)),
+    let Some((position, taken_by, same)) = found else { return Ok(None) };
+    if taken_by != fact.subject {
+        let (id, subject) = (fact.id.clone(), fact.subject.clone());
+        return Err(Stop::Refused(AppendError::IdReused { id, subject, taken_by }));
     }
+    repeats.by_id += 1;
+    repeats.by_content += u64::from(same);
+    Ok(Some(position))
 }
 
 /// The epoch in force of the lease that a batch names; none if nobody holds it.
@@ -253,11 +277,10 @@ pub(super) fn standings(db: &Connection) -> rusqlite::Result<Vec<Standing>> {
 pub(super) fn next(
     db: &Connection,
     stream: Stream,
-    name: &str,
+    after: u64,
     prefix: &str,
     limit: usize,
 ) -> rusqlite::Result<Page> {
-    let after = position(db, stream, name)?;
     // `+subject`: in the order of positions, from the subscriber's on; not by the subject's index,
     // which would collect and sort the whole past.
     let sql = on(
@@ -266,9 +289,9 @@ pub(super) fn next(
          WHERE position > ?1 AND (?2 = '' OR +subject = ?2 OR substr(+subject, 1, length(?2) + 1) = ?2 || '.') \
          ORDER BY position LIMIT ?3",
     );
-    let facts: Vec<Fact> = db
+    let facts: Vec<Arc<Fact>> = db
         .prepare_cached(&sql)?
-        .query_map(params![after, prefix, limit], fact)?
+        .query_map(params![after, prefix, limit], |row| fact(row).map(Arc::new))?
         .collect::<rusqlite::Result<_>>()?;
     let through = match facts.last() {
         Some(last) if facts.len() >= limit => last.position,
@@ -380,11 +403,17 @@ pub(super) fn letter_counts(db: &Connection) -> rusqlite::Result<LetterCounts> {
     Ok(counts)
 }
 
-pub(super) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<(), Stop<Error>> {
-    let changed = db
-        .prepare_cached("UPDATE letter SET state = 'retrying', retried_ms = ?2 WHERE id = ?1")?
-        .execute(params![id, now_ms])?;
-    found(changed, id)
+/// Gives the stream of the letter.
+pub(super) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<Stream, Stop<Error>> {
+    let stream: Option<String> = db
+        .prepare_cached(
+            "UPDATE letter SET state = 'retrying', retried_ms = ?2 WHERE id = ?1 RETURNING stream",
+        )?
+        .query_row(params![id, now_ms], |row| row.get(0))
+        .optional()?;
+    found(usize::from(stream.is_some()), id)?;
+    let known = Stream::ALL.into_iter().find(|known| Some(known.name()) == stream.as_deref());
+    Ok(known.ok_or_else(|| unreadable(0, "an unknown stream"))?)
 }
 
 pub(super) fn settle(

@@ -60,12 +60,12 @@ async fn the_queue_is_bounded() {
             gate.recv().unwrap();
             Ok::<(), sql::Stop<Error>>(())
         };
-        first.write(block, |()| {}).await
+        first.write(Steps::Many, block, |()| {}).await
     });
     tokio::task::spawn_blocking(move || inside.recv().unwrap()).await.unwrap();
     for _ in 0..10 {
         let writer = Arc::clone(&writer);
-        queued.spawn(async move { writer.write(|_| Ok(()), |()| {}).await });
+        queued.spawn(async move { writer.write(Steps::Many, |_| Ok(()), |()| {}).await });
     }
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -140,7 +140,7 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
             db.execute("INSERT INTO lease VALUES ('l', 'a', 1, 1)", [])?;
             Ok::<(), sql::Stop<Error>>(())
         };
-        held_up.write(insert, |()| panic!("it was not committed")).await
+        held_up.write(Steps::Many, insert, |()| panic!("it was not committed")).await
     });
     tokio::task::spawn_blocking(move || inside.recv().unwrap()).await.unwrap();
     let failing = Arc::clone(&writer);
@@ -153,7 +153,7 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
                 None,
             )))
         };
-        failing.write(give_up, |()| {}).await
+        failing.write(Steps::Many, give_up, |()| {}).await
     });
     while writer.waiting() == 0 {
         tokio::task::yield_now().await;
@@ -164,7 +164,7 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
     let count = |db: &rusqlite::Connection| {
         Ok::<u64, sql::Stop<Error>>(db.query_row("SELECT count(*) FROM lease", [], |r| r.get(0))?)
     };
-    assert_eq!(writer.write(count, |_| {}).await.unwrap(), 0);
+    assert_eq!(writer.write(Steps::Many, count, |_| {}).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -443,9 +443,9 @@ fn embedded(path: &Path, connection: rusqlite::Connection) -> Courier {
     Courier::new(Embedded {
         reader: Reader::new(path),
         writer: Some(Writer::spawn(path, connection, 16).unwrap()),
-        tails: Arc::new(Tails {
-            pipeline: watch::Sender::new(0),
-            operational: watch::Sender::new(0),
+        ends: Arc::new(Ends {
+            pipeline: End::new(watch::Sender::new(0)),
+            operational: End::new(watch::Sender::new(0)),
         }),
         retention: Retention::default(),
     })

@@ -16,6 +16,15 @@ const GROUP: usize = 128;
 /// A write: runs in the transaction, if one could begin.
 type Job = Box<dyn FnOnce(Result<&Connection, rusqlite::Error>) -> Done + Send>;
 
+/// How much of the file one write changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// One statement at most: SQLite undoes what it did if it fails.
+    One,
+    /// Several: a savepoint keeps them together.
+    Many,
+}
+
 /// A write that ran and waits for the commit.
 struct Done {
     /// What SQLite refused; what it did then is undone.
@@ -51,8 +60,9 @@ impl Writer {
     /// Dropping the future does not take back what was queued.
     pub(super) async fn write<T, E>(
         &self,
+        steps: Steps,
         work: impl FnOnce(&Connection) -> Result<T, Stop<E>> + Send + 'static,
-        after: impl FnOnce(&T) + Send + 'static,
+        after: impl FnOnce(&mut T) + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
@@ -62,6 +72,7 @@ impl Writer {
         let path = self.path.clone();
         let job: Job = Box::new(move |transaction| {
             let result = match transaction {
+                Ok(connection) if steps == Steps::One => work(connection),
                 Ok(connection) => in_savepoint(connection, work),
                 Err(error) => Err(Stop::Sql(error)),
             };
@@ -70,13 +81,13 @@ impl Writer {
                 _ => None,
             };
             let answer = Box::new(move |lost: Option<Error>| {
-                let result = match (result, lost) {
+                let mut result = match (result, lost) {
                     (Ok(_), Some(lost)) => Err(lost.into()),
                     (Ok(value), None) => Ok(value),
                     (Err(Stop::Sql(source)), _) => Err(Error::storage(&path, source).into()),
                     (Err(Stop::Refused(error)), _) => Err(error),
                 };
-                if let Ok(value) = &result {
+                if let Ok(value) = &mut result {
                     after(value);
                 }
                 // Nobody listens if the caller was cancelled.

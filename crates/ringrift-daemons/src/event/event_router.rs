@@ -30,14 +30,14 @@ pub struct Config {
     /// Facts routed between two signs of life.
     #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub max_routed_per_cycle: usize,
-    /// How often it looks without being woken: for letters that are to be tried again.
+    /// How often it looks without being woken: for letters that another process wants tried again.
     #[serde(with = "crate::seconds")]
     pub look_every: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_routed_per_cycle: 256, look_every: Duration::from_secs(2) }
+        Self { max_routed_per_cycle: 256, look_every: Duration::from_secs(30) }
     }
 }
 
@@ -50,6 +50,11 @@ pub struct Status {
     pub by_topic: BTreeMap<&'static str, u64>,
     /// Facts that are no event of this version; they are dead letters.
     pub buried: u64,
+    /// Facts that somebody recorded again under their id since the process began: the log took them
+    /// once, so they were routed once.
+    pub duplicates_prevented: u64,
+    /// Those of them that said the same as well.
+    pub content_duplicates_prevented: u64,
     /// Position of the last fact routed.
     pub position: u64,
 }
@@ -82,7 +87,7 @@ impl Daemon for EventRouter {
             MINIMAL,
             STANDALONE,
         ],
-        period: Duration::from_secs(2),
+        period: Duration::from_secs(30),
         critical: true,
         ..Spec::DEFAULT
     };
@@ -130,15 +135,25 @@ impl Daemon for EventRouter {
 }
 
 impl EventRouter {
-    /// Routes what there is, up to the limit; says whether there may be more.
+    /// Routes what there is, up to the limit; says whether there may be more. What was routed is
+    /// recorded then, so that the next life does not repeat it.
     async fn route(&mut self, subscriber: &mut Subscriber, cx: &Cx) -> anyhow::Result<bool> {
+        let more = self.route_some(subscriber, cx).await?;
+        subscriber.settled().await?;
+        let repeats = self.catalogue.log().repeats(Stream::Pipeline);
+        self.status.duplicates_prevented = repeats.by_id;
+        self.status.content_duplicates_prevented = repeats.by_content;
+        Ok(more)
+    }
+
+    async fn route_some(&mut self, subscriber: &mut Subscriber, cx: &Cx) -> anyhow::Result<bool> {
         for _ in 0..self.config.max_routed_per_cycle {
             if cx.stopping() {
                 return Ok(false);
             }
             let Some(delivery) = subscriber.next(cx.now()).await? else { return Ok(false) };
             let position = delivery.fact.position;
-            match serde_json::from_value::<Event>(delivery.fact.body.clone()) {
+            match Event::deserialize(&delivery.fact.body) {
                 Ok(event) => {
                     let topic = event.topic();
                     self.bell.wake(Wake(topic));
@@ -249,6 +264,25 @@ mod tests {
         daemon.route(&mut subscriber, &cx).await.unwrap();
         let letters = log.dead_letters(LetterFilter::default()).await.unwrap();
         assert_eq!((letters.len(), letters[0].attempts), (1, MAX_ATTEMPTS + 1));
+    }
+
+    #[tokio::test]
+    async fn a_fact_that_is_recorded_twice_wakes_once_and_is_counted() {
+        let bed = Bed::new().await;
+        let (cx, _probe) = bed.cx::<EventRouter>();
+        let (mut daemon, mut subscriber, ears) = router(&bed);
+        let fact = |reason: &str| {
+            let body = json!({ "topic": "odd.happened", "reason": reason });
+            Batch::from(NewFact::new("x1", "odd.thing", "test", body))
+        };
+        for reason in ["first", "first", "second"] {
+            bed.append(fact(reason)).await;
+        }
+        daemon.route(&mut subscriber, &cx).await.unwrap();
+        let Status { duplicates_prevented, content_duplicates_prevented, buried, .. } =
+            daemon.status;
+        assert_eq!((duplicates_prevented, content_duplicates_prevented, buried), (2, 1, 1));
+        assert!(ears.0.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -249,14 +249,14 @@ const TOLD: &[(&str, Kind, &str, &str, &str)] = &[
     (
         "event_router_duplicates_prevented_total",
         Kind::Counter,
-        "Facts that were recorded already and not routed again.",
+        "Facts recorded again under their id, which the log took and routed once.",
         ROUTER,
         "duplicates_prevented",
     ),
     (
         "event_router_content_duplicates_prevented_total",
         Kind::Counter,
-        "Facts of the same content as an earlier one, not routed again.",
+        "Those of the prevented duplicates whose content was the same too.",
         ROUTER,
         "content_duplicates_prevented",
     ),
