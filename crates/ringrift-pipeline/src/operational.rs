@@ -49,6 +49,10 @@ bodies! {
         pub recent_ms: Vec<i64>,
         /// It is `FAILED` and waits for a person.
         pub given_up: bool,
+        /// Since when it is `DEGRADED`, if it is, milliseconds since the Unix epoch.
+        pub degraded_since_ms: Option<i64>,
+        /// When it is tried again then.
+        pub retry_ms: Option<i64>,
         /// The last error, if any.
         pub last_error: Option<String>,
     }

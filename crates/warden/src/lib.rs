@@ -93,7 +93,7 @@ pub use daemon::{Daemon, Health, Missing, Outcome};
 pub use gauge::MemoryGauge;
 pub use handle::{Handle, Leadership, Refusal, ShutdownReport, Started};
 pub use order::{Graph, GraphError};
-pub use policy::{Breaker, BreakerStatus, History, Hourly, RestartPolicy, Tier};
+pub use policy::{Breaker, BreakerStatus, Degraded, History, Hourly, RestartPolicy, Tier};
 pub use runnable::Runnable;
 pub use spec::{DaemonId, Priority, Profile, Spec, Wake};
 pub use supervisor::{Settings, Supervisor};

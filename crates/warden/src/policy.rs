@@ -11,7 +11,7 @@ mod restarts;
 
 pub use breaker::{Breaker, BreakerStatus};
 pub(crate) use breaker::{Cascade, Grant};
-pub use restarts::History;
+pub use restarts::{Degraded, History};
 pub(crate) use restarts::{Next, Restarts};
 
 /// What follows a crash: a ladder of growing pauses, then the end.
@@ -36,7 +36,7 @@ pub struct RestartPolicy {
 /// Pauses by the crashes of the last hour, for machines that nobody looks at for days.
 ///
 /// Source of all numbers: manager contract, section 7.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hourly {
     /// Most crashes in an hour of the normal tier.
     pub normal_max: u32,

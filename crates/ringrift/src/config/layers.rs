@@ -108,7 +108,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     if let Some(file) = &file {
         read_file(file, &known, &mut values, &mut problems);
     }
-    let warnings = read_variables(sources, &keys, &mut values, &mut problems);
+    let mut warnings = read_variables(sources, &keys, &mut values, &mut problems);
     for (path, flag, text) in &sources.flags.keys {
         let Some(key) = known.get(path) else { continue };
         match key.kind.read_text(text) {
@@ -117,6 +117,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
         }
     }
     check_daemons(&keys, &values, &mut problems);
+    warnings.extend(idle_tiers(&values));
     if problems.is_empty() {
         Ok(Settings::of(data, data_origin, file, values, warnings))
     } else {
@@ -244,6 +245,19 @@ fn read_variables(
         .collect()
 }
 
+/// Numbers of a mode that is off.
+fn idle_tiers(values: &BTreeMap<String, Resolved>) -> Option<String> {
+    let mode = values.get("manager.degraded_mode")?;
+    let set: Vec<&str> = values
+        .values()
+        .filter(|value| value.key.starts_with("manager.degraded_") && value.key != mode.key)
+        .filter(|value| value.origin != Resolved::DEFAULT)
+        .map(|value| value.key.as_str())
+        .collect();
+    (mode.value == false && !set.is_empty())
+        .then(|| format!("{} without effect: manager.degraded_mode is off", set.join(", ")))
+}
+
 /// Lets each daemon judge the keys of its own that somebody set.
 fn check_daemons(keys: &[Key], values: &BTreeMap<String, Resolved>, problems: &mut Vec<String>) {
     for key in keys {
@@ -272,6 +286,10 @@ fn check_daemons(keys: &[Key], values: &BTreeMap<String, Resolved>, problems: &m
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use warden::Hourly;
+
     use super::*;
 
     fn sources(env: &[(&str, &str)]) -> Sources {
@@ -393,6 +411,41 @@ mod tests {
         );
         assert_eq!(value(&settings, "daemons.training_trigger.interval").0, 90.0);
         assert_eq!((settings.restart_base.as_secs(), settings.restart_cap.as_secs()), (5, 300));
+    }
+
+    #[test]
+    fn the_tiers_of_degraded_mode_are_keys_with_the_old_names() {
+        let mut variables = vec![
+            ("RINGRIFT_DEGRADED_NORMAL_MAX", "1"),
+            ("RINGRIFT_DEGRADED_NORMAL_BACKOFF_BASE", "2"),
+            ("RINGRIFT_DEGRADED_NORMAL_BACKOFF_MAX", "3"),
+            ("RINGRIFT_DEGRADED_ELEVATED_MAX", "4"),
+            ("RINGRIFT_DEGRADED_ELEVATED_BACKOFF_BASE", "5"),
+            ("RINGRIFT_DEGRADED_ELEVATED_BACKOFF_MAX", "6"),
+            ("RINGRIFT_DEGRADED_CRITICAL_RETRY_INTERVAL", "7"),
+            ("RINGRIFT_DEGRADED_NONCRITICAL_RETRY_INTERVAL", "8m"),
+            ("RINGRIFT_DEGRADED_RESET_HOURS", "9"),
+        ];
+        let off = load(&sources(&variables)).unwrap();
+        assert!(off.hourly.is_none());
+        assert!(off.warnings[0].ends_with("without effect: manager.degraded_mode is off"));
+        variables.push(("RINGRIFT_DEGRADED_MODE_ENABLED", "true"));
+        let on = load(&sources(&variables)).unwrap();
+        let secs = Duration::from_secs;
+        let expected = Hourly {
+            normal_max: 1,
+            normal_base: secs(2),
+            normal_cap: secs(3),
+            elevated_max: 4,
+            elevated_base: secs(5),
+            elevated_cap: secs(6),
+            retry_critical: secs(7),
+            retry_other: secs(480),
+            leave_after: Duration::from_hours(9),
+        };
+        assert_eq!((on.hourly, on.warnings), (Some(expected), vec![]));
+        let mode = [("RINGRIFT_DEGRADED_MODE_ENABLED", "true")];
+        assert_eq!(load(&sources(&mode)).unwrap().hourly, Some(Hourly::default()));
     }
 
     fn check_file(text: &str, parts: &[&str]) {

@@ -35,16 +35,6 @@ pub const REPLACED: &[(&str, &str)] = &[
     ("RINGRIFT_DAEMON_MAX_PARALLEL_HEALTH", HEALTH_IS_PUBLISHED),
     ("RINGRIFT_DAEMON_DEPENDENCY_POLL", NEEDS_ARE_AWAITED),
     ("RINGRIFT_DAEMON_DEPENDENCY_TIMEOUT", NEEDS_ARE_AWAITED),
-    // Restarts by the hour.
-    ("RINGRIFT_DEGRADED_CRITICAL_RETRY_INTERVAL", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_NONCRITICAL_RETRY_INTERVAL", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_NORMAL_MAX", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_ELEVATED_MAX", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_NORMAL_BACKOFF_BASE", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_NORMAL_BACKOFF_MAX", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_ELEVATED_BACKOFF_BASE", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_ELEVATED_BACKOFF_MAX", TIERS_ARE_FIXED),
-    ("RINGRIFT_DEGRADED_RESET_HOURS", TIERS_ARE_FIXED),
     // The process.
     ("RINGRIFT_IS_COORDINATOR", PROFILE_IS_ROLE),
     ("RINGRIFT_NODE_ROLE", PROFILE_IS_ROLE),
@@ -87,7 +77,6 @@ const ERRORS_ARE_CRASHES: &str = "an error of a cycle is a crash: RINGRIFT_DAEMO
 const HEALTH_IS_PUBLISHED: &str = "a daemon publishes its health and is not asked for it; one that \
      is silent for too long is named";
 const NEEDS_ARE_AWAITED: &str = "a daemon starts at the moment when what it needs is ready, however late; after 30 s that is a warning";
-const TIERS_ARE_FIXED: &str = "the tiers of degraded mode have the old system's numbers";
 const PROFILE_IS_ROLE: &str =
     "the profile says what a node does: RINGRIFT_MANAGER_PROFILE, or `ringrift up --profile`";
 const SERVICE_RESTARTS: &str =

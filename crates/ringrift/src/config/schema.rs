@@ -2,6 +2,7 @@
 
 use ringrift_daemons::{COMMON_KEYS, PROFILE_ALIASES, PROFILES, registry};
 use serde_json::{Value, json};
+use warden::Hourly;
 
 use super::kind::Kind;
 
@@ -21,6 +22,15 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("manager.health_interval", "RINGRIFT_DAEMON_HEALTH_INTERVAL"),
     ("manager.shutdown_timeout", "RINGRIFT_DAEMON_SHUTDOWN_TIMEOUT"),
     ("manager.degraded_mode", "RINGRIFT_DEGRADED_MODE_ENABLED"),
+    ("manager.degraded_normal_max", "RINGRIFT_DEGRADED_NORMAL_MAX"),
+    ("manager.degraded_normal_base", "RINGRIFT_DEGRADED_NORMAL_BACKOFF_BASE"),
+    ("manager.degraded_normal_cap", "RINGRIFT_DEGRADED_NORMAL_BACKOFF_MAX"),
+    ("manager.degraded_elevated_max", "RINGRIFT_DEGRADED_ELEVATED_MAX"),
+    ("manager.degraded_elevated_base", "RINGRIFT_DEGRADED_ELEVATED_BACKOFF_BASE"),
+    ("manager.degraded_elevated_cap", "RINGRIFT_DEGRADED_ELEVATED_BACKOFF_MAX"),
+    ("manager.degraded_retry_critical", "RINGRIFT_DEGRADED_CRITICAL_RETRY_INTERVAL"),
+    ("manager.degraded_retry_other", "RINGRIFT_DEGRADED_NONCRITICAL_RETRY_INTERVAL"),
+    ("manager.degraded_reset_hours", "RINGRIFT_DEGRADED_RESET_HOURS"),
     ("manager.log_level", "RINGRIFT_LOG_LEVEL"),
     ("daemons.training_trigger.interval", "RINGRIFT_TRAINING_CHECK_INTERVAL"),
     ("daemons.selfplay_coordinator.interval", "RINGRIFT_ALLOCATION_CHECK_INTERVAL"),
@@ -113,6 +123,38 @@ pub fn keys() -> Vec<Key> {
         Kind::Flag,
         json!(false),
         "restart by the crashes of an hour, without an end, instead of the ladder and FAILED",
+    );
+    let hourly = Hourly::default();
+    let crashes = Kind::Whole { min: 0, max: 1000 };
+    let pause = Kind::Seconds { min: 0.0, max: 604_800.0 };
+    for (key, most, about) in [
+        ("normal", hourly.normal_max, "crashes within an hour up to which pauses are short"),
+        (
+            "elevated",
+            hourly.elevated_max,
+            "crashes within an hour up to which pauses are minutes; beyond it a daemon is DEGRADED",
+        ),
+    ] {
+        let about = format!("degraded mode: {about}");
+        add(&format!("manager.degraded_{key}_max"), crashes.clone(), json!(most), &about);
+    }
+    for (key, time, about) in [
+        ("normal_base", hourly.normal_base, "first short pause; each crash of the hour doubles it"),
+        ("normal_cap", hourly.normal_cap, "longest short pause"),
+        ("elevated_base", hourly.elevated_base, "first pause beyond the short ones"),
+        ("elevated_cap", hourly.elevated_cap, "longest of those"),
+        ("retry_critical", hourly.retry_critical, "pause of a critical daemon that is DEGRADED"),
+        ("retry_other", hourly.retry_other, "pause of any other daemon that is DEGRADED"),
+    ] {
+        let about = format!("degraded mode: {about}");
+        let default = json!(time.as_secs_f64());
+        add(&format!("manager.degraded_{key}"), pause.clone(), default, &about);
+    }
+    add(
+        "manager.degraded_reset_hours",
+        Kind::Whole { min: 1, max: 168 },
+        json!(hourly.leave_after.as_secs() / 3600),
+        "degraded mode: hours after which a daemon is no longer DEGRADED, its crashes forgotten",
     );
     add(
         "manager.cascade_breaker",

@@ -11,6 +11,7 @@ use ringrift_daemons::registry;
 use ringrift_pipeline::Config;
 use serde::Serialize;
 use serde_json::Value;
+use warden::Hourly;
 
 use super::JOB_KINDS;
 use crate::logs::Format;
@@ -73,8 +74,8 @@ pub struct Settings {
     pub health_interval: Duration,
     /// Time that each level has to stop.
     pub shutdown_timeout: Duration,
-    /// Restarts by the crashes of an hour instead of the ladder.
-    pub degraded_mode: bool,
+    /// Restarts by the crashes of an hour; none = the ladder.
+    pub hourly: Option<Hourly>,
     /// A breaker over all restarts.
     pub cascade_breaker: bool,
     /// When a fact counts as kept.
@@ -112,6 +113,7 @@ impl Settings {
         // Each value was read by its key's kind, so the reads below cannot miss.
         let value = |key: &str| &all.get(key).expect("a key of the table").value;
         let whole = |key: &str| value(key).as_u64().expect("a whole number");
+        let count = |key: &str| u32::try_from(whole(key)).expect("a small number");
         let text = |key: &str| value(key).as_str().expect("a text").to_owned();
         let flag = |key: &str| value(key).as_bool().expect("true or false");
         let time =
@@ -150,7 +152,17 @@ impl Settings {
             restart_cap: time("manager.restart_cap"),
             health_interval: time("manager.health_interval"),
             shutdown_timeout: time("manager.shutdown_timeout"),
-            degraded_mode: flag("manager.degraded_mode"),
+            hourly: flag("manager.degraded_mode").then(|| Hourly {
+                normal_max: count("manager.degraded_normal_max"),
+                normal_base: time("manager.degraded_normal_base"),
+                normal_cap: time("manager.degraded_normal_cap"),
+                elevated_max: count("manager.degraded_elevated_max"),
+                elevated_base: time("manager.degraded_elevated_base"),
+                elevated_cap: time("manager.degraded_elevated_cap"),
+                retry_critical: time("manager.degraded_retry_critical"),
+                retry_other: time("manager.degraded_retry_other"),
+                leave_after: Duration::from_hours(whole("manager.degraded_reset_hours")),
+            }),
             cascade_breaker: flag("manager.cascade_breaker"),
             durability: match text("manager.durability").as_str() {
                 "full" => Durability::Full,

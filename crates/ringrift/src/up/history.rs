@@ -9,7 +9,7 @@ use ringrift_pipeline::{
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tracing::warn;
-use warden::{Clock, History, Notice, Runnable};
+use warden::{Clock, Degraded, History, Notice, Runnable};
 
 /// Gives each daemon the history that an earlier manager kept of it.
 ///
@@ -42,6 +42,10 @@ fn to_history(past: DaemonRestartsChanged, noted_ms: i64) -> History {
         crashes: past.crashes,
         recent_ms: past.recent_ms,
         given_up: past.given_up,
+        degraded: past
+            .degraded_since_ms
+            .zip(past.retry_ms)
+            .map(|(since_ms, retry_ms)| Degraded { since_ms, retry_ms }),
         last_error: past.last_error,
         noted_ms,
     }
@@ -65,6 +69,8 @@ pub async fn keep(mut notices: Receiver<Notice>, catalogue: Catalogue, clock: Cl
                     crashes: history.crashes,
                     recent_ms: history.recent_ms,
                     given_up: history.given_up,
+                    degraded_since_ms: history.degraded.map(|degraded| degraded.since_ms),
+                    retry_ms: history.degraded.map(|degraded| degraded.retry_ms),
                     last_error: history.last_error,
                 }),
                 history.noted_ms,

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
-use warden::{Breaker, Clock, Hourly, MemoryGauge, RestartPolicy, Supervisor, Transition};
+use warden::{Breaker, Clock, MemoryGauge, RestartPolicy, Supervisor, Transition};
 
 use super::{
     feed::{Feed, Saved},
@@ -209,7 +209,7 @@ fn supervisor_settings(settings: &Settings, daemons: &Runtime) -> warden::Settin
             base: settings.restart_base,
             cap: settings.restart_cap,
             max_override: settings.restart_max,
-            hourly: settings.degraded_mode.then(Hourly::default),
+            hourly: settings.hourly.clone(),
             breaker: settings.cascade_breaker.then(Breaker::default),
             ..RestartPolicy::default()
         },

@@ -36,6 +36,15 @@ impl Lifecycle {
         self.commands.extend(looping.map(|crashes| Command::CrashLoop { at, crashes }));
     }
 
+    /// Goes on with the long pause that an earlier supervisor began.
+    pub(super) fn rest_on(&mut self, now: At, at: usize) {
+        let life = &self.lives[at];
+        let Some(until) = life.restarts.rests_until(millis(now)) else { return };
+        let until = Duration::from_millis(until.unsigned_abs());
+        let error = life.last_error.clone();
+        self.set(at, Phase::Parked { until, held: false }, Reason::HourlyLimitExceeded, error);
+    }
+
     /// Brings a leader-only daemon to where the leadership wants it.
     pub(super) fn follow(&mut self, now: At, at: usize) {
         let stands_by = self.stands_by(at);

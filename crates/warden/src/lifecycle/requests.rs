@@ -1,6 +1,6 @@
 //! What people and programs ask of the machine.
 
-use super::{After, At, Begin, Command, Drain, Lifecycle, Phase};
+use super::{After, At, Begin, Command, Drain, Lifecycle, Phase, millis};
 use crate::{Leadership, Reason};
 
 /// What a request to start did.
@@ -46,6 +46,13 @@ impl Lifecycle {
                 Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
                 _ => {
                     life.asked = true;
+                Phase::Stopped
+                    if by == Asker::Plan && life.restarts.rests_until(millis(now)).is_some() =>
+                {
+                    life.asked = true;
+                    self.rest_on(now, at);
+                    continue;
+                }
                     continue;
                 }
             }

@@ -59,10 +59,21 @@ pub struct History {
     pub recent_ms: Vec<i64>,
     /// It was given up and waits for a person.
     pub given_up: bool,
+    /// Where it stands in the degraded tier, if it is there.
+    pub degraded: Option<Degraded>,
     /// Its last error.
     pub last_error: Option<String>,
     /// When this was so; a day later it is forgotten.
     pub noted_ms: i64,
+}
+
+/// A stay in the degraded tier, milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Degraded {
+    /// When it was entered.
+    pub since_ms: i64,
+    /// When the daemon is tried again.
+    pub retry_ms: i64,
 }
 
 /// What follows a crash.
@@ -82,7 +93,8 @@ pub(crate) struct Restarts {
     in_a_row: u32,
     total: u64,
     recent: Window,
-    degraded_since: Option<i64>,
+    /// The same in milliseconds of the supervisor's age.
+    degraded: Option<Degraded>,
     given_up: bool,
     /// The present crash loop was told.
     told: bool,
@@ -98,7 +110,7 @@ impl Restarts {
             in_a_row: 0,
             total: 0,
             recent: Window::new(HOUR_MS, most.max(64)),
-            degraded_since: None,
+            degraded: None,
             given_up: false,
             told: false,
             changes: 0,
@@ -117,7 +129,18 @@ impl Restarts {
         for age in ages.filter(|&age| age <= HOUR_MS) {
             self.recent.push(-age);
         }
+        if self.policy.hourly.is_some() {
+            self.degraded = history.degraded.map(|Degraded { since_ms, retry_ms }| Degraded {
+                since_ms: since_ms.saturating_sub(now_ms).min(0),
+                retry_ms: retry_ms.saturating_sub(now_ms),
+            });
+        }
         history.given_up
+    }
+
+    /// Until when an earlier supervisor wanted this daemon to rest, if that is still to come.
+    pub(crate) fn rests_until(&self, now: i64) -> Option<i64> {
+        self.degraded.map(|degraded| degraded.retry_ms).filter(|&retry| retry > now)
     }
 
     /// One more crash, after so long a run.
@@ -130,7 +153,7 @@ impl Restarts {
         if let Some(hourly) = &policy.hourly
             && self.is_over(hourly, now)
         {
-            self.degraded_since = None;
+            self.degraded = None;
             self.recent.clear();
         }
         self.recent.push(now);
@@ -152,16 +175,19 @@ impl Restarts {
         let in_hour = self.in_hour(now);
         let pause = hourly.pause(self.spec, in_hour);
         if hourly.tier(in_hour) < Tier::Degraded {
-            self.degraded_since = None;
+            self.degraded = None;
             return Next::Retry(pause);
         }
-        self.degraded_since.get_or_insert(now);
+        self.degraded = Some(Degraded {
+            since_ms: self.degraded.map_or(now, |degraded| degraded.since_ms),
+            retry_ms: now.saturating_add(millis(pause)),
+        });
         Next::Park(pause)
     }
 
     fn is_over(&self, hourly: &Hourly, now: i64) -> bool {
-        let leave_after = i64::try_from(hourly.leave_after.as_millis()).unwrap_or(i64::MAX);
-        self.degraded_since.is_some_and(|since| since.saturating_add(leave_after) <= now)
+        let leave_after = millis(hourly.leave_after);
+        self.degraded.is_some_and(|degraded| degraded.since_ms.saturating_add(leave_after) <= now)
     }
 
     fn in_hour(&self, now: i64) -> u32 {
@@ -188,13 +214,20 @@ impl Restarts {
     pub(crate) fn forget(&mut self) {
         self.forgive();
         self.recent.clear();
-        self.degraded_since = None;
+        self.degraded = None;
         self.changes += 1;
     }
 
     /// It is tried again, or was stopped.
     pub(crate) fn take_up(&mut self) {
         if std::mem::take(&mut self.given_up) {
+            self.changes += 1;
+        }
+        if let Some(degraded) = &mut self.degraded
+            && degraded.retry_ms != degraded.since_ms
+        {
+            // It rests no longer; the tier is left by time, or by force.
+            degraded.retry_ms = degraded.since_ms;
             self.changes += 1;
         }
     }
@@ -210,6 +243,10 @@ impl Restarts {
             crashes: self.in_a_row,
             recent_ms: kept.map(|&time| now_ms.saturating_sub(now - time)).collect(),
             given_up: self.given_up,
+            degraded: self.degraded.map(|Degraded { since_ms, retry_ms }| Degraded {
+                since_ms: now_ms.saturating_add(since_ms - now),
+                retry_ms: now_ms.saturating_add(retry_ms - now),
+            }),
             last_error: last_error.map(str::to_owned),
             noted_ms: now_ms,
         }
@@ -242,6 +279,10 @@ impl Restarts {
     pub(crate) fn is_looping(&self, now: i64) -> bool {
         self.recent.count_within(now, LOOP_MS) >= LOOP_CRASHES
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -306,6 +347,7 @@ mod tests {
             crashes: 4,
             recent_ms: vec![now - HOUR_MS - 1, now - HOUR_MS, now - 1, now + 5],
             given_up: true,
+            degraded: None,
             last_error: Some("boom".into()),
             noted_ms: now - MEMORY_MS,
         };
@@ -318,6 +360,32 @@ mod tests {
         let mut daemon = restarts(RestartPolicy::default());
         assert!(!daemon.remember(&history, now + 1));
         assert_eq!((daemon.in_a_row(), daemon.recent(0)), (0, 0));
+    }
+
+    #[test]
+    fn the_long_pause_goes_on_under_the_next_supervisor() {
+        let policy = RestartPolicy { hourly: Some(Hourly::default()), ..RestartPolicy::default() };
+        let mut daemon = restarts(policy.clone());
+        for second in 0..11 {
+            crash(&mut daemon, second);
+        }
+        let pause = millis(Hourly::default().retry_other);
+        assert_eq!(daemon.rests_until(10_000), Some(10_000 + pause));
+        let kept = daemon.history(20_000, 1_000_000_000, None);
+        let stay = Degraded { since_ms: 999_990_000, retry_ms: 999_990_000 + pause };
+        assert_eq!(kept.degraded, Some(stay));
+
+        // The next one begins a minute later.
+        let mut daemon = restarts(policy);
+        daemon.remember(&kept, 1_000_060_000);
+        assert_eq!(daemon.rests_until(0), Some(pause - 70_000));
+        assert_eq!(daemon.rests_until(pause), None);
+        daemon.take_up();
+        assert_eq!((daemon.rests_until(0), daemon.tier(0)), (None, Some(Tier::Degraded)));
+
+        let mut daemon = restarts(RestartPolicy::default());
+        daemon.remember(&kept, 1_000_060_000);
+        assert_eq!(daemon.rests_until(0), None, "the ladder knows no such pause");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use warden::{
-    Breaker, Crashes, DaemonId, History, Hourly, Notice, RestartPolicy, Settings, State, Tier,
+    Breaker, Crashes, DaemonId, Degraded, History, Hourly, Notice, RestartPolicy, Settings, State,
+    Tier,
 };
 
 use crate::puppet::{A, Act, B, Bench, Puppet, Script};
@@ -109,7 +110,11 @@ async fn what_was_given_up_stays_so_under_the_next_supervisor_until_a_person_ask
     let recent_ms = vec![0, 1_000, 3_000, 7_000, 15_000, 31_000];
     let last_error = Some("boom".into());
     let noted_ms = 31_000;
-    assert_eq!(history, History { crashes: 5, recent_ms, given_up: true, last_error, noted_ms });
+    let degraded = None;
+    assert_eq!(
+        history,
+        History { crashes: 5, recent_ms, given_up: true, degraded, last_error, noted_ms }
+    );
 
     let next = Bench::new(|diary| {
         let runnable = Puppet::<A>::runnable(Script::default(), diary);
@@ -148,4 +153,47 @@ async fn crashes_of_an_earlier_life_count_and_an_hour_of_running_forgives_them()
     assert_eq!(latest(&mut notices, A::ID).crashes, 5);
     bench.pass(secs(3600)).await;
     assert_eq!(latest(&mut notices, A::ID).crashes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_long_pause_of_a_degraded_daemon_goes_on_under_the_next_supervisor() {
+    let hourly = Hourly { normal_max: 0, elevated_max: 0, ..Hourly::default() };
+    let set = |settings: &mut Settings| settings.restart.hourly = Some(hourly.clone());
+    let bench = failing(set);
+    let mut notices = bench.handle.notices();
+    bench.handle.start(&[A::ID]).await.unwrap();
+    bench.until_state(A::ID, State::Degraded).await;
+    // The clock of the next one begins at zero again: half of the half hour is over.
+    let mut history = latest(&mut notices, A::ID);
+    let stay = history.degraded.unwrap();
+    assert_eq!((stay.since_ms, stay.retry_ms), (0, 1_800_000));
+    history.degraded = Some(Degraded { since_ms: -900_000, retry_ms: 900_000 });
+
+    let next = || {
+        Bench::with(
+            |diary| {
+                let runnable = Puppet::<A>::runnable(Script::default(), diary);
+                vec![
+                    runnable.remembering(history.clone()),
+                    Puppet::<B>::runnable(Script::default(), diary),
+                ]
+            },
+            set,
+        )
+    };
+    let bench = next();
+    bench.handle.start_planned(&[B::ID]).await.unwrap();
+    let view = bench.handle.snapshot().get(A::ID).unwrap().clone();
+    assert_eq!((view.state, view.next_retry_in), (State::Degraded, Some(secs(900))));
+    bench.pass(secs(1000)).await;
+    assert_eq!(bench.diary.times("A start"), [900_000]);
+    assert_eq!(bench.handle.snapshot().get(B::ID).unwrap().state, State::Running);
+
+    // Whom nobody asks for does not come back by himself, and a person does not wait.
+    let bench = next();
+    bench.pass(secs(1000)).await;
+    assert_eq!(bench.handle.snapshot().get(A::ID).unwrap().state, State::Stopped);
+    let bench = next();
+    bench.handle.start(&[A::ID]).await.unwrap();
+    bench.until_state(A::ID, State::Running).await;
 }
