@@ -19,6 +19,7 @@ mod log_lines;
 mod logs;
 mod matches;
 mod plan;
+mod shown;
 mod state;
 mod up;
 mod view;

@@ -2,10 +2,9 @@
 
 use ringrift_daemons::{RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
-use warden::{DaemonView, Health};
 
 use super::Control;
-use crate::console::one_line;
+use crate::{console::one_line, shown};
 
 /// What a manager says of itself; the shape of `daemons` is that of decisions, "Commands".
 pub fn status(control: &Control) -> Value {
@@ -16,11 +15,11 @@ pub fn status(control: &Control) -> Value {
     for (_, entry) in in_start_order() {
         order.push(entry.spec.id.0);
         let view = snapshot.get(entry.spec.id);
-        daemons.insert(entry.spec.id.0.to_owned(), daemon(view));
+        daemons.insert(entry.spec.id.0.to_owned(), shown::daemon(view));
     }
     for retired in RETIRED {
         order.push(retired.name);
-        daemons.insert(retired.name.to_owned(), daemon(None));
+        daemons.insert(retired.name.to_owned(), shown::daemon(None));
     }
     let running = snapshot.daemons.iter().filter(|view| view.state == warden::State::Running);
     let failed = snapshot
@@ -56,44 +55,6 @@ pub fn status(control: &Control) -> Value {
         "circuit_breaker": snapshot.breaker.enabled.then_some(&snapshot.breaker),
         "obstacles": obstacles,
         "workers": state.workshop.live(),
-    })
-}
-
-fn daemon(view: Option<&DaemonView>) -> Value {
-    let Some(view) = view else {
-        return json!({
-            "state": "stopped",
-            "health": "unknown",
-            "message": null,
-            "restarts": 0,
-            "last_error": null,
-            "uptime_seconds": 0.0,
-        });
-    };
-    let (health, message) = match &view.health {
-        Health::Healthy => ("healthy", None),
-        Health::Degraded(message) => ("degraded", Some(message.clone())),
-        Health::Unhealthy(message) => ("unhealthy", Some(message.clone())),
-        Health::Unknown => ("unknown", None),
-    };
-    json!({
-        "state": view.state,
-        "cause": view.cause,
-        "health": health,
-        "message": message,
-        "restarts": view.restarts,
-        "last_error": view.last_error,
-        "uptime_seconds": view.uptime.as_secs_f64(),
-        "priority": view.priority,
-        "critical": view.critical,
-        "asked": view.asked,
-        "cycles": view.cycles,
-        "last_cycle_seconds": view.last_cycle.map(|last| last.as_secs_f64()),
-        "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
-        "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
-        "crash_loop": view.crashes.looping,
-        "restart_tier": view.crashes.tier,
-        "details": view.details,
     })
 }
 

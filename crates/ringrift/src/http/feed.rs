@@ -26,7 +26,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{Sources, api, guard::Refusal, overview, probes, ratings::Ratings};
+use super::{Sources, api, guard::Refusal, overview, ratings::Ratings};
+use crate::shown;
 
 /// Pages at a time.
 const MAX_STREAMS: usize = 32;
@@ -229,7 +230,7 @@ fn in_memory(sources: &dyn Sources) -> Sections {
         let order: Vec<&str> = snapshot.daemons.iter().map(|view| view.id.0).collect();
         sections.insert("daemons".into(), json!(order));
         for view in &snapshot.daemons {
-            let mut daemon = probes::daemon(view);
+            let mut daemon = shown::daemon(Some(view));
             // These grow by the second; the page counts for itself from the start.
             if let Some(fields) = daemon.as_object_mut() {
                 fields.remove("uptime_seconds");

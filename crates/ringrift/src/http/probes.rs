@@ -9,6 +9,8 @@ use ringrift_daemons::{Found, RETIRED, in_start_order};
 use serde_json::{Map, Value, json};
 use warden::{DaemonView, Snapshot, State};
 
+use crate::shown::{self, is_failed};
+
 /// Share of running daemons, among those that should run, from which the whole is healthy, and from
 /// which it is degraded. Source: manager contract, section 16.
 const HEALTHY_SHARE: f64 = 0.9;
@@ -37,10 +39,6 @@ fn names<'a>(views: impl IntoIterator<Item = &'a DaemonView>) -> Vec<&'static st
     views.into_iter().map(|view| view.id.0).collect()
 }
 
-fn is_failed(view: &DaemonView) -> bool {
-    view.asked && matches!(view.state, State::Failed | State::ImportFailed)
-}
-
 /// Is every critical daemon that was asked for alive?
 pub(super) fn health(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) {
     let Some(snapshot) = snapshot else {
@@ -55,7 +53,7 @@ pub(super) fn health(snapshot: Option<&Snapshot>, now_ms: i64) -> (bool, Value) 
     let dead = snapshot.dead_criticals();
     let mut failed: Vec<Value> = dead
         .iter()
-        .map(|view| json!({ "name": view.id, "state": view.state, "reason": reason(view) }))
+        .map(|view| json!({ "name": view.id, "state": view.state, "reason": shown::message(view) }))
         .collect();
     if is_stuck(snapshot, now_ms) {
         let age = turn_age(snapshot, now_ms).as_secs();
@@ -132,11 +130,11 @@ pub(super) fn status(snapshot: Option<&Snapshot>, now_ms: i64) -> Value {
     let snapshot = snapshot.unwrap_or(&nothing);
     let mut daemons = Map::new();
     for (_, entry) in in_start_order() {
-        let body = snapshot.get(entry.spec.id).map_or_else(stopped, daemon);
+        let body = shown::daemon(snapshot.get(entry.spec.id));
         daemons.insert(entry.spec.id.0.to_owned(), body);
     }
     for retired in RETIRED {
-        daemons.insert(retired.name.to_owned(), stopped());
+        daemons.insert(retired.name.to_owned(), shown::daemon(None));
     }
     let score = score(snapshot);
     let word = if score >= HEALTHY_SHARE {
@@ -178,7 +176,7 @@ pub(super) fn daemon_of(found: Found, snapshot: Option<&Snapshot>) -> Value {
         Found::Active(category, entry) => {
             let spec = entry.spec;
             let view = snapshot.and_then(|snapshot| snapshot.get(spec.id));
-            let mut body = view.map_or_else(stopped, daemon);
+            let mut body = shown::daemon(view);
             body["critical"] = spec.critical.into();
             let state_of_build = if entry.is_built() { "built" } else { "planned" };
             let about = json!({
@@ -192,57 +190,11 @@ pub(super) fn daemon_of(found: Found, snapshot: Option<&Snapshot>) -> Value {
                 "name": retired.name, "category": retired.category, "about": retired.sentence,
                 "needs": [], "state_of_build": "retired", "successor": retired.successor,
             });
-            (stopped(), about)
+            (shown::daemon(None), about)
         }
     };
     if let (Some(body), Value::Object(about)) = (body.as_object_mut(), about) {
         body.extend(about);
     }
     body
-}
-
-fn stopped() -> Value {
-    json!({
-        "state": State::Stopped, "health": "unknown", "message": null, "asked": false,
-        "critical": false, "auto_restart": false, "restarts": 0, "restart_count": 0,
-        "last_error": null, "uptime_seconds": 0.0, "cycles": 0, "last_cycle_seconds": null,
-        "in_cycle_seconds": null, "last_beat_age_seconds": null, "next_retry_in_seconds": null,
-        "started_ms": null, "crash_loop": false, "restart_tier": null, "details": null,
-    })
-}
-
-/// One daemon, for `/status` and the page.
-pub(super) fn daemon(view: &DaemonView) -> Value {
-    json!({
-        "state": view.state,
-        "health": view.health.word(),
-        "message": reason(view),
-        "asked": view.asked,
-        "critical": view.critical,
-        "auto_restart": view.asked && !is_failed(view),
-        "restarts": view.restarts,
-        "restart_count": view.restarts,
-        "last_error": view.last_error,
-        "uptime_seconds": view.uptime.as_secs_f64(),
-        "cycles": view.cycles,
-        "last_cycle_seconds": view.last_cycle.map(|length| length.as_secs_f64()),
-        "in_cycle_seconds": view.in_cycle.map(|length| length.as_secs_f64()),
-        "last_beat_age_seconds": view.last_beat_age.map(|age| age.as_secs_f64()),
-        "next_retry_in_seconds": view.next_retry_in.map(|wait| wait.as_secs_f64()),
-        "started_ms": view.started_at_ms,
-        "crash_loop": view.crashes.looping,
-        "restart_tier": view.crashes.tier,
-        "details": view.details,
-    })
-}
-
-/// What explains a state or a health that is not the best: the cause, the health's sentence, else
-/// the last error of one that does not run.
-fn reason(view: &DaemonView) -> Option<String> {
-    let health = view.health.message().map(str::to_owned);
-    let error = || match view.state {
-        State::Running | State::Stopped => None,
-        _ => view.last_error.clone(),
-    };
-    view.cause.clone().or(health).or_else(error)
 }

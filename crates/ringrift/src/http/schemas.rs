@@ -69,6 +69,7 @@ const STATES: &[&str] = &[
     "degraded",
 ];
 const WORDS: &[&str] = &["healthy", "degraded", "unhealthy", "unknown"];
+const PRIORITIES: &[&str] = &["critical", "high", "medium", "low"];
 const BUILDS: &[&str] = &["built", "planned", "retired"];
 
 pub(super) fn all() -> Value {
@@ -142,10 +143,12 @@ fn status() -> Value {
 fn daemon_status() -> Vec<(&'static str, Value)> {
     vec![
         ("state", one_of(STATES)),
+        ("cause", or_null(&text())),
         ("health", one_of(WORDS)),
         ("message", or_null(&text())),
         ("asked", truth()),
         ("critical", truth()),
+        ("priority", or_null(&one_of(PRIORITIES))),
         ("auto_restart", truth()),
         ("restarts", count()),
         ("restart_count", count()),
