@@ -23,7 +23,7 @@ use ringrift_pipeline::CatalogueError;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 
 use super::{Sources, api, guard::Refusal, overview, ratings::Ratings};
@@ -34,6 +34,9 @@ const MAX_STREAMS: usize = 32;
 
 /// Time between two versions.
 const PACE: Duration = Duration::from_secs(1);
+
+/// The same while no page is there: only for the lag of the timer.
+const IDLE_PACE: Duration = Duration::from_secs(10);
 
 /// Shortest and longest age of what is read from the catalogue: it is asked again when the log has
 /// moved, and now and then because rates fall by themselves.
@@ -172,11 +175,12 @@ async fn publish(
     sources: &dyn Sources,
     mut stored: watch::Receiver<Arc<Sections>>,
 ) {
-    let mut ticks = tokio::time::interval(PACE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let idle = shared.versions.receiver_count() == 0;
+        let pace = if idle { IDLE_PACE } else { PACE };
+        let due = Instant::now() + pace;
         tokio::select! {
-            due = ticks.tick() => {
+            () = tokio::time::sleep_until(due) => {
                 let late = Instant::now().saturating_duration_since(due);
                 let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
                 shared.lag.store(micros, Ordering::Relaxed);
@@ -186,8 +190,10 @@ async fn publish(
         if shared.versions.receiver_count() == 0 {
             continue;
         }
-        if stored.borrow().is_empty() {
+        if idle {
             shared.wanted.notify_one();
+        }
+        if stored.borrow().is_empty() {
             // The first page of all gets everything at once, unless that takes too long.
             let _ = tokio::time::timeout(PACE, stored.changed()).await;
         }
@@ -201,7 +207,16 @@ async fn read(shared: &Shared, sources: &dyn Sources, stored: &watch::Sender<Arc
     let mut catalogue = FromCatalogue::default();
     loop {
         // Either a page is there and waits, or the next look is due.
-        let _ = tokio::time::timeout(PACE, shared.wanted.notified()).await;
+        let due = async {
+            if shared.versions.receiver_count() == 0 {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(PACE).await;
+        };
+        tokio::select! {
+            () = shared.wanted.notified() => {}
+            () = due => {}
+        }
         if shared.versions.receiver_count() == 0 {
             continue;
         }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use courier::Stream;
 use ringrift_pipeline::{CatalogueError, Config, Event, TestDecision, WorkKind};
-use tokio::time::{Duration, Instant};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant},
+};
 use tracing::warn;
 
 use super::goal::Goal;
@@ -58,9 +61,16 @@ impl Feed {
         }
     }
 
-    /// Tells everything that is new.
-    pub async fn turn(&mut self) {
-        self.read().await;
+    /// Wakes when there are new facts.
+    pub fn tail(&self) -> watch::Receiver<u64> {
+        self.state.catalogue.log().tail(Stream::Pipeline)
+    }
+
+    /// Tells everything that is new; the log is read only if it moved.
+    pub async fn turn(&mut self, moved: bool) {
+        if moved {
+            self.read().await;
+        }
         self.look_at_obstacles();
         self.look_at_daemons();
         if self.counted.elapsed() >= COUNT_EVERY {

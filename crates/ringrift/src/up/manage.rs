@@ -11,7 +11,7 @@ use tokio::{
         broadcast::{Receiver, error::RecvError},
         watch,
     },
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -32,8 +32,12 @@ use crate::{
     state::State,
 };
 
-/// Time between two looks at what is new.
+/// Shortest time between two looks at what is new, and the time between two on a terminal, whose
+/// status line lives.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same where only the log and the supervisor say that something is new: for what neither does,
+/// such as a disk that is full.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 /// Time for the last count of what was saved.
 const COUNT_WITHIN: Duration = Duration::from_secs(5);
 /// Workers that were told to stop get their grace and this much more.
@@ -133,7 +137,8 @@ pub async fn run(
     let done = CancellationToken::new();
     let (goal_reached, mut reached) = watch::channel(false);
     let feed = Feed::new(parts.state.clone(), parts.began_at);
-    let feed = tasks.spawn_on(look(feed, order.goal, goal_reached, done.clone()), daemons);
+    let moves = handle.transitions();
+    let feed = tasks.spawn_on(look(feed, moves, order.goal, goal_reached, done.clone()), daemons);
 
     let deadline = order.timeout.map(|timeout| Instant::now() + timeout);
     let end = tokio::select! {
@@ -277,25 +282,40 @@ async fn record(mut transitions: Receiver<Transition>, state: State) {
 /// Tells what happens until it is done; returns what was saved.
 async fn look(
     mut feed: Feed,
+    mut moves: Receiver<Transition>,
     goal: Option<Goal>,
     reached: watch::Sender<bool>,
     done: CancellationToken,
 ) -> Saved {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut facts = feed.tail();
+    // An idle manager does not look: nothing is read unless there is something to read.
+    let rest = if console::is_terminal() { LOOK } else { LOOK_ANYWAY };
+    facts.mark_changed();
     loop {
-        tokio::select! {
-            () = done.cancelled() => break,
-            _ = looks.tick() => {}
-        }
-        feed.turn().await;
-        if let Some(goal) = goal {
+        let is_news = facts.has_changed().unwrap_or(false);
+        facts.mark_unchanged();
+        moves = moves.resubscribe();
+        feed.turn(is_news).await;
+        if let Some(goal) = goal.filter(|_| is_news) {
             match feed.is_reached(goal).await {
                 Ok(now) => {
                     reached.send_if_modified(|was| std::mem::replace(was, now) != now);
                 }
                 Err(error) => warn!(%error, "the goal cannot be looked at"),
             }
+        }
+        let news = async {
+            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                // Whoever is gone wakes nobody; the time does.
+                Ok(()) = facts.changed() => facts.mark_changed(),
+                Ok(_) = moves.recv() => {}
+                () = tokio::time::sleep(rest.saturating_sub(LOOK)) => {}
+            }
+        };
+        tokio::select! {
+            () = done.cancelled() => break,
+            () = news => {}
         }
     }
     feed.read().await;

@@ -18,7 +18,7 @@ use tokio::{
     runtime::{Handle, Runtime},
     sync::{mpsc, oneshot, watch as slot},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +33,8 @@ use super::{
 
 /// Time between two readings of memory: at 1 GB/s a worker overshoots by half a gigabyte.
 const CENSUS: Duration = Duration::from_millis(500);
-/// Of so many readings one is made if nobody at work has a limit; then they are for people only.
-const LAZY: u32 = 10;
+/// The same if nobody at work has a limit; then the readings are for people only.
+const LAZY_CENSUS: Duration = Duration::from_secs(20);
 /// Longest wait for killed workers when the last handle is gone.
 const REAP: Duration = Duration::from_secs(2);
 
@@ -147,10 +147,10 @@ impl Hand {
 impl Rooms {
     async fn serve(mut self, mut requests: mpsc::Receiver<Request>, mut hand: Hand) {
         let mut watches = JoinSet::new();
-        let mut census = tokio::time::interval(CENSUS);
-        census.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut passed_over = 0;
+        let mut counted = Instant::now();
         loop {
+            let limited = self.memory.values().any(|memory| memory.limited);
+            let census = counted + if limited { CENSUS } else { LAZY_CENSUS };
             tokio::select! {
                 request = requests.recv() => {
                     let Some(order) = request else { break };
@@ -168,12 +168,9 @@ impl Rooms {
                     Ok(pid) => self.forget(pid),
                     Err(error) => tracing::error!(%error, "the watch over a worker broke"),
                 },
-                _ = census.tick(), if !self.memory.is_empty() => {
-                    passed_over += 1;
-                    if passed_over >= LAZY || self.memory.values().any(|memory| memory.limited) {
-                        passed_over = 0;
-                        self.take_census();
-                    }
+                () = sleep_until(census), if !self.memory.is_empty() => {
+                    self.take_census();
+                    counted = Instant::now();
                 }
             }
         }
@@ -307,7 +304,8 @@ impl Rooms {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         for (pid, memory) in &self.memory {
             let bytes = pages.get(pid).copied().unwrap_or(0) * self.page;
-            memory.bytes.send_replace(bytes);
+            // Whoever watches is woken by news only.
+            memory.bytes.send_if_modified(|last| std::mem::replace(last, bytes) != bytes);
             if let Some(row) = table.get_mut(pid) {
                 row.memory = bytes;
             }
