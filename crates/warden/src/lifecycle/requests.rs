@@ -18,6 +18,8 @@ pub(crate) enum Asker {
     Person,
     /// A list; what was given up waits for a person, and crashes of an earlier life count.
     Plan,
+    /// Somebody who wants the named ones anew; for what they need it is a list.
+    Restart,
 }
 
 impl Lifecycle {
@@ -28,6 +30,11 @@ impl Lifecycle {
             return begun;
         }
         for at in self.graph.closure_of(asked) {
+            let by = match by {
+                Asker::Restart if asked.contains(&at) => Asker::Person,
+                Asker::Restart => Asker::Plan,
+                by => by,
+            };
             let life = self.touch(at);
             match &mut life.phase {
                 Phase::ImportFailed => {
@@ -39,13 +46,6 @@ impl Lifecycle {
                     begun.failed.push(at);
                     continue;
                 }
-                Phase::Stopped | Phase::Failed => {
-                    let past = if by == Asker::Plan { Begin::Counted } else { Begin::Fresh };
-                    self.begin(now, at, past, Reason::StartRequested);
-                }
-                Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
-                _ => {
-                    life.asked = true;
                 Phase::Stopped
                     if by == Asker::Plan && life.restarts.rests_until(millis(now)).is_some() =>
                 {
@@ -53,6 +53,13 @@ impl Lifecycle {
                     self.rest_on(now, at);
                     continue;
                 }
+                Phase::Stopped | Phase::Failed => {
+                    let past = if by == Asker::Plan { Begin::Counted } else { Begin::Fresh };
+                    self.begin(now, at, past, Reason::StartRequested);
+                }
+                Phase::Ending { after: after @ After::Stop, .. } => *after = After::StartAgain,
+                _ => {
+                    life.asked = true;
                     continue;
                 }
             }
@@ -69,7 +76,8 @@ impl Lifecycle {
         self.settle(now);
     }
 
-    /// A fresh object at once, with a fresh ladder; what it needs is started as well.
+    /// A fresh object at once, with a fresh ladder. What it needs is started as well, unless it was
+    /// given up: that is a decision of its own.
     pub(crate) fn restart(&mut self, now: At, at: usize) -> Begun {
         if self.draining() {
             return Begun::default();
@@ -78,7 +86,7 @@ impl Lifecycle {
         if matches!(self.lives[at].phase, Phase::Backoff { .. } | Phase::Parked { .. }) {
             self.begin(now, at, Begin::Fresh, Reason::StartRequested);
         }
-        let mut begun = self.start(now, &[at], Asker::Person);
+        let mut begun = self.start(now, &[at], Asker::Restart);
         if had_task {
             self.touch(at).restarts.forgive();
             self.end(now, at, After::StartAgain, Reason::StopRequested);

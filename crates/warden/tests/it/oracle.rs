@@ -136,18 +136,23 @@ impl Oracle {
     }
 
     pub fn start(&mut self, now: u64, of: usize) {
-        self.ask(of);
+        self.ask(of, true);
         self.settle(now);
     }
 
-    /// A request takes effect as a whole, before anything that it begins is ready.
-    fn ask(&mut self, of: usize) {
+    /// A request takes effect as a whole, before anything that it begins is ready. `revives`: needs
+    /// that were given up are tried again, and earlier crashes of a need do not count.
+    fn ask(&mut self, of: usize, revives: bool) {
         for at in self.closure(of) {
+            let fresh = revives || at == of;
             let daemon = &mut self.daemons[at];
             match &mut daemon.at {
                 At::Lacking => continue,
+                At::GivenUp if !fresh => {}
                 At::Off | At::GivenUp => {
-                    daemon.crashes = 0;
+                    if fresh {
+                        daemon.crashes = 0;
+                    }
                     daemon.at = At::Waits { again: false };
                 }
                 At::Leaves { then: then @ Then::Stop, .. } => *then = Then::Again,
@@ -175,7 +180,7 @@ impl Oracle {
             daemon.at = At::Waits { again: true };
             daemon.crashes = 0;
         }
-        self.ask(of);
+        self.ask(of, false);
         let daemon = &mut self.daemons[of];
         if had_task && daemon.has_task() {
             daemon.crashes = 0;
@@ -199,7 +204,7 @@ impl Oracle {
         daemon.asked = true;
         daemon.at = At::Waits { again };
         for need in daemon.needs.clone() {
-            self.ask(need);
+            self.ask(need, true);
         }
         self.settle(now);
         true
