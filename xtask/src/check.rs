@@ -170,6 +170,11 @@ fn python_packages(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut promtool = workspace.command("promtool");
+    promtool.arg("--version");
+    if !present(promtool) {
+        println!("promtool is absent, so nobody lints /metrics; to have it: {PROMTOOL}");
+    }
     if has_nextest(workspace) {
         return succeed(workspace.cargo(&["nextest", "run", "--workspace"]));
     }
@@ -179,6 +184,7 @@ fn tests(workspace: &Workspace) -> anyhow::Result<()> {
     succeed(command)
 }
 
+const PROMTOOL: &str = "as root, apt-get install prometheus";
 const NEXTEST: &str = "cargo install --locked cargo-nextest";
 
 fn has_nextest(workspace: &Workspace) -> bool {
