@@ -98,3 +98,8 @@ pub use runnable::Runnable;
 pub use spec::{DaemonId, Priority, Profile, Spec, Wake};
 pub use supervisor::{Settings, Supervisor};
 pub use view::{Crashes, DaemonView, Notice, Reason, Snapshot, State, Transition};
+
+/// What the runbook shows of the handle compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/runbook.md")]
+struct Runbook;

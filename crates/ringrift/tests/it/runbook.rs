@@ -1,7 +1,7 @@
 //! docs/runbook.md, run from top to bottom.
 //!
 //! A fenced block `sh` is a script; the fence `text` behind it holds lines that it prints, in that
-//! order, with `...` for what differs. A comment before it says more: `<!-- run: exit=3 -->`,
+//! order, with `...` for what differs. A fence `rust` is compiled by the doc tests of `warden`. A comment before it says more: `<!-- run: exit=3 -->`,
 //! `manager=none` (it runs without a manager; else with one), `foreground` (it becomes the manager),
 //! `by-hand (why)` (the test must not run it, and says so in a list below).
 
@@ -19,7 +19,7 @@ use crate::bench::{Ended, RINGRIFT, run, wait_for};
 const START: Duration = Duration::from_mins(1);
 
 /// Blocks that change the machine that runs them.
-const BY_HAND: &[&str] = &["ringrift service install"];
+const BY_HAND: &[&str] = &["ringrift service install --user"];
 
 #[derive(Debug, Default)]
 struct Block {
@@ -63,6 +63,8 @@ fn blocks(page: &str) -> Vec<Block> {
             next.line = number + 1;
             next.script = fenced(&mut lines).join("\n");
             blocks.push(std::mem::take(&mut next));
+        } else if line == "```rust" {
+            fenced(&mut lines);
         } else if line == "```text" {
             blocks.last_mut().unwrap().expected = fenced(&mut lines);
         } else {
@@ -126,6 +128,7 @@ impl Desk {
         // Others may have the usual port; one config is enough to have something to show.
         command
             .env("PATH", path.unwrap())
+            .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/python"))
             .env("RINGRIFT_HTTP_PORT", "0")
             .env("RINGRIFT_LOOP_CONFIGS", "hex8_2p")
             .stdin(Stdio::null());
