@@ -14,8 +14,8 @@ use std::{
 
 use courier::{
     Answer, AppendError, Batch, Courier, DeadLetter, Embedded, Engine, Error, Fact, Fence, Folder,
-    Lease, LeaseError, LetterCounts, LetterFilter, LetterState, NewLetter, Options, Page, Standing,
-    Stream,
+    Lease, LeaseError, LetterCounts, LetterFilter, LetterState, NewLetter, Options, Page, Repeats,
+    Standing, Stream,
 };
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
@@ -474,8 +474,7 @@ impl Engine for FullDisk {
         fn position<'a>(stream: Stream, subscriber: &'a str) -> Said<'a, u64>;
         fn advance<'a>(stream: Stream, subscriber: &'a str, to: u64) -> Said<'a, ()>;
         fn standings<'a>() -> Said<'a, Vec<Standing>>;
-        fn next<'a>(stream: Stream, subscriber: &'a str, prefix: &'a str, limit: usize)
-            -> Said<'a, Page>;
+        fn next<'a>(stream: Stream, after: u64, prefix: &'a str, limit: usize) -> Said<'a, Page>;
         fn attempt<'a>(stream: Stream, subscriber: &'a str, position: u64) -> Said<'a, u32>;
         fn bury<'a>(letter: NewLetter, now_ms: i64) -> Said<'a, u64>;
         fn dead_letters<'a>(filter: LetterFilter) -> Said<'a, Vec<DeadLetter>>;
@@ -494,5 +493,9 @@ impl Engine for FullDisk {
 
     fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
         self.log.tail(stream)
+    }
+
+    fn repeats(&self, stream: Stream) -> Repeats {
+        self.log.repeats(stream)
     }
 }

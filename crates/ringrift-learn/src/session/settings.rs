@@ -134,7 +134,7 @@ impl Default for Settings {
             window: Window::default(),
             train: train::Settings { steps: 1200, ..train::Settings::default() },
             reuse: 2.0,
-            cooling: 1.0,
+            cooling: 0.2,
             parent: Parent::Newest,
             gate: Gate::default(),
             closing: Closing::default(),
