@@ -155,7 +155,7 @@ impl Default for Gate {
             simulations: 64,
             pairs: 300,
             test: arena::Bounds::default(),
-            guards: vec!["random".to_owned()],
+            guards: vec!["random".to_owned(), "heuristic".to_owned()],
             guard_pairs: 20,
             guard_score: 0.8,
             guard_loss: 30.0,
@@ -178,7 +178,7 @@ impl Default for Closing {
             ruler("rollout:512", 100, 64),
         ];
         Self {
-            rulers: rulers.into_iter().filter(|r| r.spec().is_ok()).collect(),
+            rulers: rulers.to_vec(),
             simulations: 64,
             first_games: 200,
             half_games: 400,
