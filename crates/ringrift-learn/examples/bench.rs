@@ -2,7 +2,8 @@
 //! `cargo run --release -p ringrift-learn --example bench -- CONFIG FOLDER [GAMES [SECONDS [KERNELS]]]`
 //!
 //! It leaves `network.safetensors` and `positions.json` in FOLDER, for programs that do the same with other libraries: positions of its
-//! self-play as the network sees them, what the network says about them, and what it is to learn from them.
+//! self-play as the network sees them, what the network says about them, and what it is to learn from them. KERNELS are for the figures of
+//! the network; self-play and training take the best there are.
 
 #![expect(clippy::print_stdout, reason = "it is what the example is for")]
 
