@@ -83,7 +83,7 @@ fn main() -> anyhow::Result<()> {
         selfplay::Settings { games, simulations: 64, full_share: 1.0, ..Default::default() };
     let file = network.to_bytes();
     let played = selfplay::run(&settings, config, &file, &[], &folder, &mut Unwatched)?;
-    let selfplay = (clock() - start).as_secs_f64();
+    let selfplay = clock().saturating_sub(start).as_secs_f64();
     let exported = export::run(
         &export::Settings::default(),
         config,
@@ -233,7 +233,7 @@ fn per_second(positions: &[Position], budget: Duration, mut work: impl FnMut(&Po
         let took = loop {
             positions.iter().for_each(&mut work);
             done += positions.len() as u64;
-            let took = clock() - start;
+            let took = clock().saturating_sub(start);
             if took >= budget / 3 {
                 break took;
             }
