@@ -114,9 +114,12 @@ fn needs<'a>(name: &str, answer: &'a Value) -> Vec<(&'static str, &'a Value)> {
 
 /// The kind of the worker that a daemon complains of: works are called `KIND-CONFIG-NUMBER`.
 fn worker_kind(daemon: &Value) -> Option<&'static str> {
-    let complaint = daemon["message"].as_str().or(daemon["last_error"].as_str())?;
-    let of = |kind: &&str| complaint.contains("worker") && complaint.contains(&format!("{kind}-"));
-    JOB_KINDS.into_iter().find(of)
+    let complaints = ["message", "last_error"].into_iter().filter_map(|key| daemon[key].as_str());
+    let of = |complaint: &str| {
+        let of = |kind: &&str| complaint.contains(&format!("{kind}-"));
+        complaint.contains("worker").then(|| JOB_KINDS.into_iter().find(of))?
+    };
+    complaints.into_iter().find_map(of)
 }
 
 fn explain(
@@ -134,7 +137,9 @@ fn explain(
     let text = |key: &str| daemon[key].as_str();
     row("health", text("health").unwrap_or("unknown"));
     for (head, key) in [("message", "message"), ("cause", "cause"), ("last error", "last_error")] {
-        if let Some(text) = text(key) {
+        // The message is one of the other two where health has nothing to say.
+        let said = key == "message" && [text("cause"), text("last_error")].contains(&text(key));
+        if let Some(text) = text(key).filter(|_| !said) {
             row(head, text);
         }
     }
