@@ -144,6 +144,7 @@ impl Worker {
                     json!(GauntletReport {
                         main: None,
                         guard: None,
+                        heuristic: None,
                         fault: Some("it was made for another board".into()),
                     })
                 } else {
@@ -154,8 +155,10 @@ impl Worker {
                     if self.is("impossible-score") {
                         main.score = 1.5;
                     }
-                    let guard = won.then(|| result(&format!("model:{a}@32"), "random", true));
-                    json!(GauntletReport { main: Some(main), guard, fault: None })
+                    let against =
+                        |ruler: &str| won.then(|| result(&format!("model:{a}@32"), ruler, true));
+                    let (guard, heuristic) = (against("random"), against("heuristic-ref-1"));
+                    json!(GauntletReport { main: Some(main), guard, heuristic, fault: None })
                 }
             }
         };

@@ -357,6 +357,7 @@ pub(crate) async fn evaluated(
             against: ModelId::new(config, against),
             main: Some(main),
             guard,
+            heuristic: None,
             fault: None,
         }
         .into(),

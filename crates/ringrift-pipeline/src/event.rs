@@ -310,8 +310,10 @@ bodies! {
         pub against: ModelId,
         /// Against the champion; none when the file was refused.
         pub main: Option<MatchResult>,
-        /// Against the fixed ruler.
+        /// Against the fixed ruler `random`.
         pub guard: Option<MatchResult>,
+        /// Against the fixed ruler `heuristic`; none in facts of before it was played.
+        pub heuristic: Option<Box<MatchResult>>,
         /// What is wrong with the candidate's file.
         pub fault: Option<String>,
     }

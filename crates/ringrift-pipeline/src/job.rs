@@ -142,7 +142,7 @@ pub struct TrainJob {
     pub seed: u64,
 }
 
-/// Match a candidate against the champion, then against the fixed ruler.
+/// Match a candidate against the champion, then against the fixed rulers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GauntletJob {
@@ -164,6 +164,9 @@ pub struct GauntletJob {
     pub max_pairs: u32,
     /// Pairs against the player `random`, the guard against rock-paper-scissors.
     pub guard_pairs: u32,
+    /// Pairs against the player `heuristic`, a second guard.
+    #[serde(default)]
+    pub heuristic_pairs: u32,
     /// Seed of openings and searches.
     pub seed: u64,
 }
@@ -373,7 +376,7 @@ bodies! {
     }
 }
 
-/// Report of [`Job::Gauntlet`]; artefact `records` (the games of both matches, replayable), none
+/// Report of [`Job::Gauntlet`]; artefact `records` (the games of all matches, replayable), none
 /// when the file was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GauntletReport {
@@ -383,6 +386,9 @@ pub struct GauntletReport {
     /// Candidate against `random`; none when the main match was not won.
     #[serde(default)]
     pub guard: Option<MatchResult>,
+    /// Candidate against `heuristic`; none when the main match was not won, or none was asked for.
+    #[serde(default)]
+    pub heuristic: Option<MatchResult>,
     /// What is wrong with the candidate's file, if anything; then no game was played.
     #[serde(default)]
     pub fault: Option<String>,

@@ -28,7 +28,7 @@ pub struct Config {
     /// Score against `random` that is good enough whatever the champion's, 0..=1.
     #[serde(deserialize_with = "crate::ranges::share")]
     pub guard_score: f64,
-    /// Elo that a candidate may lose against `random`, compared with the champion. Source:
+    /// Elo that a candidate may lose against a fixed ruler, compared with the champion. Source:
     /// learning.md, section 4.1, the guard against rock-paper-scissors.
     pub guard_loss: f64,
     /// Least share of different games in a match; fewer mean that it says nothing. Source: the same.
@@ -225,7 +225,39 @@ fn judge(evaluation: &EvaluationCompleted, champion: &Champion, config: &Config)
             before - config.guard_loss
         ));
     }
+    if let Some(reason) = loses_to_heuristic(evaluation, champion, config) {
+        return Verdict::Reject(reason);
+    }
     Verdict::Promote(figures, Box::new(main.clone()))
+}
+
+/// Does the candidate do clearly worse than the champion against the player `heuristic`?
+///
+/// Both results are of few games, so the loss counts only as far as noise cannot explain it: the end
+/// of the difference's 95 % interval that is best for the candidate must lie beyond what is allowed.
+/// A champion that never met the ruler, such as generation 0, sets no mark.
+fn loses_to_heuristic(
+    evaluation: &EvaluationCompleted,
+    champion: &Champion,
+    config: &Config,
+) -> Option<String> {
+    let before = champion.model.evaluation.as_ref()?.heuristic.as_ref()?;
+    let Some(now) = &evaluation.heuristic else {
+        return Some(format!("there is no match against {}, which the champion has met", before.b));
+    };
+    let lost = before.elo - now.elo;
+    // Independent results: the squares of their half-widths add up.
+    let noise = (now.elo_high - now.elo).hypot(before.elo - before.elo_low);
+    (lost - noise > config.guard_loss).then(|| {
+        format!(
+            "stronger than the champion, but {:.1} % against {} where the champion had {:.1} %: \
+             {lost:.0} Elo less, with noise of {noise:.0}, and {:.0} are allowed",
+            now.score * 100.0,
+            now.b,
+            before.score * 100.0,
+            config.guard_loss
+        )
+    })
 }
 
 #[cfg(test)]
@@ -245,8 +277,14 @@ mod tests {
             against: ModelId::new(hex(), 0),
             main: Some(match_result("a", "b", 0.7, 150.0)),
             guard: Some(match_result("a", "random", 0.9, 380.0)),
+            heuristic: Some(Box::new(match_result("a", "heuristic-ref-1", 0.7, 150.0))),
             fault: None,
         }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "what a field of the report holds")]
+    fn heuristic_with(elo: f64) -> Option<Box<MatchResult>> {
+        Some(Box::new(match_result("a", "heuristic-ref-1", 0.6, elo)))
     }
 
     async fn champion(bed: &Bed) -> Champion {
@@ -298,6 +336,20 @@ mod tests {
             e.guard = Some(match_result("a", "random", 0.8, 241.0));
         };
         check(&proven, good, "promote");
+        // The same against the second ruler; half-widths are 30 each, so the noise is 42 Elo.
+        check(&proven, |e, _| e.heuristic = heuristic_with(79.0), "promote");
+        check(
+            &proven,
+            |e, _| e.heuristic = heuristic_with(77.0),
+            "reject: stronger than the champion, but 60.0 % against heuristic-ref-1 where the \
+             champion had 70.0 %: 73 Elo less, with noise of 42, and 30 are allowed",
+        );
+        check(&proven, |e, _| e.heuristic = None, "reject: there is no match against heuristic");
+        // Generation 0 and champions of before the ruler set no mark.
+        check(&fresh, |e, _| e.heuristic = heuristic_with(-600.0), "promote");
+        check(&fresh, |e, _| e.heuristic = None, "promote");
+        proven.model.evaluation.as_mut().unwrap().heuristic = None;
+        check(&proven, |e, _| e.heuristic = heuristic_with(-600.0), "promote");
     }
 
     #[tokio::test]

@@ -45,6 +45,8 @@ pub struct Config {
     /// Pairs against the player `random`.
     #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub guard_pairs: u32,
+    /// Pairs against the player `heuristic`; 0 = none.
+    pub heuristic_pairs: u32,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
             beta: 0.05,
             max_pairs: 300,
             guard_pairs: 25,
+            heuristic_pairs: 25,
         }
     }
 }
@@ -183,6 +186,7 @@ impl Evaluation {
                 against: champion.model.id.clone(),
                 main: None,
                 guard: None,
+                heuristic: None,
                 fault: Some(fault.to_string()),
             };
             let record = Record::once(refused, champion.model.id.as_str());
@@ -200,6 +204,7 @@ impl Evaluation {
             beta: self.config.beta,
             max_pairs: self.config.max_pairs,
             guard_pairs: self.config.guard_pairs,
+            heuristic_pairs: self.config.heuristic_pairs,
             seed: seed(self.the_loop.seed, work.as_str()),
         };
         let reason = match &model.evaluation {
@@ -257,6 +262,7 @@ fn facts_of(order: &Order, finished: &Finished) -> Result<Vec<Record>, WorkError
     if report.fault.is_none() {
         report.main.iter().try_for_each(|result| played("main", result))?;
         report.guard.iter().try_for_each(|result| played("guard", result))?;
+        report.heuristic.iter().try_for_each(|result| played("heuristic", result))?;
     }
     let completed = EvaluationCompleted {
         model: job.candidate.id.clone(),
@@ -264,6 +270,7 @@ fn facts_of(order: &Order, finished: &Finished) -> Result<Vec<Record>, WorkError
         against: job.champion.id.clone(),
         main: report.main,
         guard: report.guard,
+        heuristic: report.heuristic.map(Box::new),
         fault: report.fault,
     };
     records.push(Record::once(completed, order.work.as_str()));
@@ -273,8 +280,8 @@ fn facts_of(order: &Order, finished: &Finished) -> Result<Vec<Record>, WorkError
 /// What cannot be true of this report, if anything.
 fn impossible(report: &GauntletReport, job: &GauntletJob) -> Option<String> {
     if report.fault.is_some() {
-        return (report.main.is_some() || report.guard.is_some())
-            .then(|| "a refused file, and yet a match with it".to_owned());
+        let any = [&report.main, &report.guard, &report.heuristic].into_iter().any(Option::is_some);
+        return any.then(|| "a refused file, and yet a match with it".to_owned());
     }
     let Some(main) = &report.main else { return Some("neither a match nor a fault".into()) };
     if let Some(fault) = main.fault() {
@@ -302,8 +309,16 @@ fn impossible(report: &GauntletReport, job: &GauntletJob) -> Option<String> {
     if !fits {
         return Some(format!("the decision {:?} with a ratio of {}", main.decision, main.llr));
     }
-    let guard = report.guard.as_ref()?;
-    guard.fault().map(|fault| format!("the match against random: {fault}"))
+    for (ruler, result) in [("random", &report.guard), ("heuristic", &report.heuristic)] {
+        let Some(result) = result else { continue };
+        if let Some(fault) = result.fault() {
+            return Some(format!("the match against {ruler}: {fault}"));
+        }
+        if !result.b.starts_with(ruler) {
+            return Some(format!("the match against {ruler} was one against '{}'", result.b));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -343,8 +358,14 @@ mod tests {
         let item = run(&bed, "honest").await;
         assert_eq!(item.state, WorkState::Done);
         let topics = bed.topics().await;
-        let end = &topics[topics.len() - 4..];
-        let expected = ["work.completed", "match.played", "match.played", "evaluation.completed"];
+        let end = &topics[topics.len() - 5..];
+        let expected = [
+            "work.completed",
+            "match.played",
+            "match.played",
+            "match.played",
+            "evaluation.completed",
+        ];
         assert_eq!(end, expected);
         let row = bed.catalogue.model(&model).await.unwrap().unwrap();
         assert_eq!(row.evaluation.unwrap().main.unwrap().wins, 90);
@@ -436,12 +457,14 @@ mod tests {
             beta: 0.05,
             max_pairs: 50,
             guard_pairs: 25,
+            heuristic_pairs: 25,
             seed: 1,
         };
         let check = |change: fn(&mut GauntletReport), expected: Option<&str>| {
             let mut report = GauntletReport {
                 main: Some(bed("model:hex8_2p-m0001@32", "model:hex8_2p-m0000@32", 0.7, 150.0)),
                 guard: Some(bed("model:hex8_2p-m0001@32", "random", 0.9, 380.0)),
+                heuristic: Some(bed("model:hex8_2p-m0001@32", "heuristic-ref-1", 0.6, 70.0)),
                 fault: None,
             };
             change(&mut report);
@@ -462,6 +485,9 @@ mod tests {
         check(|r| r.main.as_mut().unwrap().llr = 1.0, Some("with a ratio of 1"));
         check(|r| r.main.as_mut().unwrap().decision = None, Some("the decision None"));
         check(|r| r.guard.as_mut().unwrap().games = 0, Some("against random: a match without"));
+        check(|r| r.heuristic = None, None);
+        check(|r| r.heuristic.as_mut().unwrap().wins = 1, Some("against heuristic: "));
+        check(|r| r.heuristic = r.guard.clone(), Some("heuristic was one against 'random'"));
     }
 
     #[tokio::test]

@@ -243,6 +243,33 @@ fn impossible_results_are_named() {
     check(|result| result.distinct_games = 101, Some("101 distinct of 100 games"));
 }
 
+/// A log of before the second ruler has neither the field of its result nor that of its pairs.
+#[test]
+fn what_was_said_before_there_was_a_second_ruler_is_still_read() {
+    let mut read = 0;
+    for event in story() {
+        let mut body = serde_json::to_value(&event).unwrap();
+        let gone = match &event {
+            Event::EvaluationCompleted(_) => body.as_object_mut().unwrap().remove("heuristic"),
+            Event::WorkQueued(_) => body["job"].as_object_mut().unwrap().remove("heuristic_pairs"),
+            _ => continue,
+        };
+        let Some(gone) = gone else { continue };
+        match serde_json::from_value(body).unwrap() {
+            Event::EvaluationCompleted(evaluation) => {
+                assert!(gone.is_null() && evaluation.heuristic.is_none());
+            }
+            Event::WorkQueued(queued) => {
+                let ringrift_pipeline::Job::Gauntlet(job) = queued.job else { unreachable!() };
+                assert_eq!((gone.as_u64(), job.heuristic_pairs), (Some(25), 0));
+            }
+            other => panic!("{other:?}"),
+        }
+        read += 1;
+    }
+    assert_eq!(read, 2);
+}
+
 #[test]
 fn jobs_name_all_that_they_read() {
     for event in story() {

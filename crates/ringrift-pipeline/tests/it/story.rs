@@ -85,6 +85,7 @@ fn gauntlet(number: u64) -> WorkQueued {
             beta: 0.05,
             max_pairs: 300,
             guard_pairs: 25,
+            heuristic_pairs: 25,
             seed: 4,
         }),
         reason: "it has not met the champion".into(),
@@ -234,6 +235,7 @@ pub(crate) fn story() -> Vec<Event> {
             against: model(0),
             main: Some(result()),
             guard: None,
+            heuristic: None,
             fault: None,
         }
         .into(),

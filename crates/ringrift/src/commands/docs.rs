@@ -189,6 +189,9 @@ fn in_json(kind: &str) -> anyhow::Result<String> {
     if let Some(kind) = inside("Option<") {
         return Ok(format!("{} or null", in_json(kind)?));
     }
+    if let Some(kind) = inside("Box<") {
+        return in_json(kind);
+    }
     if let Some(kind) = inside("Vec<") {
         return Ok(format!("list: {}", in_json(kind)?));
     }

@@ -184,6 +184,7 @@ pub fn model_json(model: &ModelRow) -> Value {
             "against": found.against,
             "main": found.main,
             "guard": found.guard,
+            "heuristic": found.heuristic,
             "fault": found.fault,
         })
     });

@@ -467,6 +467,7 @@ impl<'a> Story<'a> {
                 against: over.clone(),
                 main: Some(main),
                 guard,
+                heuristic: None,
                 fault: None,
             }
             .into(),

@@ -12,7 +12,7 @@ use ringrift_learn::{
     train,
 };
 use ringrift_pipeline::{GauntletJob, GauntletReport, ModelRef, TrainJob, TrainReport};
-use ringrift_player::{ModelPlayer, Network, Player, PlayerSpec};
+use ringrift_player::{ModelPlayer, Network, PlayerSpec};
 
 use super::{
     bad_input,
@@ -22,9 +22,7 @@ use super::{
 };
 use crate::matches::result_of;
 
-/// Name of the guard's folder inside the job's: both matches make a file of one name.
-const GUARD_FOLDER: &str = "guard";
-/// Name of the file with the games of both matches.
+/// Name of the file with the games of all matches.
 const RECORDS_FILE: &str = "records.jsonl.gz";
 
 /// Trains a candidate; every checkpoint is handed over as soon as it is there.
@@ -122,7 +120,7 @@ impl Progress for Checkpoints<'_> {
     }
 }
 
-/// Matches a candidate against the champion, and if it won, against `random`.
+/// Matches a candidate against the champion, and if it won, against the fixed rulers.
 pub fn gauntlet(bench: &Bench<'_>, job: &GauntletJob) -> anyhow::Result<()> {
     let candidate = bench.bytes(&job.candidate.weights)?;
     let champion = bench.bytes(&job.champion.weights)?;
@@ -132,7 +130,12 @@ pub fn gauntlet(bench: &Bench<'_>, job: &GauntletJob) -> anyhow::Result<()> {
         Err(error) => {
             // Its maker's fault, and a verdict: not the failure of this job.
             let fault = Some(format!("{error:#}"));
-            return line::report(&GauntletReport { main: None, guard: None, fault });
+            return line::report(&GauntletReport {
+                main: None,
+                guard: None,
+                heuristic: None,
+                fault,
+            });
         }
     };
     let champion = Network::for_config(&champion, config)
@@ -151,28 +154,34 @@ pub fn gauntlet(bench: &Bench<'_>, job: &GauntletJob) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut files: Vec<PathBuf> = main.file.clone().into_iter().collect();
-    let guard = if main.decision == Some(arena::Decision::H1) && job.guard_pairs > 0 {
-        let settings = arena::Settings { pairs: job.guard_pairs, test: None, seed: job.seed };
-        let mut random: Box<dyn Player> = PlayerSpec::Random.open(config, |_| Ok(Vec::new()))?;
-        let folder = bench.dir().join(GUARD_FOLDER);
-        fs_err::create_dir_all(&folder)?;
-        let meter = &mut bench.meter("pairs against random");
-        let guard = arena::run(&settings, config, &mut a, random.as_mut(), Some(&folder), meter)?;
-        if guard.stopped {
-            return Ok(());
+    let mut results = [None, None];
+    if main.decision == Some(arena::Decision::H1) {
+        let rulers = [
+            (PlayerSpec::Random, job.guard_pairs, "pairs against random"),
+            (PlayerSpec::Heuristic, job.heuristic_pairs, "pairs against heuristic"),
+        ];
+        for ((ruler, pairs, note), result) in rulers.into_iter().zip(&mut results) {
+            if pairs == 0 {
+                continue;
+            }
+            let settings = arena::Settings { pairs, test: None, seed: job.seed };
+            let mut b = ruler.open(config, |_| Ok(Vec::new()))?;
+            // A folder of its own: every match makes a file of one name.
+            let folder = bench.dir().join(ruler.to_string());
+            fs_err::create_dir_all(&folder)?;
+            let meter = &mut bench.meter(note);
+            let report = arena::run(&settings, config, &mut a, b.as_mut(), Some(&folder), meter)?;
+            if report.stopped {
+                return Ok(());
+            }
+            files.extend(report.file.clone());
+            *result = Some(result_of(&report)?);
         }
-        files.extend(guard.file.clone());
-        Some(guard)
-    } else {
-        None
-    };
+    }
+    let [guard, heuristic] = results;
     join(&files, &bench.dir().join(RECORDS_FILE))?;
     line::hand_over(bench.dir(), "records", RECORDS_FILE)?;
-    line::report(&GauntletReport {
-        main: Some(result_of(&main)?),
-        guard: guard.as_ref().map(result_of).transpose()?,
-        fault: None,
-    })
+    line::report(&GauntletReport { main: Some(result_of(&main)?), guard, heuristic, fault: None })
 }
 
 /// One file out of several: members of a gzip file may follow each other.

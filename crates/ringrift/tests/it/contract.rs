@@ -16,6 +16,33 @@ use crate::{
 };
 
 #[test]
+fn a_candidate_that_wins_meets_both_rulers_as_often_as_the_job_says() {
+    let bench = Bench::new();
+    let weights = bench.seed();
+    let mut gauntlet = json!({
+        "kind": "gauntlet", "candidate": { "id": "hex8_2p-m0001", "weights": weights.0 },
+        "champion": { "id": "hex8_2p-m0000", "weights": weights.0 }, "simulations": 4,
+        // Against itself it is no weaker than this at once.
+        "elo0": -800.0, "elo1": -100.0, "alpha": 0.05, "beta": 0.05, "max_pairs": 20,
+        "guard_pairs": 2, "heuristic_pairs": 3, "seed": 1,
+    });
+    let report = |job: &Value| -> ringrift_pipeline::GauntletReport {
+        let (ended, lines) = bench.run(&[&weights], job);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap()
+    };
+    let both = report(&gauntlet);
+    let (guard, heuristic) = (both.guard.unwrap(), both.heuristic.unwrap());
+    assert_eq!((guard.b.as_str(), guard.games), ("random", 4));
+    assert_eq!((heuristic.b.as_str(), heuristic.games), ("heuristic-ref-1", 6));
+    assert_eq!((guard.fault(), heuristic.fault()), (None, None));
+    // A job of before the second ruler asks for the first alone.
+    gauntlet.as_object_mut().unwrap().remove("heuristic_pairs");
+    let one = report(&gauntlet);
+    assert!(one.guard.is_some() && one.heuristic.is_none());
+}
+
+#[test]
 fn from_a_seed_to_a_window_every_product_is_what_it_is_said_to_be() {
     let bench = Bench::new();
     let weights = bench.seed();
