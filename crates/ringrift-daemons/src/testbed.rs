@@ -492,6 +492,10 @@ impl Engine for FullDisk {
         fn leases<'a>(prefix: &'a str, now_ms: i64) -> Said<'a, Vec<Lease>>;
     }
 
+    fn repeats(&self, stream: Stream) -> Repeats {
+        self.log.repeats(stream)
+    }
+
     fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
         self.log.tail(stream)
     }
