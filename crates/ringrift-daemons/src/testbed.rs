@@ -499,8 +499,4 @@ impl Engine for FullDisk {
     fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
         self.log.tail(stream)
     }
-
-    fn repeats(&self, stream: Stream) -> Repeats {
-        self.log.repeats(stream)
-    }
 }

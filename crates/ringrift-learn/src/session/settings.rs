@@ -177,12 +177,7 @@ impl Default for Closing {
             ruler("heuristic", 400, 1),
             ruler("rollout:512", 100, 64),
         ];
-        Self {
-            rulers: rulers.to_vec(),
-            simulations: 64,
-            first_games: 200,
-            half_games: 400,
-        }
+        Self { rulers: rulers.to_vec(), simulations: 64, first_games: 200, half_games: 400 }
     }
 }
 
