@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use burn::module::{AutodiffModule, Module, Param};
-use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
+use burn::module::{Module, Param};
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rustix::time::{ClockId, clock_gettime};
@@ -204,8 +204,8 @@ fn main() {
     let device = Device::flex();
     let net = Net::read(&weights, &handed, &device).no_grad();
     let (raw, logits) = net.forward(&Batch::new(positions, handed.features, &device));
-    let raw: Vec<f32> = raw.into_data().to_vec().expect("numbers");
-    let logits: Vec<f32> = logits.into_data().to_vec().expect("numbers");
+    let raw: Vec<f32> = raw.into_data().try_to_vec::<f32>().expect("numbers");
+    let logits: Vec<f32> = logits.into_data().try_to_vec::<f32>().expect("numbers");
     let values = raw.chunks(2).map(|raw| ((raw[0] - raw[1]) / 2.0).tanh());
     let expected = positions.iter().map(|position| position.value);
     let difference = values

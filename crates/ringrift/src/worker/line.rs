@@ -3,11 +3,15 @@
 use std::{
     io::{self, Write as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::Context as _;
 use ringrift_pipeline::{Artefact, BlobHash, WorkerLine};
 use serde::Serialize;
+
+/// Whether the report is said; it is the last line, so the pulse that still beats then goes unheard.
+static REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Says one line.
 ///
@@ -15,7 +19,12 @@ use serde::Serialize;
 /// Nobody listens any more.
 pub fn say(line: &WorkerLine) -> anyhow::Result<()> {
     let text = serde_json::to_string(line).context("write a line of the contract")?;
+    // The lock orders the lines: whoever comes after the report finds it said.
     let mut out = io::stdout().lock();
+    if REPORTED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    REPORTED.store(matches!(line, WorkerLine::Result { .. }), Ordering::Relaxed);
     writeln!(out, "{text}").and_then(|()| out.flush()).context("tell the manager")
 }
 

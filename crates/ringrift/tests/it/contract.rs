@@ -18,16 +18,17 @@ use crate::{
 #[test]
 fn a_candidate_that_wins_meets_both_rulers_as_often_as_the_job_says() {
     let bench = Bench::new();
-    let weights = bench.seed();
+    let champion = bench.seed();
+    let candidate = bench.make(&[], &json!({ "kind": "seed", "seed": 4 }), "weights");
     let mut gauntlet = json!({
-        "kind": "gauntlet", "candidate": { "id": "hex8_2p-m0001", "weights": weights.0 },
-        "champion": { "id": "hex8_2p-m0000", "weights": weights.0 }, "simulations": 4,
-        // Against itself it is no weaker than this at once.
+        "kind": "gauntlet", "candidate": { "id": "hex8_2p-m0001", "weights": candidate.0 },
+        "champion": { "id": "hex8_2p-m0000", "weights": champion.0 }, "simulations": 4,
+        // One random network is no weaker than this against another, and that is seen at once.
         "elo0": -800.0, "elo1": -100.0, "alpha": 0.05, "beta": 0.05, "max_pairs": 20,
         "guard_pairs": 2, "heuristic_pairs": 3, "seed": 1,
     });
     let report = |job: &Value| -> ringrift_pipeline::GauntletReport {
-        let (ended, lines) = bench.run(&[&weights], job);
+        let (ended, lines) = bench.run(&[&candidate, &champion], job);
         assert_eq!(ended.code, 0, "{ended:?}");
         serde_json::from_value(lines.last().unwrap()["report"].clone()).unwrap()
     };
