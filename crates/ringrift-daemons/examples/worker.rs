@@ -240,6 +240,7 @@ fn result(a: &str, b: &str, won: bool) -> MatchResult {
         elo_high: sign * 120.0 + 40.0,
         llr: sign * 3.1,
         decision: Some(if won { TestDecision::Stronger } else { TestDecision::NotStronger }),
+        finishes: None,
         distinct_games: 100,
         seconds: 0.1,
     }

@@ -334,6 +334,7 @@ pub(crate) fn match_result(a: &str, b: &str, score: f64, elo: f64) -> MatchResul
         elo_high: elo + 30.0,
         llr: 3.0 * elo.signum(),
         decision: Some(decision),
+        finishes: None,
         distinct_games: 100,
         seconds: 1.0,
     }

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
             let open = |text: &str| {
                 text.parse::<PlayerSpec>()?.open(config, |path| Ok(fs_err::read(path)?))
             };
-            let settings = arena::Settings { pairs, test: None, seed: 1 };
+            let settings = arena::Settings { pairs, test: None, ..arena::Settings::default() };
             let (mut a, mut b) = (open(a)?, open(b)?);
             let mut watch = Watch(Clock::now());
             let report = arena::run(&settings, config, &mut *a, &mut *b, None, &mut watch)?;

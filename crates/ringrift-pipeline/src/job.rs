@@ -434,6 +434,8 @@ bodies! {
         pub llr: f64,
         /// How that test ended; none for a match of fixed length.
         pub decision: Option<TestDecision>,
+        /// Games of three or four seats by how they finished, e.g. `a>b=b`; none where two played.
+        pub finishes: Option<BTreeMap<String, u32>>,
         /// Different final positions; few of them = a meaningless match.
         pub distinct_games: u32,
         /// Wall seconds.
@@ -460,6 +462,11 @@ impl MatchResult {
         let share = f64::from(self.wins) / f64::from(self.games);
         if !self.score.is_finite() || (self.score - share).abs() > 1e-6 {
             return Some(format!("score {} is impossible: allowed is {share:.6}", self.score));
+        }
+        if let Some(finishes) = &self.finishes
+            && finishes.values().sum::<u32>() != self.games
+        {
+            return Some(format!("finishes {finishes:?} are not those of {} games", self.games));
         }
         if self.distinct_games > self.games {
             return Some(format!("{} distinct of {} games", self.distinct_games, self.games));

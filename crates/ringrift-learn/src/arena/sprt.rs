@@ -99,22 +99,23 @@ pub fn elo(score: f64, games: u64) -> f64 {
     -400.0 * (1.0 / score - 1.0).log10()
 }
 
-/// 95 % interval of a score (Wilson), from pairs in which the player got 0, 1 or 2 points.
+/// 95 % interval of a score (Wilson), from openings of which the player won no game, 1 game, and so on up to all.
 ///
-/// The two games of a pair share an opening, so they are no independent tries: where pairs scatter more than independent games would,
+/// The games of a pair share an opening, so they are no independent tries: where pairs scatter more than independent games would,
 /// the number of games that counts is lowered accordingly. It is never raised.
-pub fn interval(pairs: [u64; 3]) -> (f64, f64) {
-    let [none, one, two] = pairs.map(crate::progress::float);
-    let total = none + one + two;
-    if total == 0.0 {
+pub fn interval(pairs: &[u64]) -> (f64, f64) {
+    let counts = || pairs.iter().map(|n| crate::progress::float(*n)).zip(0_u32..);
+    let total: f64 = counts().map(|(n, _)| n).sum();
+    let most = f64::from(counts().map(|(_, won)| won).max().unwrap_or(0));
+    if total == 0.0 || most == 0.0 {
         return (0.0, 1.0);
     }
-    let mean = (0.5 * one + two) / total;
-    let scatter =
-        (none * mean.powi(2) + one * (0.5 - mean).powi(2) + two * (1.0 - mean).powi(2)) / total;
-    let independent = mean * (1.0 - mean) / 2.0;
-    let effect = if independent > 0.0 { (scatter / independent).clamp(1.0, 2.0) } else { 1.0 };
-    wilson(mean, 2.0 * total / effect)
+    let share = |won: u32| f64::from(won) / most;
+    let mean = counts().map(|(n, won)| n * share(won)).sum::<f64>() / total;
+    let scatter = counts().map(|(n, won)| n * (share(won) - mean).powi(2)).sum::<f64>() / total;
+    let independent = mean * (1.0 - mean) / most;
+    let effect = if independent > 0.0 { (scatter / independent).clamp(1.0, most) } else { 1.0 };
+    wilson(mean, most * total / effect)
 }
 
 /// Wilson's interval of a share of `tries`, 95 %.
@@ -209,12 +210,24 @@ mod tests {
     #[test]
     fn wilsons_interval_has_the_published_ends() {
         // 200 of 200: lower end 98.1 % (spec/learning.md, L1).
-        let (low, high) = interval([0, 0, 100]);
+        let (low, high) = interval(&[0, 0, 100]);
         check_near(low, 0.981, 5e-4);
         check_near(high, 1.0, 1e-9);
         // Pairs that are always 2:0 or 0:2 count as one try each: 50 of 100 gives 40.4 to 59.6 %.
-        let (low, high) = interval([50, 0, 50]);
+        let (low, high) = interval(&[50, 0, 50]);
         check_near(low, 0.404, 1e-3);
         check_near(high, 0.596, 1e-3);
+    }
+
+    #[test]
+    fn rounds_of_four_games_have_the_interval_of_their_games() {
+        // Scattered as independent games of a chance of one half: 1, 4, 6, 4, 1 of 16, so 320 games count.
+        let (low, high) = interval(&[5, 20, 30, 20, 5]);
+        check_near(low, 0.4455, 1e-3);
+        check_near(high, 0.5545, 1e-3);
+        // Never more than one game of four: as one in four of 400 games.
+        let (low, high) = interval(&[0, 100, 0, 0, 0]);
+        check_near(low, 0.2100, 1e-3);
+        check_near(high, 0.2948, 1e-3);
     }
 }

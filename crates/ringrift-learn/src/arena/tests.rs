@@ -11,7 +11,7 @@ fn open(text: &str, config: Config) -> Box<dyn Player> {
 }
 
 fn fixed(pairs: u32) -> Settings {
-    Settings { pairs, test: None, seed: 5 }
+    Settings { pairs, test: None, seed: 5, ..Settings::default() }
 }
 
 #[test]
@@ -39,6 +39,71 @@ fn both_games_of_a_pair_share_the_opening_and_exchange_the_seats() {
             }
         }
     }
+}
+
+#[test]
+fn a_rotated_match_has_every_opening_with_a_in_every_seat() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["hex8_2p", "square8_3p", "hex8_4p"] {
+        let config: Config = name.parse().unwrap();
+        let seats = usize::from(config.players);
+        let settings = Settings { seating: Seating::Rotated, ..fixed(2) };
+        let pair = || Ok([open("heuristic", config), open("random", config)]);
+        let report =
+            run_on(2, &settings, config, &pair, Some(folder.path()), &mut Unwatched).unwrap();
+        assert_eq!((report.games, report.pairs.len()), (2 * seats as u64, seats + 1));
+        let won: u64 = report.pairs.iter().zip(0..).map(|(pairs, won)| pairs * won).sum();
+        assert_eq!((report.wins, report.wins + report.losses), (won, report.games));
+        assert!((report.equal_score * f64::from(config.players) - 1.0).abs() < 1e-9);
+        let book = book(config, 2, settings.seed).unwrap();
+        for (round, opening) in records(report.file.as_ref().unwrap()).chunks(seats).zip(&book) {
+            for (seat, record) in round.iter().enumerate() {
+                replay(record).unwrap();
+                assert!(record.moves.starts_with(&opening.moves));
+                let of_a = record.players.iter().enumerate().filter(|(_, p)| **p == report.a);
+                assert_eq!(of_a.map(|(at, _)| at).collect::<Vec<_>>(), [seat]);
+            }
+        }
+        // Every game of three and four says who came in before whom.
+        let finished: u64 = report.finishes.values().sum();
+        assert_eq!(finished, if seats > 2 { report.games } else { 0 });
+        let first = |finish: &&String| finish.starts_with("a>");
+        let a_first = report.finishes.iter().filter(|(finish, _)| first(finish));
+        if seats > 2 {
+            assert_eq!(a_first.map(|(_, games)| games).sum::<u64>(), report.wins, "{report:?}");
+            crate::rating::rate(&[report.result()], &report.b).unwrap();
+        }
+    }
+    let config: Config = "square8_3p".parse().unwrap();
+    let (mut a, mut b) = (open("random", config), open("random", config));
+    let settings = Settings { seating: Seating::Rotated, ..Settings::default() };
+    let error = run(&settings, config, &mut *a, &mut *b, None, &mut Unwatched).unwrap_err();
+    assert!(error.to_string().contains("share the table"), "{error}");
+}
+
+#[test]
+fn one_seat_that_wins_its_equal_share_is_no_stronger() {
+    let settings = Settings { seating: Seating::Rotated, ..fixed(100) };
+    let config: Config = "hex8_4p".parse().unwrap();
+    let mut tally = Tally::new(&settings, config);
+    tally.pairs = vec![0, 100, 0, 0, 0];
+    let game = |number: u64| GameRecord {
+        id: number.to_string(),
+        config,
+        options: Options::default(),
+        seed: number,
+        players: Vec::new(),
+        moves: Vec::new(),
+        result: None,
+    };
+    tally.records = (0..400).map(game).collect();
+    let report = tally.report(["a".to_owned(), "b".to_owned()]);
+    assert_eq!((report.wins, report.losses), (100, 300));
+    assert!(report.elo.abs() < 1e-9 && report.elo_low < 0.0 && report.elo_high > 0.0, "{report:?}");
+    // Three of four: odds of 3, against odds of a third.
+    tally.pairs = vec![0, 0, 0, 100, 0];
+    let report = tally.report(["a".to_owned(), "b".to_owned()]);
+    assert!((report.elo - 400.0 * 9_f64.log10()).abs() < 1e-6, "{report:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub fn run_on(
         let [mut a, mut b] = open()?;
         return run(settings, config, &mut *a, &mut *b, out_dir, progress);
     }
-    settings.check()?;
+    settings.check(config)?;
     let hall = Hall {
         settings,
         config,
@@ -47,7 +47,7 @@ pub fn run_on(
     };
     let players = (0..threads).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
     let names = [players[0][0].name(), players[0][1].name()];
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(settings, config);
     let mut stopped = false;
     std::thread::scope(|scope| {
         // A pair is some 100 kB; more than one waiting per thread cannot be.
@@ -77,13 +77,13 @@ pub fn run_on(
                 && let Some(pair) = early.remove(&counted)
             {
                 counted += 1;
-                if tally.add(settings, pair) {
+                if tally.add(pair) {
                     hall.close();
                 }
             }
         }
     });
-    tally.finish(settings, names, out_dir, progress, stopped)
+    tally.finish(names, out_dir, progress, stopped)
 }
 
 /// Where a match is played.
@@ -109,8 +109,8 @@ impl Hall<'_> {
         while !self.is_closed() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(opening) = self.openings.get(number as usize) else { break };
-            let seed = self.settings.seed;
-            let pair = play_pair(self.config, seed, number, opening, [&mut *a, &mut *b]);
+            let players: [&mut dyn Player; 2] = [&mut *a, &mut *b];
+            let pair = play_pair(self.settings, self.config, number, opening, players);
             if pairs.send((number, pair)).is_err() {
                 break;
             }

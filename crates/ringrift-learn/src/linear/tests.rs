@@ -25,7 +25,7 @@ fn a_short_training_beats_random_clearly() {
         })
         .unwrap()
     };
-    let settings = arena::Settings { pairs: 50, test: None, seed: 9 };
+    let settings = arena::Settings { pairs: 50, test: None, seed: 9, ..arena::Settings::default() };
     let (mut linear, mut random) = (open("linear:here"), open("random"));
     let played =
         arena::run(&settings, config("hex8_2p"), &mut *linear, &mut *random, None, &mut Unwatched)

@@ -20,20 +20,24 @@ enum Opponent {
 struct Planned {
     against: String,
     opponent: Opponent,
+    /// At least so many; of three seats as many as make whole rounds.
     games: u32,
     simulations: u32,
 }
 
 pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> anyhow::Result<()> {
     for (number, planned) in (0_u64..).zip(plan(order, report)?) {
-        let phase = watch.begin(Step::Close, u64::from(planned.games / 2), None);
+        let seats = u32::from(order.config.players);
+        let openings = planned.games.div_ceil(seats);
+        let phase = watch.begin(Step::Close, openings.into(), None);
         if phase.is_over() {
             break;
         }
         let settings = arena::Settings {
-            pairs: planned.games / 2,
+            pairs: openings,
             test: None,
             seed: game_seed(order.seed ^ 0xc105_0001, number),
+            seating: arena::Seating::Rotated,
         };
         let read = |net: usize| -> anyhow::Result<Network> {
             let bytes = report.nets[net].read(order.folder)?;

@@ -9,8 +9,7 @@ use ringrift_rules::Config;
 use super::report::{Point, Time, Verdict};
 use super::watch::{Phase, Step};
 use super::{ANCHOR, Session, player_name};
-use crate::arena::{self, Decision};
-use crate::rating::MatchResult;
+use crate::arena::{self, Decision, Seating};
 
 impl Session<'_> {
     pub(super) fn player_name(&self, net: usize, simulations: u32) -> String {
@@ -64,6 +63,7 @@ impl Session<'_> {
             pairs: gate.pairs,
             test: Some(gate.test),
             seed: self.seed(2, number),
+            seating: Seating::Shared,
         };
         let champion = self.report.champion;
         let report = self.play_match(&settings, net, champion, folder, &phase)?;
@@ -136,8 +136,12 @@ impl Session<'_> {
         phase: &Phase<'_>,
     ) -> anyhow::Result<arena::Report> {
         let gate = &self.settings.gate;
-        let settings =
-            arena::Settings { pairs: gate.guard_pairs, test: None, seed: self.seed(3, number) };
+        let settings = arena::Settings {
+            pairs: gate.guard_pairs,
+            test: None,
+            seed: self.seed(3, number),
+            seating: Seating::Shared,
+        };
         let spec: PlayerSpec = guard.parse()?;
         let config = self.order.config;
         let network = Network::for_config(&self.bytes(net)?, config)?;
@@ -191,12 +195,7 @@ impl Session<'_> {
 
     fn store(&mut self, report: &arena::Report) {
         if report.games > 0 {
-            self.report.matches.push(MatchResult {
-                a: report.a.clone(),
-                b: report.b.clone(),
-                wins: report.wins,
-                losses: report.losses,
-            });
+            self.report.matches.push(report.result());
         }
     }
 }

@@ -214,8 +214,8 @@ impl Net {
 
 impl Duel {
     pub(super) fn new(against: String, simulations: u32, result: arena::Report) -> Self {
-        let (low, high) = arena::interval(result.pairs);
-        let los = likelihood_of_superiority(result.wins, result.losses);
+        let (low, high) = arena::interval(&result.pairs);
+        let los = likelihood_of_superiority(result.wins, result.games, result.equal_score);
         Self { against, simulations, interval: [low, high], los, result }
     }
 }
@@ -291,13 +291,13 @@ impl Report {
     }
 }
 
-/// Chance that the winner of more games is the better player. Source: spec/learning.md section 1.2.
-fn likelihood_of_superiority(wins: u64, losses: u64) -> f64 {
-    let (wins, losses) = (crate::progress::float(wins), crate::progress::float(losses));
-    if wins + losses == 0.0 {
+/// Chance that the player is the better one, by its wins and the share of equal players. Source: spec/learning.md section 1.2.
+fn likelihood_of_superiority(wins: u64, games: u64, equal: f64) -> f64 {
+    if games == 0 {
         return 0.5;
     }
-    normal((wins - losses) / (wins + losses).sqrt())
+    let (wins, games) = (crate::progress::float(wins), crate::progress::float(games));
+    normal((wins - games * equal) / (games * equal * (1.0 - equal)).sqrt())
 }
 
 /// Distribution function of the normal distribution, to 1e-7. Source: Abramowitz and Stegun, 26.2.17.
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn the_likelihood_of_superiority_has_the_tabled_values() {
         let check = |wins, losses, expected: f64| {
-            let found = likelihood_of_superiority(wins, losses);
+            let found = likelihood_of_superiority(wins, wins + losses, 0.5);
             assert!((found - expected).abs() < 1e-5, "{wins}:{losses} gives {found}");
         };
         check(0, 0, 0.5);
@@ -326,5 +326,7 @@ mod tests {
         check(55, 45, 0.841_345);
         check(5_098, 4_902, 0.975_002);
         check(4_902, 5_098, 0.024_998);
+        // A quarter of 1200 games with one deviation, 15, more.
+        assert!((likelihood_of_superiority(315, 1200, 0.25) - 0.841_345).abs() < 1e-5);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ringrift_learn::arena::{self, Bounds, Decision};
+use ringrift_learn::arena::{self, Decision};
 use ringrift_learn::{Unwatched, combine, export, selfplay, train};
 use ringrift_player::{Network, PlayerSpec};
 use ringrift_rules::Config;
@@ -16,7 +16,7 @@ fn check_stronger(config: &str, stronger: &str, weaker: &str) {
         text.parse::<PlayerSpec>().unwrap().open(config, |path| Ok(fs_err::read(path)?)).unwrap()
     };
     let (mut a, mut b) = (open(stronger), open(weaker));
-    let settings = arena::Settings { pairs: PAIRS, test: Some(Bounds::default()), seed: 16 };
+    let settings = arena::Settings { pairs: PAIRS, seed: 16, ..arena::Settings::default() };
     let report = arena::run(&settings, config, &mut *a, &mut *b, None, &mut Unwatched).unwrap();
     println!(
         "{config}: {stronger} against {weaker}: {} of {} games, Elo {:.0} [{:.0}, {:.0}]",

@@ -240,6 +240,10 @@ fn impossible_results_are_named() {
     check(|result| result.pairs = [0, 30, 20], None);
     check(|result| result.score = 1.7, Some("score 1.7 is impossible"));
     check(|result| result.score = f64::NAN, Some("impossible"));
+    check(
+        |result| result.finishes = Some([("a>b=b".to_owned(), 99)].into()),
+        Some("finishes {\"a>b=b\": 99} are not those of 100 games"),
+    );
     check(|result| result.distinct_games = 101, Some("101 distinct of 100 games"));
 }
 

@@ -135,6 +135,7 @@ pub(crate) fn result() -> MatchResult {
         elo_high: 233.5,
         llr: 3.01,
         decision: Some(TestDecision::Stronger),
+        finishes: None,
         distinct_games: 99,
         seconds: 12.25,
     }

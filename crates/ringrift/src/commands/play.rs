@@ -1,25 +1,25 @@
-//! `match`: two players, paired openings, seats exchanged.
+//! `match`: two players, the same openings for both, each seat in turn.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
-use ringrift_learn::{Flow, Progress, arena};
+use ringrift_learn::{
+    Flow, Progress,
+    arena::{self, Seating},
+    rating::{self, Rating},
+};
 use ringrift_pipeline::{Config, ModelId};
 use ringrift_player::{Player, PlayerSpec};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{
-    lists::elo_text,
-    offline::{Offline, block_on},
-};
+use super::offline::{Offline, block_on};
 use crate::{
     cli::{Place, Print},
     config::nearest,
     console,
     exit::{Failure, OrExit as _, Outcome},
-    matches::result_of,
 };
 
 /// See [`crate::cli`].
@@ -32,9 +32,9 @@ pub struct MatchArgs {
     /// Config of the game
     #[arg(long, value_name = "CONFIG")]
     config: Config,
-    /// Games; an even number, as each opening is played twice
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    games: u32,
+    /// Games, a multiple of the seats, as A plays each opening from every seat, alone against B in the others [default: 100, of three 99]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    games: Option<u32>,
     /// Seed of openings and searches
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -46,49 +46,87 @@ pub struct MatchArgs {
 
 /// Runs the command.
 pub fn run(args: &MatchArgs) -> Outcome {
-    if !args.games.is_multiple_of(2) {
+    let seats = u32::from(args.config.players);
+    let games = args.games.unwrap_or(100 / seats * seats);
+    if !games.is_multiple_of(seats) {
         return Err(Failure::usage(anyhow!(
-            "--games: {} is odd; each opening is played twice, so allowed are even numbers",
-            args.games
+            "--games: {games} is no multiple of {seats}; each opening is played from every seat"
         )));
     }
     let mut a = open(&args.a, args.config, &args.place)?;
     let mut b = open(&args.b, args.config, &args.place)?;
-    let settings = arena::Settings { pairs: args.games / 2, test: None, seed: args.seed };
-    let mut watch = Watch { began: Instant::now(), quiet: args.print.json };
+    let settings = arena::Settings {
+        pairs: games / seats,
+        test: None,
+        seed: args.seed,
+        seating: Seating::Rotated,
+    };
+    let mut watch = Watch { began: Instant::now(), quiet: args.print.json, seats };
     let report = arena::run(&settings, args.config, a.as_mut(), b.as_mut(), None, &mut watch)?;
     console::status("");
-    let result = result_of(&report)?;
-    if args.print.json {
-        console::say_json(&json!({
-            "config": args.config,
-            "a": result.a,
-            "b": result.b,
-            "score": result.score,
-            "games": result.games,
-            "wins": result.wins,
-            "losses": result.losses,
-            "pairs": result.pairs,
-            "elo": result.elo,
-            "elo_low": result.elo_low,
-            "elo_high": result.elo_high,
-            "distinct_games": result.distinct_games,
-            "seed": args.seed,
-            "seconds": result.seconds,
-        }))?;
-        return Ok(());
-    }
-    console::say(&format!("{} against {} on {}", result.a, result.b, args.config));
-    console::say(&format!(
-        "{} wins, {} losses in {} games ({} distinct): score {:.3}, Elo {}",
-        result.wins,
-        result.losses,
-        result.games,
-        result.distinct_games,
-        result.score,
-        elo_text(&result)
-    ));
+    if args.print.json { json(args, &report) } else { text(args, &report) }
+}
+
+fn json(args: &MatchArgs, report: &arena::Report) -> Outcome {
+    let (low, high) = arena::interval(&report.pairs);
+    console::say_json(&json!({
+        "config": args.config,
+        "a": report.a,
+        "b": report.b,
+        "score": report.score,
+        "score_low": low,
+        "score_high": high,
+        "equal_score": report.equal_score,
+        "games": report.games,
+        "wins": report.wins,
+        "losses": report.losses,
+        "pairs": report.pairs,
+        "elo": report.elo,
+        "elo_low": report.elo_low,
+        "elo_high": report.elo_high,
+        "finishes": report.finishes,
+        "rating": by_places(report)?,
+        "distinct_games": report.distinct_games,
+        "seed": args.seed,
+        "seconds": report.seconds,
+    }))?;
     Ok(())
+}
+
+fn text(args: &MatchArgs, report: &arena::Report) -> Outcome {
+    console::say(&format!("{} against {} on {}", report.a, report.b, args.config));
+    console::say(&format!(
+        "{} wins, {} losses in {} games ({} distinct): score {:.3}, Elo {:+.0} ({:+.0} to {:+.0})",
+        report.wins,
+        report.losses,
+        report.games,
+        report.distinct_games,
+        report.score,
+        report.elo,
+        report.elo_low,
+        report.elo_high
+    ));
+    if args.config.players > 2 {
+        let [low, high] = <[f64; 2]>::from(arena::interval(&report.pairs)).map(|x| x * 100.0);
+        console::say(&format!(
+            "share of wins {:.1} % ({low:.1} to {high:.1}), of equal players {:.1} %",
+            report.score * 100.0,
+            report.equal_score * 100.0
+        ));
+    }
+    if let Some(Rating { elo, low, high, .. }) = by_places(report)? {
+        console::say(&format!("by all places: {elo:+.0} ({low:+.0} to {high:+.0}) Elo"));
+    }
+    Ok(())
+}
+
+/// How much A is above B by all places of games of three and four; a player has no rating against itself.
+fn by_places(report: &arena::Report) -> anyhow::Result<Option<Rating>> {
+    if report.finishes.is_empty() || report.a == report.b {
+        return Ok(None);
+    }
+    let ratings = rating::rate(&[report.result()], &report.b)?;
+    Ok(ratings.into_iter().find(|rating| rating.player == report.a))
 }
 
 /// A player of a config; a model comes from a file, or from the data directory, a linear function from its file.
@@ -132,12 +170,14 @@ fn weights(id: &str, config: Config, place: &Place) -> Result<Vec<u8>, Failure> 
 struct Watch {
     began: Instant,
     quiet: bool,
+    seats: u32,
 }
 
 impl Progress for Watch {
     fn beat(&mut self, done: u64, total: u64) -> Flow {
         if !self.quiet {
-            console::status(&format!("{} of {} games", done * 2, total * 2));
+            let games = |openings: u64| openings * u64::from(self.seats);
+            console::status(&format!("{} of {} games", games(done), games(total)));
         }
         Flow::Continue
     }

@@ -254,6 +254,7 @@ pub(super) fn result(a: &str, b: &str, pairs: [u32; 3], llr: f64) -> MatchResult
         elo_high: elo(score + margin),
         llr,
         decision: Some(decision),
+        finishes: None,
         distinct_games: games - 1,
         seconds: f64::from(games) * 0.2,
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use ringrift_learn::{
     Flow, Progress,
-    arena::{self, Bounds},
+    arena::{self, Bounds, Seating},
     train,
 };
 use ringrift_pipeline::{GauntletJob, GauntletReport, ModelRef, TrainJob, TrainReport};
@@ -147,7 +147,12 @@ pub fn gauntlet(bench: &Bench<'_>, job: &GauntletJob) -> anyhow::Result<()> {
     let mut a = player(&job.candidate, candidate);
     let mut b = player(&job.champion, champion);
     let bounds = Bounds { elo0: job.elo0, elo1: job.elo1, alpha: job.alpha, beta: job.beta };
-    let settings = arena::Settings { pairs: job.max_pairs, test: Some(bounds), seed: job.seed };
+    let settings = arena::Settings {
+        pairs: job.max_pairs,
+        test: Some(bounds),
+        seed: job.seed,
+        seating: Seating::Shared,
+    };
     let meter = &mut bench.meter("pairs against the champion");
     let main = arena::run(&settings, config, &mut a, &mut b, Some(bench.dir()), meter)?;
     if main.stopped {
@@ -164,7 +169,7 @@ pub fn gauntlet(bench: &Bench<'_>, job: &GauntletJob) -> anyhow::Result<()> {
             if pairs == 0 {
                 continue;
             }
-            let settings = arena::Settings { pairs, test: None, seed: job.seed };
+            let settings = arena::Settings { pairs, test: None, ..settings };
             let mut b = ruler.open(config, |_| Ok(Vec::new()))?;
             // A folder of its own: every match makes a file of one name.
             let folder = bench.dir().join(ruler.to_string());

@@ -17,7 +17,7 @@ const BAR: usize = 20;
 /// What is going on, on one line.
 pub fn live_line(live: &Live, now: Duration) -> String {
     if live.step == Step::Close {
-        return format!("closing match: {} of {} games", live.done * 2, live.total * 2);
+        return format!("closing match: {} of {} openings", live.done, live.total);
     }
     let filled = (1..=BAR).filter(|cell| part_of(*cell) <= live.part).count();
     let bar = "#".repeat(filled) + &".".repeat(BAR - filled);
@@ -187,8 +187,15 @@ pub fn summary(report: &Report) -> anyhow::Result<()> {
         console::say("");
         let rows: Vec<Vec<String>> = report.closing.iter().map(duel_row).collect();
         console::table(&HEAD, &rows);
+        let seats = match report.config.players {
+            2 => "with both seats".to_owned(),
+            seats => format!(
+                "with the champion in each of the {seats} seats, alone against the others; equal players win {:.1} %",
+                100.0 / f64::from(seats)
+            ),
+        };
         console::say(&format!(
-            "These matches took {closing:.1} minutes beyond those of the run; each opening was played with both seats."
+            "These matches took {closing:.1} minutes beyond those of the run; each opening was played {seats}."
         ));
     }
     console::say("");
