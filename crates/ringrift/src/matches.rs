@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use ringrift_learn::arena::{Decision, Report};
-use ringrift_pipeline::{MatchResult, TestDecision};
+use ringrift_pipeline::{BlobHash, MatchResult, TestDecision};
 
 /// The result that is stored and shown.
 pub fn result_of(report: &Report) -> anyhow::Result<MatchResult> {
@@ -38,6 +38,8 @@ pub fn result_of(report: &Report) -> anyhow::Result<MatchResult> {
         }),
         finishes: (!finishes.is_empty()).then_some(finishes),
         distinct_games: count(report.distinct_games)?,
+        openings: Some(report.book.openings),
+        book: Some(BlobHash(report.book.hash.clone())),
         seconds: report.seconds,
     })
 }

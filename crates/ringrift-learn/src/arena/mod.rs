@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::games::write_lines;
 use crate::progress::{Flow, Progress, float};
 use crate::rating::{self, MatchResult};
-pub use openings::{Opening, book};
+pub use openings::{Book, Opening, book};
 pub use sprt::{Bounds, Decision, elo, interval, score};
 pub use threads::run_on;
 
@@ -67,6 +67,8 @@ pub struct Report {
     pub a: String,
     /// The players.
     pub b: String,
+    /// The openings.
+    pub book: Book,
     /// Games played.
     pub games: u64,
     /// Games that A won.
@@ -120,14 +122,15 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Report> {
     settings.check(config)?;
-    let mut tally = Tally::new(settings, config);
+    let openings = book(config, settings.pairs, settings.seed)?;
+    let mut tally = Tally::new(settings, config, Book::of(&openings));
     let mut stopped = false;
-    for (number, opening) in (0_u32..).zip(book(config, settings.pairs, settings.seed)?) {
+    for (number, opening) in (0_u32..).zip(&openings) {
         if progress.beat(number.into(), settings.pairs.into()) == Flow::Stop {
             stopped = true;
             break;
         }
-        let pair = play_pair(settings, config, number, &opening, [&mut *a, &mut *b]);
+        let pair = play_pair(settings, config, number, opening, [&mut *a, &mut *b]);
         if tally.add(pair) {
             break;
         }
@@ -243,6 +246,7 @@ fn play(
 struct Tally<'a> {
     settings: &'a Settings,
     config: Config,
+    book: Book,
     pairs: Vec<u64>,
     finishes: BTreeMap<String, u64>,
     records: Vec<GameRecord>,
@@ -250,10 +254,11 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(settings: &'a Settings, config: Config) -> Self {
+    fn new(settings: &'a Settings, config: Config, book: Book) -> Self {
         Self {
             settings,
             config,
+            book,
             pairs: vec![0; settings.games_per_opening(config) as usize + 1],
             finishes: BTreeMap::new(),
             records: Vec::new(),
@@ -322,6 +327,7 @@ impl<'a> Tally<'a> {
         Report {
             a,
             b,
+            book: self.book.clone(),
             games,
             wins,
             losses: games - wins,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::ensure;
 use ringrift_rules::{Config, Options, State};
+use serde::{Deserialize, Serialize};
 
 /// Random decisions that make an opening; book entries differ in it. Source: spec/learning.md section 4.1.
 const DECISIONS: std::ops::RangeInclusive<u32> = 4..=6;
@@ -17,6 +18,29 @@ pub struct Opening {
     pub moves: Vec<String>,
     /// The position after them.
     pub state: State,
+}
+
+/// Which book a match had: who knows it can tell whether two matches had the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Book {
+    /// Its openings, those that were not reached included.
+    pub openings: u32,
+    /// BLAKE3 of their moves, hexadecimal: moves apart by spaces, a line feed after each opening.
+    pub hash: String,
+}
+
+impl Book {
+    /// Names a book.
+    pub fn of(openings: &[Opening]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for opening in openings {
+            hasher.update(opening.moves.join(" ").as_bytes());
+            hasher.update(b"\n");
+        }
+        let openings = u32::try_from(openings.len()).unwrap_or(u32::MAX);
+        Self { openings, hash: hasher.finalize().to_string() }
+    }
 }
 
 /// `count` openings with distinct final positions; equal configs and seeds give equal books, and a longer book begins with the shorter.
@@ -83,4 +107,52 @@ mod tests {
             assert!(moves.len() > 1);
         }
     }
+
+    #[test]
+    fn a_books_name_depends_on_every_move_and_on_their_order() {
+        let config: Config = "hex8_2p".parse().unwrap();
+        let openings = book(config, 3, 7).unwrap();
+        let named = Book::of(&openings);
+        assert_eq!((named.openings, &named), (3, &Book::of(&book(config, 3, 7).unwrap())));
+        let mut other = openings.clone();
+        other.swap(0, 1);
+        assert_ne!(Book::of(&other).hash, named.hash);
+        other = openings;
+        other[2].moves.pop();
+        assert_ne!(Book::of(&other).hash, named.hash);
+    }
+
+    /// The books are frozen: results are compared with those of years ago, so that no change of the rules, of the order of moves or of
+    /// the drawing may pass unseen. Books of three and four seats begin with the same moves. Whoever means to change them writes the new hashes here and says so in docs/learning.md.
+    #[test]
+    fn the_standard_books_are_those_that_results_were_measured_with() {
+        let mut found = String::new();
+        for (config, _) in FROZEN {
+            let config: Config = config.parse().unwrap();
+            let of_seed = |seed| Book::of(&book(config, 256, seed).unwrap()).hash[..16].to_owned();
+            // The default of `match`, the first gate and the first closing match of a run with seed 1.
+            let seeds = [1, crate::session::gate_seed(1, 1), crate::session::closing_seed(1, 0)];
+            found += &format!("(\"{config}\", {:?}),\n", seeds.map(of_seed));
+        }
+        let frozen: String = FROZEN
+            .iter()
+            .map(|(config, hashes)| format!("(\"{config}\", {hashes:?}),\n"))
+            .collect();
+        assert_eq!(found, frozen);
+    }
+
+    const FROZEN: [(&str, [&str; 3]); 12] = [
+        ("square8_2p", ["fd2b4c607f88fafd", "42972c6be328bcc5", "02ea1db222909fe4"]),
+        ("square8_3p", ["dbc8b993f3defe4c", "c7cf24249e5b6f74", "e8d78c7c0d37d2e0"]),
+        ("square8_4p", ["dbc8b993f3defe4c", "c7cf24249e5b6f74", "e8d78c7c0d37d2e0"]),
+        ("square19_2p", ["09724ec3ea68b17d", "8ed6ea476d9f580b", "d777a3dad1204578"]),
+        ("square19_3p", ["dd326e198c443603", "dad904837af3ae0a", "a4454b0f7d419aba"]),
+        ("square19_4p", ["dd326e198c443603", "dad904837af3ae0a", "a4454b0f7d419aba"]),
+        ("hex8_2p", ["05eeed519d62e981", "e878429bd8388a4f", "602f33067c840cfc"]),
+        ("hex8_3p", ["3683c6b0df210710", "182bdec4967b67bb", "fbbbc6d5e0c0e8ae"]),
+        ("hex8_4p", ["3683c6b0df210710", "182bdec4967b67bb", "fbbbc6d5e0c0e8ae"]),
+        ("hexagonal_2p", ["4ceb40fcb0eaa17d", "b17e29ae9276a017", "2e261d42cbe9058f"]),
+        ("hexagonal_3p", ["4414cfbebbbdee71", "05bcfb90dd2fbdf2", "276e69d27e1bec77"]),
+        ("hexagonal_4p", ["4414cfbebbbdee71", "05bcfb90dd2fbdf2", "276e69d27e1bec77"]),
+    ];
 }

@@ -29,6 +29,7 @@ fn both_games_of_a_pair_share_the_opening_and_exchange_the_seats() {
         let records = records(report.file.as_ref().unwrap());
         assert_eq!(records.len(), 6);
         let book = book(config, 3, settings.seed).unwrap();
+        assert_eq!(report.book, Book::of(&book));
         for (pair, opening) in records.chunks(2).zip(&book) {
             for record in pair {
                 replay(record).unwrap();
@@ -56,6 +57,7 @@ fn a_rotated_match_has_every_opening_with_a_in_every_seat() {
         assert_eq!((report.wins, report.wins + report.losses), (won, report.games));
         assert!((report.equal_score * f64::from(config.players) - 1.0).abs() < 1e-9);
         let book = book(config, 2, settings.seed).unwrap();
+        assert_eq!(report.book, Book::of(&book));
         for (round, opening) in records(report.file.as_ref().unwrap()).chunks(seats).zip(&book) {
             for (seat, record) in round.iter().enumerate() {
                 replay(record).unwrap();
@@ -85,7 +87,7 @@ fn a_rotated_match_has_every_opening_with_a_in_every_seat() {
 fn one_seat_that_wins_its_equal_share_is_no_stronger() {
     let settings = Settings { seating: Seating::Rotated, ..fixed(100) };
     let config: Config = "hex8_4p".parse().unwrap();
-    let mut tally = Tally::new(&settings, config);
+    let mut tally = Tally::new(&settings, config, Book::of(&[]));
     tally.pairs = vec![0, 100, 0, 0, 0];
     let game = |number: u64| GameRecord {
         id: number.to_string(),

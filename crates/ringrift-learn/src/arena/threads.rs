@@ -10,7 +10,7 @@ use anyhow::ensure;
 use ringrift_player::Player;
 use ringrift_rules::Config;
 
-use super::{Opening, Pair, Report, Settings, Tally, book, play_pair, run};
+use super::{Book, Opening, Pair, Report, Settings, Tally, book, play_pair, run};
 use crate::progress::{Flow, Progress};
 
 /// Longest wait for a pair before the caller is asked again whether to go on.
@@ -47,7 +47,7 @@ pub fn run_on(
     };
     let players = (0..threads).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
     let names = [players[0][0].name(), players[0][1].name()];
-    let mut tally = Tally::new(settings, config);
+    let mut tally = Tally::new(settings, config, Book::of(&hall.openings));
     let mut stopped = false;
     std::thread::scope(|scope| {
         // A pair is some 100 kB; more than one waiting per thread cannot be.

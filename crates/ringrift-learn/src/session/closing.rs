@@ -25,6 +25,11 @@ struct Planned {
     simulations: u32,
 }
 
+/// Seed of the openings of a closing match, counted from 0, of a run.
+pub(crate) fn closing_seed(run: u64, number: u64) -> u64 {
+    game_seed(run ^ 0xc105_0001, number)
+}
+
 pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> anyhow::Result<()> {
     for (number, planned) in (0_u64..).zip(plan(order, report)?) {
         let seats = u32::from(order.config.players);
@@ -36,7 +41,7 @@ pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> 
         let settings = arena::Settings {
             pairs: openings,
             test: None,
-            seed: game_seed(order.seed ^ 0xc105_0001, number),
+            seed: closing_seed(order.seed, number),
             seating: arena::Seating::Rotated,
         };
         let read = |net: usize| -> anyhow::Result<Network> {

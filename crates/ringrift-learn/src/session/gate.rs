@@ -8,7 +8,7 @@ use ringrift_rules::Config;
 
 use super::report::{Point, Time, Verdict};
 use super::watch::{Phase, Step};
-use super::{ANCHOR, Session, player_name};
+use super::{ANCHOR, Session, gate_seed, player_name};
 use crate::arena::{self, Decision, Seating};
 
 impl Session<'_> {
@@ -62,7 +62,7 @@ impl Session<'_> {
         let settings = arena::Settings {
             pairs: gate.pairs,
             test: Some(gate.test),
-            seed: self.seed(2, number),
+            seed: gate_seed(self.order.seed, number),
             seating: Seating::Shared,
         };
         let champion = self.report.champion;

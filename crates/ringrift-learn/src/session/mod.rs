@@ -27,6 +27,8 @@ use crate::outcomes::Outcomes;
 use crate::progress::float;
 use crate::selfplay::game_seed;
 use crate::{combine, rating, train};
+#[cfg(test)]
+pub(crate) use closing::closing_seed;
 use play::{Exported, Ground, Part};
 pub use report::{Duel, Limit, Net, Point, RUN_FILE, Report, Stand, Time, Training, Verdict};
 pub use settings::{Closing, Gate, Parent, Ruler, Settings, Stage, Window};
@@ -200,7 +202,7 @@ impl<'a> Session<'a> {
     }
 
     fn seed(&self, purpose: u64, number: usize) -> u64 {
-        game_seed(game_seed(self.order.seed ^ 0x7ea2_0001, purpose), number as u64)
+        seed_of(self.order.seed, purpose, number)
     }
 
     fn bytes(&self, net: usize) -> anyhow::Result<Vec<u8>> {
@@ -491,6 +493,16 @@ impl<'a> Session<'a> {
         self.report.write(self.order.folder)?;
         Ok(self.report)
     }
+}
+
+/// Seed of one step of an iteration of a run.
+fn seed_of(run: u64, purpose: u64, iteration: usize) -> u64 {
+    game_seed(game_seed(run ^ 0x7ea2_0001, purpose), iteration as u64)
+}
+
+/// Seed of the match of a candidate against the champion.
+pub(crate) fn gate_seed(run: u64, iteration: usize) -> u64 {
+    seed_of(run, 2, iteration)
 }
 
 /// Removes a sample file; a failure costs space and nothing else, so that the file counts as gone either way.

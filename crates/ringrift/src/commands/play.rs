@@ -87,6 +87,7 @@ fn json(args: &MatchArgs, report: &arena::Report) -> Outcome {
         "finishes": report.finishes,
         "rating": by_places(report)?,
         "distinct_games": report.distinct_games,
+        "book": report.book,
         "seed": args.seed,
         "seconds": report.seconds,
     }))?;
@@ -114,6 +115,7 @@ fn text(args: &MatchArgs, report: &arena::Report) -> Outcome {
             report.equal_score * 100.0
         ));
     }
+    console::say(&format!("{} openings, book {}", report.book.openings, report.book.hash));
     if let Some(Rating { elo, low, high, .. }) = by_places(report)? {
         console::say(&format!("by all places: {elo:+.0} ({low:+.0} to {high:+.0}) Elo"));
     }

@@ -168,3 +168,21 @@ fn a_wrong_order_gets_one_sentence() {
     check_refused(&played, 2, &["\"0\" is no number of simulations"]);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
 }
+
+#[test]
+fn a_match_of_four_rotates_the_seats_and_is_rated_by_every_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = ["match", "heuristic", "random", "--config", "hex8_4p", "--games"];
+    let with = |args: &[&str]| run(dir.path(), &[&order[..], args].concat());
+    let report = with(&["8", "--json"]).json();
+    assert_eq!((&report["games"], &report["equal_score"]), (&8.into(), &0.25.into()));
+    assert_eq!(report["pairs"].as_array().map(Vec::len), Some(5));
+    assert_eq!(report["book"]["openings"], 2);
+    assert!(report["rating"]["low"].as_f64() < report["rating"]["high"].as_f64(), "{report}");
+    let text = with(&["8"]).out;
+    for part in ["share of wins", "of equal players 25.0 %", "by all places: ", "2 openings, book "]
+    {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    check_refused(&with(&["6"]), 2, &["6 is no multiple of 4", "from every seat"]);
+}
