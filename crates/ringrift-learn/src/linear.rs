@@ -83,8 +83,8 @@ pub fn run(
     };
     let mut learner = Learner::new(linear, settings.clone());
     let mut report = Report { file: out_dir.join(LINEAR_FILE), ..Report::default() };
-    let late = settings.games - settings.games / 10;
-    let (mut off, mut compared) = (0.0, 0_u64);
+    // Per game; the caller may stop it at any time, so that nobody knows before which are the last ones.
+    let mut errors = Vec::new();
     for number in 0..settings.games {
         if progress.beat(number, settings.games) == Flow::Stop {
             report.stopped = true;
@@ -98,14 +98,14 @@ pub fn run(
             "game {number}: the weights grow without bound; rate {} is too large",
             settings.rate
         );
-        if number >= late || settings.games < 10 {
-            off += error;
-            compared += game.decisions.len() as u64;
-        }
+        errors.push((error, game.decisions.len() as u64));
         report.games += 1;
         report.positions += game.decisions.len() as u64;
         report.moves += game.moves;
     }
+    let late = &errors[errors.len() - errors.len().div_ceil(10)..];
+    let off: f64 = late.iter().map(|(error, _)| error).sum();
+    let compared: u64 = late.iter().map(|(_, decisions)| decisions).sum();
     report.error = off / float(compared.max(1) * u64::from(config.players));
     files::write_bytes(&report.file, &learner.linear.to_bytes())?;
     report.seconds = progress.elapsed().as_secs_f64();
@@ -119,7 +119,11 @@ impl Settings {
         self.rate / (1.0 + games as f32 / SLOWER).sqrt()
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    /// Refuses what no training could go by.
+    ///
+    /// # Errors
+    /// A sentence with the key, its value and what is allowed.
+    pub fn check(&self) -> anyhow::Result<()> {
         let share = |x: f32| (0.0..=1.0).contains(&x);
         ensure!(self.games > 0, "games is 0, training needs at least 1");
         ensure!(share(self.lambda), "lambda is {}, not within 0..=1", self.lambda);

@@ -57,6 +57,7 @@ fn a_stop_keeps_what_was_learned() {
     let mut progress = StopAfter(3);
     let report = run(&settings, config("hex8_2p"), None, folder.path(), &mut progress).unwrap();
     assert_eq!((report.games, report.stopped), (3, true));
+    assert!(report.error > 0.0, "{report:?}");
     let linear = Linear::for_config(&fs_err::read(&report.file).unwrap(), config("hex8_2p"));
     let linear = linear.unwrap();
     assert_eq!(linear.games(), 3);

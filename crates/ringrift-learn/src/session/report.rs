@@ -177,13 +177,13 @@ pub struct Time {
     pub gate: f64,
 }
 
-/// A match after the end, seen from the champion.
+/// A match after the end, seen from the champion, or from what else was learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Duel {
     /// The opponent, for people.
     pub against: String,
-    /// Simulations of the champion.
+    /// Simulations of the champion; 0 = it looks one move ahead.
     pub simulations: u32,
     /// The match.
     pub result: arena::Report,
@@ -213,7 +213,8 @@ impl Net {
 }
 
 impl Duel {
-    pub(super) fn new(against: String, simulations: u32, result: arena::Report) -> Self {
+    /// Judges a match.
+    pub fn new(against: String, simulations: u32, result: arena::Report) -> Self {
         let (low, high) = arena::interval(&result.pairs);
         let los = likelihood_of_superiority(result.wins, result.games, result.equal_score);
         Self { against, simulations, interval: [low, high], los, result }

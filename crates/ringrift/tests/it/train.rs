@@ -170,6 +170,49 @@ fn a_wrong_order_gets_one_sentence() {
 }
 
 #[test]
+fn the_linear_baseline_is_learned_matched_and_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = ["train", "--learner", "linear", "--config", "hex8_2p", "--seed", "3"];
+    let with = |args: &[&str]| run(dir.path(), &[&order[..], args].concat());
+    let ended = with(&["--games", "20", "--out", "f", "--set", "rate=0.5"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for part in [
+        "hex8_2p, seed 3: 20 games of ",
+        "one move ahead",
+        "heuristic",
+        "a network against it: ringrift match model:champion.safetensors@64 linear:f --config hex8_2p --games 400",
+    ] {
+        assert!(ended.out.contains(part), "{part} is missing: {}", ended.out);
+    }
+    let first = std::fs::read(dir.path().join("f")).unwrap();
+    std::fs::remove_file(dir.path().join("f")).unwrap();
+    let line = ended.out.lines().find_map(|line| line.strip_prefix("repeat: ringrift ")).unwrap();
+    let script = format!("{RINGRIFT} {line} --json");
+    let again: Ended = command_of("sh", dir.path(), &["-c", &script]).output().unwrap().into();
+    let again = again.json();
+    assert_eq!((&again["games"], &again["closing"][0]["against"]), (&20.into(), &"random".into()));
+    assert!(std::fs::read(dir.path().join("f")).unwrap() == first, "the files differ");
+    let played =
+        run(dir.path(), &["match", "linear:f", "random", "--config", "hex8_2p", "--games", "4"]);
+    assert_eq!(played.code, 0, "{played:?}");
+
+    check_refused(
+        &with(&["--steps", "4", "--out", "f"]),
+        2,
+        &["--minutes or --games, not --steps"],
+    );
+    check_refused(&with(&["--games", "4"]), 2, &["it needs --out"]);
+    check_refused(&with(&["--games", "0", "--out", "f"]), 2, &["games is 0"]);
+    check_refused(
+        &with(&["--games", "4", "--out", "f", "--set", "rat=1"]),
+        2,
+        &["did you mean rate?"],
+    );
+    let network = run(dir.path(), &["train", "--config", "hex8_2p", "--games", "4"]);
+    check_refused(&network, 2, &["--games is for --learner linear"]);
+}
+
+#[test]
 fn a_match_of_four_rotates_the_seats_and_is_rated_by_every_place() {
     let dir = tempfile::tempdir().unwrap();
     let order = ["match", "heuristic", "random", "--config", "hex8_4p", "--games"];

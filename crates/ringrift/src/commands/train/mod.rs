@@ -1,5 +1,6 @@
 //! `train`: the learning loop without a manager, for benchmarks and for whoever wants to see it learn.
 
+mod linear;
 mod overrides;
 mod view;
 
@@ -10,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ringrift_learn::session::{
     self, Duel, Host, Limit, Live, Order, Point, Report, Settings, Stand,
 };
@@ -36,9 +37,15 @@ pub struct TrainArgs {
     /// Config of the game, e.g. `square8_2p`
     #[arg(long, value_name = "CONFIG", required_unless_present = "show")]
     config: Option<Config>,
+    /// What learns: a network, or the linear baseline that a network has to beat
+    #[arg(long, value_enum, default_value_t = Learner::Network)]
+    learner: Learner,
     /// Learn for so many minutes
-    #[arg(long, value_name = "MINUTES", conflicts_with = "steps", required_unless_present_any = ["steps", "show"])]
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["steps", "games"], required_unless_present_any = ["steps", "games", "show"])]
     minutes: Option<f64>,
+    /// Learn from so many games; the linear learner alone
+    #[arg(long, value_name = "GAMES", conflicts_with = "steps")]
+    games: Option<u64>,
     /// Learn for so many steps of the optimiser; with one thread the run repeats to the byte
     #[arg(long, value_name = "STEPS")]
     steps: Option<u32>,
@@ -51,17 +58,26 @@ pub struct TrainArgs {
     /// Change a number of the schedule, e.g. selfplay.games=200; docs/learning.md lists all
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Write the last champion to this file
+    /// Write the last champion, or the linear function, to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Show a run that was kept, by its folder or its name in the data directory
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "minutes", "steps", "out", "set"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "minutes", "steps", "games", "learner", "out", "set"])]
     show: Option<PathBuf>,
     /// Keep the run in a folder of its own below DIR/runs [env: `RINGRIFT_DATA_DIR`]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
     print: Print,
+}
+
+/// What learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Learner {
+    /// A network, by self-play with search
+    Network,
+    /// A sum of learned numbers, by TD(lambda) one move ahead; one thread learns, all play the closing matches
+    Linear,
 }
 
 const AFTER: &str = "\
@@ -81,6 +97,13 @@ pub fn run(args: &TrainArgs) -> Outcome {
         return show(args, name);
     }
     let config = args.config.context("a run needs --config").or_usage()?;
+    if args.learner == Learner::Linear {
+        return linear::run(args, config);
+    }
+    if args.games.is_some() {
+        let sentence = "--games is for --learner linear; a network learns for --minutes or --steps";
+        return Err(Failure::usage(anyhow!(sentence)));
+    }
     let limit = match (args.minutes, args.steps) {
         (Some(minutes), None) => Limit::Minutes(minutes),
         (None, Some(steps)) => Limit::Steps(steps),

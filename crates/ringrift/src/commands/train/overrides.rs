@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::config::nearest;
 
 /// Keys that a run sets itself.
-const GIVEN: [&str; 4] =
-    ["selfplay.seed", "selfplay.first", "train.seed", "train.checkpoint_steps"];
+const GIVEN: [&str; 6] =
+    ["selfplay.seed", "selfplay.first", "train.seed", "train.checkpoint_steps", "games", "seed"];
 
 /// `settings` with the changes of the command line.
 ///

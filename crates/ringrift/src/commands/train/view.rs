@@ -7,6 +7,7 @@ use ringrift_learn::{
     rating::Rating,
     session::{Duel, Limit, Live, Point, Report, Stand, Step, Verdict},
 };
+use ringrift_rules::Config;
 
 use super::overrides::differences;
 use crate::console;
@@ -101,6 +102,7 @@ fn duel_row(duel: &Duel) -> Vec<String> {
     let result = &duel.result;
     let [low, high] = duel.interval.map(|share| share * 100.0);
     let simulations = match duel.simulations {
+        0 => "one move ahead".to_owned(),
         1 => "1 (policy alone)".to_owned(),
         simulations => simulations.to_string(),
     };
@@ -120,10 +122,11 @@ fn duel_row(duel: &Duel) -> Vec<String> {
 pub fn duel_line(duel: &Duel) -> String {
     let Duel { against, simulations, result, .. } = duel;
     let score = result.score * 100.0;
-    format!(
-        "{simulations} simulations against {against}: {}-{}, {score:.1} %",
-        result.wins, result.losses
-    )
+    let search = match simulations {
+        0 => "one move ahead".to_owned(),
+        simulations => format!("{simulations} simulations"),
+    };
+    format!("{search} against {against}: {}-{}, {score:.1} %", result.wins, result.losses)
 }
 
 /// Elo with its interval. Who never lost has no upper end, and its own figure says only how many games there were.
@@ -149,7 +152,7 @@ fn los(los: f64) -> String {
 
 /// The whole run: what it was, what its champion is worth, how to repeat it.
 pub fn summary(report: &Report) -> anyhow::Result<()> {
-    let [minutes, closing] = [report.seconds / 60.0, closing_seconds(report) / 60.0];
+    let minutes = report.seconds / 60.0;
     let stopped = match &report.stand {
         Stand::Learning | Stand::Learned => String::new(),
         Stand::Stopped => ", stopped before its end".to_owned(),
@@ -183,28 +186,31 @@ pub fn summary(report: &Report) -> anyhow::Result<()> {
             rating.games
         ));
     }
-    if !report.closing.is_empty() {
-        console::say("");
-        let rows: Vec<Vec<String>> = report.closing.iter().map(duel_row).collect();
-        console::table(&HEAD, &rows);
-        let seats = match report.config.players {
-            2 => "with both seats".to_owned(),
-            seats => format!(
-                "with the champion in each of the {seats} seats, alone against the others; equal players win {:.1} %",
-                100.0 / f64::from(seats)
-            ),
-        };
-        console::say(&format!(
-            "These matches took {closing:.1} minutes beyond those of the run; each opening was played {seats}."
-        ));
-    }
+    closing(report.config, &report.closing);
     console::say("");
     console::say(&format!("repeat: {}", repeat(report)?));
     Ok(())
 }
 
-fn closing_seconds(report: &Report) -> f64 {
-    report.closing.iter().map(|duel| duel.result.seconds).sum()
+/// The table of the matches after the end.
+pub fn closing(config: Config, duels: &[Duel]) {
+    if duels.is_empty() {
+        return;
+    }
+    console::say("");
+    let rows: Vec<Vec<String>> = duels.iter().map(duel_row).collect();
+    console::table(&HEAD, &rows);
+    let minutes = duels.iter().map(|duel| duel.result.seconds).sum::<f64>() / 60.0;
+    let seats = match config.players {
+        2 => "with both seats".to_owned(),
+        seats => format!(
+            "from each of the {seats} seats, alone against the others; equal players win {:.1} %",
+            100.0 / f64::from(seats)
+        ),
+    };
+    console::say(&format!(
+        "These matches took {minutes:.1} minutes beyond those of the run; each opening was played {seats}."
+    ));
 }
 
 /// The command that does the same run.
@@ -224,7 +230,7 @@ pub fn repeat(report: &Report) -> anyhow::Result<String> {
 }
 
 /// A word for a shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._=-:/".contains(c);
     if word.chars().all(plain) {
         word.to_owned()
