@@ -359,7 +359,7 @@ pub(crate) async fn evaluated(
             config,
             against: ModelId::new(config, against),
             main: Some(main),
-            guard,
+            guard: guard.map(Box::new),
             heuristic: None,
             fault: None,
         }

@@ -226,7 +226,9 @@ fn derivatives(orders: &[(Vec<usize>, f64)], strength: &[f64]) -> (Vec<f64>, Vec
             chances.clear();
             chances.extend(left.iter().map(|player| (strength[*player] - best).exp()));
             let sum: f64 = chances.iter().sum();
-            chances.iter_mut().for_each(|chance| *chance /= sum);
+            for chance in &mut chances {
+                *chance /= sum;
+            }
             if left[0] < unknowns {
                 slope[left[0]] += games;
             }

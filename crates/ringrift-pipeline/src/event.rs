@@ -311,7 +311,7 @@ bodies! {
         /// Against the champion; none when the file was refused.
         pub main: Option<MatchResult>,
         /// Against the fixed ruler `random`.
-        pub guard: Option<MatchResult>,
+        pub guard: Option<Box<MatchResult>>,
         /// Against the fixed ruler `heuristic`; none in facts of before it was played.
         pub heuristic: Option<Box<MatchResult>>,
         /// What is wrong with the candidate's file.

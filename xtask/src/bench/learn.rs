@@ -126,9 +126,9 @@ impl Choice {
 
 fn ours(workspace: &Workspace, home: &Path, choice: &Choice) -> anyhow::Result<String> {
     let mut command = workspace.cargo(&["run", "--quiet", "--release", "--package"]);
-    command.args(["ringrift-learn", "--example", "bench", "--", CONFIG]);
+    command.args(["ringrift-learn", "--example", "learn_bench", "--", CONFIG]);
     command.arg(home).args([GAMES, SECONDS]).args(&choice.kernels);
-    capture(command).context("run the example bench")
+    capture(command).context("run the example learn_bench")
 }
 
 fn torch(workspace: &Workspace, home: &Path) -> anyhow::Result<String> {
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn without_peers_there_are_no_ratios() {
-        assert!(table(&ours(), &[])[1].ends_with("-"));
+        assert!(table(&ours(), &[])[1].ends_with('-'));
     }
 
     #[test]

@@ -47,8 +47,8 @@ const APPLY_GOAL: f64 = 150.0;
 /// Measures and prints; the words name configs, none = all that are measured.
 pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
     let mut command = workspace.cargo(&["run", "--quiet", "--release", "--package"]);
-    command.args(["ringrift-rules", "--example", "bench", "--", "6"]).args(words);
-    let text = capture(command).context("run the example bench")?;
+    command.args(["ringrift-rules", "--example", "rules_bench", "--", "6"]).args(words);
+    let text = capture(command).context("run the example rules_bench")?;
     let printed: Printed = serde_json::from_str(&text).context("read what it printed")?;
     for line in table(&printed) {
         println!("{line}");

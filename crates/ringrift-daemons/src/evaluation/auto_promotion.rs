@@ -276,7 +276,7 @@ mod tests {
             config: hex(),
             against: ModelId::new(hex(), 0),
             main: Some(match_result("a", "b", 0.7, 150.0)),
-            guard: Some(match_result("a", "random", 0.9, 380.0)),
+            guard: Some(Box::new(match_result("a", "random", 0.9, 380.0))),
             heuristic: Some(Box::new(match_result("a", "heuristic-ref-1", 0.7, 150.0))),
             fault: None,
         }
@@ -328,12 +328,12 @@ mod tests {
         check(&fresh, |e, _| e.guard = None, "reject: there is no match against random");
         // Weak against random, but not clearly weaker than random weights are.
         let weak = |e: &mut EvaluationCompleted, _: &mut MatchResult| {
-            e.guard = Some(match_result("a", "random", 0.46, -28.0));
+            e.guard = Some(Box::new(match_result("a", "random", 0.46, -28.0)));
         };
         check(&fresh, weak, "promote");
         check(&proven, weak, "reject: stronger than the champion, but 46.0 % against random");
         let good = |e: &mut EvaluationCompleted, _: &mut MatchResult| {
-            e.guard = Some(match_result("a", "random", 0.8, 241.0));
+            e.guard = Some(Box::new(match_result("a", "random", 0.8, 241.0)));
         };
         check(&proven, good, "promote");
         // The same against the second ruler; half-widths are 30 each, so the noise is 42 Elo.

@@ -269,7 +269,7 @@ fn facts_of(order: &Order, finished: &Finished) -> Result<Vec<Record>, WorkError
         config: order.config,
         against: job.champion.id.clone(),
         main: report.main,
-        guard: report.guard,
+        guard: report.guard.map(Box::new),
         heuristic: report.heuristic.map(Box::new),
         fault: report.fault,
     };

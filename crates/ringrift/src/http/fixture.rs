@@ -469,7 +469,7 @@ impl<'a> Story<'a> {
                 config,
                 against: over.clone(),
                 main: Some(main),
-                guard,
+                guard: guard.map(Box::new),
                 heuristic: None,
                 fault: None,
             }

@@ -234,7 +234,7 @@ mod tests {
             curve(&[row], &[model(0), model(1)]).models[1].elo
         };
         assert!(with("b>a>a>b") > with("b>a>b>a"));
-        assert!((with("b>a=b>a") - (with("b>a>b>a") + with("b>b>a>a")) / 2.0).abs() < 60.0);
+        assert!((with("b>a=b>a") - with("b>a>b>a").midpoint(with("b>b>a>a"))).abs() < 60.0);
     }
 
     #[test]

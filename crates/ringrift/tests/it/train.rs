@@ -184,14 +184,14 @@ fn the_linear_baseline_is_learned_matched_and_repeated() {
     ] {
         assert!(ended.out.contains(part), "{part} is missing: {}", ended.out);
     }
-    let first = std::fs::read(dir.path().join("f")).unwrap();
-    std::fs::remove_file(dir.path().join("f")).unwrap();
+    let first = fs_err::read(dir.path().join("f")).unwrap();
+    fs_err::remove_file(dir.path().join("f")).unwrap();
     let line = ended.out.lines().find_map(|line| line.strip_prefix("repeat: ringrift ")).unwrap();
     let script = format!("{RINGRIFT} {line} --json");
     let again: Ended = command_of("sh", dir.path(), &["-c", &script]).output().unwrap().into();
     let again = again.json();
     assert_eq!((&again["games"], &again["closing"][0]["against"]), (&20.into(), &"random".into()));
-    assert!(std::fs::read(dir.path().join("f")).unwrap() == first, "the files differ");
+    assert!(fs_err::read(dir.path().join("f")).unwrap() == first, "the files differ");
     let played =
         run(dir.path(), &["match", "linear:f", "random", "--config", "hex8_2p", "--games", "4"]);
     assert_eq!(played.code, 0, "{played:?}");

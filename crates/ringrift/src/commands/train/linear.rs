@@ -181,7 +181,9 @@ struct Watch {
 impl Progress for Watch {
     fn beat(&mut self, done: u64, total: u64) -> Flow {
         let now = self.began.elapsed();
-        let is_due = self.drawn.is_none_or(|drawn| drawn > now || now - drawn >= PAUSE);
+        let is_due = self
+            .drawn
+            .is_none_or(|drawn| now.checked_sub(drawn).is_none_or(|since| since >= PAUSE));
         if !self.quiet && is_due && console::is_terminal() {
             self.drawn = Some(now);
             let of = if total == u64::MAX { String::new() } else { format!(" of {total}") };

@@ -1,5 +1,5 @@
 //! What the rules cost, for `cargo xtask bench rules`: prints one JSON object.
-//! `cargo run --release -p ringrift-rules --example bench -- [SECONDS] [CONFIG]...`
+//! `cargo run --release -p ringrift-rules --example rules_bench -- [SECONDS] [CONFIG]...`
 
 #![expect(clippy::print_stdout, reason = "it is what the example is for")]
 

@@ -1,5 +1,5 @@
 //! What self-play, the network and training cost, for `cargo xtask bench learn`: prints one JSON object.
-//! `cargo run --release -p ringrift-learn --example bench -- CONFIG FOLDER [GAMES [SECONDS [KERNELS]]]`
+//! `cargo run --release -p ringrift-learn --example learn_bench -- CONFIG FOLDER [GAMES [SECONDS [KERNELS]]]`
 //!
 //! It leaves `network.safetensors` and `positions.json` in FOLDER, for programs that do the same with other libraries: positions of its
 //! self-play as the network sees them, what the network says about them, and what it is to learn from them. KERNELS are for the figures of
