@@ -4,6 +4,7 @@
 //! looking ahead; a [`Player`] chooses moves. One [`Encoder`] translates positions and moves to numbers, for the search, for sample
 //! files and for training alike. Bytes in, bytes out: no files, no clock, no threads. Randomness comes in as a generator.
 
+mod aligned;
 mod encoder;
 mod gumbel;
 mod heuristic;
@@ -20,6 +21,7 @@ mod search;
 mod values;
 mod weights;
 
+pub use aligned::AlignedRows;
 pub use encoder::{Classes, ENCODER_ID, Encoded, Encoder, MOVE_ROWS, MoveRows};
 pub use heuristic::{HEURISTIC_FEATURES, HEURISTIC_NAME, Heuristic, check_heuristic};
 pub use kernels::{AdamStep, Arms, Instructions, Kernels, Long, Short};

@@ -6,6 +6,7 @@ use ringrift_rules::{Config, RULES_VERSION};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
+use crate::aligned::AlignedRows;
 use crate::encoder::{ENCODER_ID, Encoder};
 
 /// Width of the accumulator: one learned row of this length per feature.
@@ -27,11 +28,11 @@ const HEADER_KEY: &str = "ringrift";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
     /// One row per feature.
-    pub features: Vec<[f32; ACCUMULATOR]>,
+    pub features: AlignedRows<ACCUMULATOR>,
     /// Where the accumulator starts.
     pub features_bias: [f32; ACCUMULATOR],
     /// Accumulator to hidden layer, one row per accumulator lane.
-    pub hidden: Vec<[f32; HIDDEN]>,
+    pub hidden: AlignedRows<HIDDEN>,
     /// Where the hidden layer starts.
     pub hidden_bias: [f32; HIDDEN],
     /// Hidden layer to the raw value. It has no bias: only differences between seats count.
@@ -42,11 +43,11 @@ pub struct Weights {
     /// Where these outputs start.
     pub auxiliary_bias: [f32; AUXILIARY],
     /// Accumulator to policy vector, one row per accumulator lane.
-    pub policy: Vec<[f32; POLICY]>,
+    pub policy: AlignedRows<POLICY>,
     /// Where the policy vector starts.
     pub policy_bias: [f32; POLICY],
     /// One row per move key.
-    pub moves: Vec<[f32; POLICY]>,
+    pub moves: AlignedRows<POLICY>,
     /// One number per move key.
     pub moves_bias: Vec<f32>,
 }
@@ -70,16 +71,16 @@ impl Weights {
     /// All zero, in the shapes that `encoder` asks for.
     pub fn zero(encoder: &Encoder) -> Self {
         Self {
-            features: vec![[0.0; ACCUMULATOR]; encoder.features()],
+            features: AlignedRows::zero(encoder.features()),
             features_bias: [0.0; ACCUMULATOR],
-            hidden: vec![[0.0; HIDDEN]; ACCUMULATOR],
+            hidden: AlignedRows::zero(ACCUMULATOR),
             hidden_bias: [0.0; HIDDEN],
             value: [0.0; HIDDEN],
             auxiliary: vec![[0.0; AUXILIARY]; HIDDEN],
             auxiliary_bias: [0.0; AUXILIARY],
-            policy: vec![[0.0; POLICY]; ACCUMULATOR],
+            policy: AlignedRows::zero(ACCUMULATOR),
             policy_bias: [0.0; POLICY],
-            moves: vec![[0.0; POLICY]; encoder.rows()],
+            moves: AlignedRows::zero(encoder.rows()),
             moves_bias: vec![0.0; encoder.rows()],
         }
     }

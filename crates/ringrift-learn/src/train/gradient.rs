@@ -1,7 +1,8 @@
 //! Loss of the network on samples, and its derivative with respect to every weight.
 
 use ringrift_player::{
-    ACCUMULATOR, AUXILIARY, Encoder, HIDDEN, Kernels, Long, MAX_SEATS, MoveRows, Short, Weights,
+    ACCUMULATOR, AUXILIARY, AlignedRows, Encoder, HIDDEN, Kernels, Long, MAX_SEATS, MoveRows,
+    Short, Weights,
 };
 use serde::{Deserialize, Serialize};
 
@@ -185,14 +186,14 @@ impl Gradient {
 
 /// The dense layers with rows and columns exchanged, for the way back.
 pub(super) struct Transposed {
-    hidden: Vec<Long>,
-    policy: Vec<Long>,
+    hidden: AlignedRows<ACCUMULATOR>,
+    policy: AlignedRows<ACCUMULATOR>,
 }
 
 impl Transposed {
     pub(super) fn of(weights: &Weights) -> Self {
         let transposed = |matrix: &[Short]| {
-            let mut columns = vec![[0.0; ACCUMULATOR]; HIDDEN];
+            let mut columns = AlignedRows::zero(HIDDEN);
             for (lane, row) in matrix.iter().enumerate() {
                 for (column, x) in columns.iter_mut().zip(row) {
                     column[lane] = *x;
