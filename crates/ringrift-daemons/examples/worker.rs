@@ -242,7 +242,6 @@ fn result(a: &str, b: &str, won: bool) -> MatchResult {
         decision: Some(if won { TestDecision::Stronger } else { TestDecision::NotStronger }),
         finishes: None,
         distinct_games: 100,
-        openings: None,
         book: None,
         seconds: 0.1,
     }

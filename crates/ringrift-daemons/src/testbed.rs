@@ -336,7 +336,6 @@ pub(crate) fn match_result(a: &str, b: &str, score: f64, elo: f64) -> MatchResul
         decision: Some(decision),
         finishes: None,
         distinct_games: 100,
-        openings: None,
         book: None,
         seconds: 1.0,
     }

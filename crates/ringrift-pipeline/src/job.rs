@@ -438,9 +438,7 @@ bodies! {
         pub finishes: Option<BTreeMap<String, u32>>,
         /// Different final positions; few of them = a meaningless match.
         pub distinct_games: u32,
-        /// Openings of the match's book; none in results of an older program.
-        pub openings: Option<u32>,
-        /// The book, by its moves; equal ones had equal openings.
+        /// The book of openings, by its moves; none in results of an older program.
         pub book: Option<BlobHash>,
         /// Wall seconds.
         pub seconds: f64,

@@ -38,7 +38,6 @@ pub fn result_of(report: &Report) -> anyhow::Result<MatchResult> {
         }),
         finishes: (!finishes.is_empty()).then_some(finishes),
         distinct_games: count(report.distinct_games)?,
-        openings: Some(report.book.openings),
         book: Some(BlobHash(report.book.hash.clone())),
         seconds: report.seconds,
     })

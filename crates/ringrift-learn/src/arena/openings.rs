@@ -123,7 +123,8 @@ mod tests {
     }
 
     /// The books are frozen: results are compared with those of years ago, so that no change of the rules, of the order of moves or of
-    /// the drawing may pass unseen. Books of three and four seats begin with the same moves. Whoever means to change them writes the new hashes here and says so in docs/learning.md.
+    /// the drawing may pass unseen. Whoever means to change them writes the new hashes here and says so in docs/learning.md.
+    /// Four seats have the openings of three: the decisions are over before the turn of the fourth.
     #[test]
     fn the_standard_books_are_those_that_results_were_measured_with() {
         // The default of `match`, the first gate and the first closing match of a run with seed 1.

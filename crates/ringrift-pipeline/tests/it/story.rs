@@ -137,7 +137,6 @@ pub(crate) fn result() -> MatchResult {
         decision: Some(TestDecision::Stronger),
         finishes: None,
         distinct_games: 99,
-        openings: None,
         book: None,
         seconds: 12.25,
     }

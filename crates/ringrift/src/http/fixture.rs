@@ -256,7 +256,6 @@ pub(super) fn result(a: &str, b: &str, pairs: [u32; 3], llr: f64) -> MatchResult
         decision: Some(decision),
         finishes: None,
         distinct_games: games - 1,
-        openings: None,
         book: None,
         seconds: f64::from(games) * 0.2,
     }

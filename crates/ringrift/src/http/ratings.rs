@@ -233,8 +233,8 @@ mod tests {
             row.result.finishes = Some([(finish.to_owned(), row.result.games)].into());
             curve(&[row], &[model(0), model(1)]).models[1].elo
         };
-        assert!(with("b>a>a>b") > with("b>a>b>a"));
-        assert!((with("b>a=b>a") - with("b>a>b>a").midpoint(with("b>b>a>a"))).abs() < 60.0);
+        let [good, shared, bad] = ["b>a>b>a", "b>a=b>a", "b>b>a>a"].map(with);
+        assert!(good > shared && shared > bad, "{good} {shared} {bad}");
     }
 
     #[test]
