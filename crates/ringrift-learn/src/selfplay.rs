@@ -293,8 +293,11 @@ impl Table<'_> {
             rules: RULES_VERSION.to_owned(),
             model: self.learner.name.clone(),
             search: format!(
-                "gumbel {} simulations, {} in fast searches, {} root moves",
-                settings.simulations, settings.fast_simulations, settings.considered
+                "gumbel {} simulations, {} in fast searches, {} root moves, followed from a prior of {}",
+                settings.simulations,
+                settings.fast_simulations,
+                settings.considered,
+                SearchSettings::default().follow
             ),
             record,
             decisions,

@@ -101,3 +101,24 @@ fn a_win_at_once_is_found_by_each_seat() {
     assert!(found_by_seat[0] > 0 && found_by_seat[1] > 0, "{found_by_seat:?}");
     assert!((found_by_seat[0] + found_by_seat[1]) * 10 >= met * 9, "{found_by_seat:?} of {met}");
 }
+
+#[test]
+fn a_simulation_goes_on_through_moves_that_are_as_good_as_forced() {
+    let config = config("hex8_2p");
+    let asked = |follow: f32, state: &State, moves: &[Move]| {
+        let mut searcher = searcher(config, SearchSettings { follow, ..Default::default() });
+        let found = searcher.search(state, moves, 16, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(found.simulations, 16);
+        found.positions
+    };
+    let mut longer = 0;
+    positions(config, 1, |state, moves| {
+        if moves.len() == 1 || state.move_number() % 8 != 0 {
+            return;
+        }
+        assert!(asked(2.0, state, moves) <= 17, "a simulation asks about one new position at most");
+        // A random network prefers nothing by far: to 0.4 it never goes on, to 0 always, as far as the end of the game.
+        longer += u32::from(asked(0.0, state, moves) > 17);
+    });
+    assert!(longer > 3, "{longer}");
+}

@@ -111,6 +111,12 @@ impl Tree {
         self.nodes[ROOT].tally.visits as u32
     }
 
+    /// Positions in the tree that the network was asked about.
+    pub(super) fn positions(&self) -> u32 {
+        let asked = self.nodes[..self.used].iter().filter(|node| node.len > 0).count();
+        u32::try_from(asked).expect("positions are counted in 32 bits")
+    }
+
     /// What is known of the moves of a position.
     pub(super) fn known(&self, node: usize) -> Known<'_> {
         let node = &self.nodes[node];
@@ -127,8 +133,9 @@ impl Tree {
         }
     }
 
-    /// One simulation: down from the root through move `first`, one new position, and its values back up.
-    pub(super) fn simulate(&mut self, first: usize, sigma: Sigma) {
+    /// One simulation: down from the root through move `first` to a new position, on from there through moves whose prior is `follow` or
+    /// more, and the values of the last one back up.
+    pub(super) fn simulate(&mut self, first: usize, sigma: Sigma, follow: f32) {
         self.path.clear();
         self.path.push((ROOT, first));
         let (mut node, mut choice) = (ROOT, first);
@@ -138,7 +145,13 @@ impl Tree {
                 let child = self.expand(node, choice);
                 self.children[arm] =
                     u32::try_from(child).expect("simulations are counted in 32 bits");
-                break self.nodes[child].values;
+                let new = &self.nodes[child];
+                if new.len == 0 || self.priors[new.first + new.favourite] < follow {
+                    break new.values;
+                }
+                (node, choice) = (child, new.favourite);
+                self.path.push((node, choice));
+                continue;
             }
             node = self.children[arm] as usize;
             if self.nodes[node].len == 0 {
