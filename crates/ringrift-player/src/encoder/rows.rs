@@ -20,6 +20,8 @@ const STACKS: usize = HEIGHTS * CAPS;
 const KINDS: usize = 27;
 /// Types of moves that leave a cell: movement, capture, continued capture, recovery.
 const SOURCES: usize = 4;
+/// The first type that leaves a cell.
+const FIRST_JOURNEY: usize = 6;
 /// Distances 1 to 7, and 8 for more.
 const DISTANCES: usize = 8;
 /// Markers passed: 0 to 2, and 3 for more.
@@ -138,16 +140,11 @@ impl RowLayout {
                 self.add_role(state, 2, *cell, &mut rows);
             }
             Move::MoveStack { from, to: landing } => {
-                rows.add(to(*landing));
-                self.add_journey(state, 0, *from, None, *landing, &mut rows);
+                self.add_journey(state, kind, *from, None, *landing, &mut rows);
             }
-            Move::OvertakingCapture { from, target, to: landing } => {
-                rows.add(to(*landing));
-                self.add_journey(state, 1, *from, Some(*target), *landing, &mut rows);
-            }
-            Move::ContinueCapture { from, target, to: landing } => {
-                rows.add(to(*landing));
-                self.add_journey(state, 2, *from, Some(*target), *landing, &mut rows);
+            Move::OvertakingCapture { from, target, to: landing }
+            | Move::ContinueCapture { from, target, to: landing } => {
+                self.add_journey(state, kind, *from, Some(*target), *landing, &mut rows);
             }
             Move::RecoverySlide { from, to: landing, how } => {
                 rows.add(to(*landing));
@@ -184,13 +181,15 @@ impl RowLayout {
     fn add_journey(
         &self,
         state: &State,
-        group: usize,
+        kind: usize,
         from: CellId,
         target: Option<CellId>,
         to: CellId,
         rows: &mut Rows,
     ) {
         let geometry = state.geometry();
+        let group = kind - FIRST_JOURNEY;
+        // First what moves share that follow one another in the list of legal ones: the logits of those take less work.
         rows.add(self.from + group * self.cells + from.index());
         let captures = usize::from(target.is_some());
         let Some((direction, steps)) = geometry.lane(from, to) else { return };
@@ -199,8 +198,9 @@ impl RowLayout {
         let Cell::Stack(stack) = state.cell(from) else { return };
         let distance = usize::from(steps).clamp(1, DISTANCES) - 1;
         let height = usize::from(stack.height()).clamp(1, HEIGHTS) - 1;
-        rows.add(self.reach + (captures * DISTANCES + distance) * HEIGHTS + height);
         rows.add(self.source + group * STACKS + stack_class(stack.height(), stack.cap()));
+        rows.add(self.to + kind * self.cells + to.index());
+        rows.add(self.reach + (captures * DISTANCES + distance) * HEIGHTS + height);
         if let Some(target) = target {
             self.add_role(state, 0, target, rows);
         }
@@ -285,7 +285,7 @@ fn kind(played: &Move) -> usize {
         Move::SkipPlacement => 3,
         Move::NoPlacementAction => 4,
         Move::SwapSides => 5,
-        Move::MoveStack { .. } => 6,
+        Move::MoveStack { .. } => FIRST_JOURNEY,
         Move::OvertakingCapture { .. } => 7,
         Move::ContinueCapture { .. } => 8,
         Move::SkipCapture => 9,

@@ -2,7 +2,7 @@
 
 use super::lanes::{LANES, Lanes, ROUNDER};
 use super::{AdamStep, Arms, Long, Short};
-use crate::encoder::MoveRows;
+use crate::encoder::{MOVE_ROWS, MoveRows};
 use crate::weights::{ACCUMULATOR, HIDDEN};
 
 const SHORT: usize = HIDDEN / LANES;
@@ -131,26 +131,53 @@ pub(super) fn logits<V: Lanes>(
     out: &mut [f32],
 ) {
     let vector = load_short::<V>(vector);
+    let nothing = load_short::<V>(&moves[0]);
+    let mut known = [u16::MAX; MOVE_ROWS / 2];
+    let mut head = Bag::<V>::empty();
     for (rows, out) in rows.iter().zip(out) {
-        let mut sum = [V::splat(0.0); SHORT];
-        let (mut constant, mut unused) = (0.0, 0_u8);
+        let (first, rest) = rows.as_chunks::<{ MOVE_ROWS / 2 }>().0.split_at(1);
+        // What neighbours in a list of moves share (stack and direction) comes first.
+        if first[0] != known {
+            known = first[0];
+            head = Bag::empty();
+            head.add(&known, moves, bias);
+        }
+        let mut bag = head;
+        bag.add(&rest[0], moves, bias);
+        let unused = V::splat(bag.unused);
+        let sum =
+            [unused.times_plus(nothing[0], bag.sum[0]), unused.times_plus(nothing[1], bag.sum[1])];
+        let product = sum[1].times_plus(vector[1], sum[0].times(vector[0]));
+        *out = product.sum() + (bag.unused * bias[0] + bag.bias);
+    }
+}
+
+/// A sum of rows; row 0, which unused places hold, is only counted.
+#[derive(Clone, Copy)]
+struct Bag<V> {
+    sum: [V; SHORT],
+    bias: f32,
+    unused: f32,
+}
+
+impl<V: Lanes> Bag<V> {
+    #[inline(always)]
+    fn empty() -> Self {
+        Self { sum: [V::splat(0.0); SHORT], bias: 0.0, unused: 0.0 }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, rows: &[u16], moves: &[Short], bias: &[f32]) {
         for &row in rows {
-            // Unused places hold row 0, so that it is often there several times.
             if row == 0 {
-                unused += 1;
+                self.unused += 1.0;
                 continue;
             }
-            for (sum, row) in sum.iter_mut().zip(load_short::<V>(&moves[usize::from(row)])) {
+            for (sum, row) in self.sum.iter_mut().zip(load_short::<V>(&moves[usize::from(row)])) {
                 *sum = sum.plus(row);
             }
-            constant += bias[usize::from(row)];
+            self.bias += bias[usize::from(row)];
         }
-        let unused = f32::from(unused);
-        for (sum, row) in sum.iter_mut().zip(load_short::<V>(&moves[0])) {
-            *sum = V::splat(unused).times_plus(row, *sum);
-        }
-        let product = sum[1].times_plus(vector[1], sum[0].times(vector[0]));
-        *out = product.sum() + (unused * bias[0] + constant);
     }
 }
 
