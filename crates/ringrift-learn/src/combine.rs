@@ -1,6 +1,7 @@
 //! Combine: from several sample files to the one window that training reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -18,12 +19,14 @@ pub const WINDOW_FILE: &str = "window.npz";
 pub struct Settings {
     /// Most rows; older ones are left out, whole games at a time.
     pub rows: u64,
+    /// Most rows of one position, the newest ones: an opening that every game begins with would otherwise outweigh all else.
+    pub alike: u64,
 }
 
 impl Default for Settings {
     /// About 3,500 games of the small boards; more fits memory many times over, but older games are weaker.
     fn default() -> Self {
-        Self { rows: 250_000 }
+        Self { rows: 250_000, alike: 50 }
     }
 }
 
@@ -41,6 +44,8 @@ pub struct Report {
     pub doubled_games: u64,
     /// Rows in the window.
     pub rows: u64,
+    /// Rows left out because their position was there often enough.
+    pub alike_rows: u64,
     /// Rows with a policy target.
     pub policies: u64,
     /// Time it took, in seconds.
@@ -52,7 +57,7 @@ pub struct Report {
 /// Combines sample files, oldest first, to [`WINDOW_FILE`] in `out_dir`.
 ///
 /// # Errors
-/// Different configs, a game file that two parts contain, an unreadable part, no rows, or a file that cannot be written.
+/// Settings that no window can follow, different configs, a game file that two parts contain, an unreadable part, no rows, or a file that cannot be written.
 pub fn run(
     settings: &Settings,
     inputs: &[PathBuf],
@@ -60,11 +65,13 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> anyhow::Result<Report> {
     ensure!(settings.rows > 0, "rows is 0, a window needs at least 1");
+    ensure!(settings.alike > 0, "alike is 0, so that there would be no row of any position");
     let mut report = Report { file: out_dir.join(WINDOW_FILE), ..Report::default() };
     let mut parts: Vec<Samples> = Vec::new();
     let (mut sources, mut fingerprints) = (BTreeSet::new(), BTreeSet::new());
     // Newest first, until the window is full; so the newer of two equal games stays.
     let mut kept: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut positions: HashMap<u64, u64> = HashMap::new();
     let (mut rows, mut is_full) = (0, false);
     for (done, input) in (0_u64..).zip(inputs.iter().rev()) {
         if progress.beat(done, inputs.len() as u64) == Flow::Stop {
@@ -100,8 +107,18 @@ pub fn run(
                 break;
             }
             if fingerprints.insert(part.game_fingerprints[number]) {
-                rows += game.len() as u64;
-                kept.push((parts.len(), game));
+                let mut chosen = game;
+                let before = chosen.len();
+                chosen.retain(|&row| {
+                    let seen = positions.entry(position_key(&part, row)).or_default();
+                    *seen += 1;
+                    *seen <= settings.alike
+                });
+                report.alike_rows += (before - chosen.len()) as u64;
+                rows += chosen.len() as u64;
+                if !chosen.is_empty() {
+                    kept.push((parts.len(), chosen));
+                }
             } else {
                 report.doubled_games += 1;
             }
@@ -128,4 +145,11 @@ pub fn run(
     report.policies = window.policies() as u64;
     report.seconds = progress.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// What rows of one position share: all that the player to move sees.
+fn position_key(part: &Samples, row: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    part.features(row).hash(&mut hasher);
+    hasher.finish()
 }

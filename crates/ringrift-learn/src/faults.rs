@@ -383,6 +383,29 @@ fn fault_20_samples_of_two_boards_are_merged_and_games_counted_twice() {
 }
 
 #[test]
+fn fault_20_one_position_outweighs_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make(folder.path(), config("hex8_2p"), 60, 1);
+    let seen = |path: &Path| {
+        let samples = Samples::read(path).unwrap();
+        let mut counts = std::collections::BTreeMap::new();
+        for row in 0..samples.len() {
+            *counts.entry(samples.features(row).to_vec()).or_insert(0_u64) += 1;
+        }
+        counts
+    };
+    let before = seen(&file);
+    assert!(before.values().any(|count| *count > 3), "a position that many games begin with");
+    let settings = combine::Settings { alike: 3, ..Default::default() };
+    let window = combine::run(&settings, &[file], folder.path(), &mut Unwatched).unwrap();
+    let left = seen(&window.file);
+    assert_eq!(left.len(), before.len(), "every position is still there");
+    for (position, count) in before {
+        assert_eq!(left[&position], count.min(3));
+    }
+}
+
+#[test]
 fn fault_23_a_file_is_used_although_a_byte_of_it_changed() {
     let folder = tempfile::tempdir().unwrap();
     let hex = config("hex8_2p");

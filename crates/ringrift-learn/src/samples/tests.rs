@@ -207,7 +207,12 @@ fn a_window_refuses_what_does_not_belong_together() {
     let square = make(out, config("square8_2p"), 2, 1);
     let combine = |inputs: &[&std::path::PathBuf], rows| {
         let inputs: Vec<_> = inputs.iter().map(|path| (*path).clone()).collect();
-        combine::run(&combine::Settings { rows }, &inputs, out, &mut Unwatched)
+        combine::run(
+            &combine::Settings { rows, ..Default::default() },
+            &inputs,
+            out,
+            &mut Unwatched,
+        )
     };
     assert!(refused(combine(&[&one, &square], 1000)).contains("of hex8_2p"));
     assert!(refused(combine(&[&one, &two, &one], 9999)).contains("repeats the games"));

@@ -429,7 +429,12 @@ impl<'a> Session<'a> {
         let files: Vec<PathBuf> =
             self.samples.iter().map(|file| file.report.file.clone()).collect();
         let work = &mut phase.work();
-        let window = combine::run(&combine::Settings { rows }, &files, folder, work)?;
+        let window = combine::run(
+            &combine::Settings { rows, ..combine::Settings::default() },
+            &files,
+            folder,
+            work,
+        )?;
         if window.stopped {
             return Ok(None);
         }

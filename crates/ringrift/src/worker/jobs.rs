@@ -176,7 +176,7 @@ impl Bench<'_> {
 
     fn combine(&self, job: &CombineJob) -> anyhow::Result<()> {
         let inputs = self.inputs(&job.samples)?;
-        let settings = combine::Settings { rows: job.max_rows };
+        let settings = combine::Settings { rows: job.max_rows, ..Default::default() };
         let meter = &mut self.meter("files combined");
         let report = combine::run(&settings, &inputs, self.dir(), meter)?;
         if report.stopped {
