@@ -7,7 +7,7 @@ use super::gate::open_fixed;
 use super::report::{Duel, Report};
 use super::watch::{Step, Watch};
 use super::{Order, game_seed, player_name};
-use crate::arena;
+use crate::arena::{self, Bounds};
 
 /// Whom the champion meets.
 enum Opponent {
@@ -20,8 +20,10 @@ enum Opponent {
 struct Planned {
     against: String,
     opponent: Opponent,
-    /// At least so many; of three seats as many as make whole rounds.
+    /// At least so many; of three seats as many as make whole rounds. With a test at most so many.
     games: u32,
+    /// The test that ends the match as soon as it is decided.
+    test: Option<Bounds>,
     simulations: u32,
 }
 
@@ -40,7 +42,7 @@ pub(super) fn run(order: &Order<'_>, report: &mut Report, watch: &Watch<'_>) -> 
         }
         let settings = arena::Settings {
             pairs: openings,
-            test: None,
+            test: planned.test,
             seed: closing_seed(order.seed, number),
             seating: arena::Seating::Rotated,
         };
@@ -100,21 +102,25 @@ fn plan(order: &Order<'_>, report: &Report) -> anyhow::Result<Vec<Planned>> {
             opponent: Opponent::Fixed(ruler.spec()?),
             games: ruler.games,
             simulations: ruler.simulations,
+            test: None,
         });
     }
     // A match of a network against itself says nothing.
     let half = report.half.filter(|half| *half != 0);
+    // Whether the second half made it stronger is the question of the gate; a test is of pairs, so of two seats.
+    let test = (order.config.players == 2).then_some(order.settings.gate.test);
     let nets = [
-        (Some(0), closing.first_games, "at the start"),
-        (half, closing.half_games, "at half time"),
+        (Some(0), closing.first_games, None, "at the start"),
+        (half, closing.half_games, test, "at half time"),
     ];
-    for (net, games, when) in nets {
+    for (net, games, test, when) in nets {
         if let Some(net) = net.filter(|net| *net != report.champion && games > 0) {
             plan.push(Planned {
                 against: format!("net {net}, {when}"),
                 opponent: Opponent::Net(net),
                 games,
                 simulations: closing.simulations,
+                test,
             });
         }
     }

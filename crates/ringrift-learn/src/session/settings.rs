@@ -104,7 +104,7 @@ pub struct Closing {
     pub simulations: u32,
     /// Games against the network that the run began with; 0 = none.
     pub first_games: u32,
-    /// Games against the champion of half time; 0 = none.
+    /// Games against the champion of half time; 0 = none. With two seats most games, as the test of the gate ends the match.
     pub half_games: u32,
 }
 
@@ -177,7 +177,7 @@ impl Default for Closing {
             ruler("heuristic", 400, 1),
             ruler("rollout:512", 100, 64),
         ];
-        Self { rulers: rulers.to_vec(), simulations: 64, first_games: 200, half_games: 400 }
+        Self { rulers: rulers.to_vec(), simulations: 64, first_games: 200, half_games: 2000 }
     }
 }
 

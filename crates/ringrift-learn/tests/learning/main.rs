@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 #![expect(clippy::print_stdout, reason = "somebody watches a run of many minutes")]
 
+mod goals;
 mod ladder;

@@ -94,8 +94,8 @@ fn rating_text(rating: &Rating) -> String {
     format!("{:+.0} ({:+.0} to {:+.0})", rating.elo, rating.low, rating.high)
 }
 
-const HEAD: [&str; 8] =
-    ["against", "simulations", "games", "won-lost", "%", "Elo (95 %)", "LOS", "distinct"];
+const HEAD: [&str; 9] =
+    ["against", "simulations", "games", "won-lost", "%", "Elo (95 %)", "LOS", "distinct", "test"];
 
 /// A match after the end, as a row of the table.
 fn duel_row(duel: &Duel) -> Vec<String> {
@@ -115,7 +115,22 @@ fn duel_row(duel: &Duel) -> Vec<String> {
         elo(result),
         los(duel.los),
         result.distinct_games.to_string(),
+        test(result),
     ]
+}
+
+/// What the sequential test of a match says, where there was one.
+fn test(result: &arena::Report) -> String {
+    let (Some(bounds), Some(decision), Some(llr)) = (result.test, result.decision, result.llr)
+    else {
+        return String::new();
+    };
+    let word = match decision {
+        arena::Decision::H0 => "not stronger",
+        arena::Decision::H1 => "stronger",
+        arena::Decision::Undecided => "undecided",
+    };
+    format!("{word}: [{:.0}, {:.0}] Elo, LLR {llr:.2}", bounds.elo0, bounds.elo1)
 }
 
 /// A line about a match that has just ended.
