@@ -1,6 +1,6 @@
 //! `match`: two players, the same openings for both, each seat in turn.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
@@ -38,6 +38,9 @@ pub struct MatchArgs {
     /// Seed of openings and searches
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep the games, as records that `rules replay` reads
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -62,8 +65,13 @@ pub fn run(args: &MatchArgs) -> Outcome {
         seating: Seating::Rotated,
     };
     let mut watch = Watch { began: Instant::now(), quiet: args.print.json, seats };
-    let report = arena::run(&settings, args.config, a.as_mut(), b.as_mut(), None, &mut watch)?;
+    let folder = args.out.as_ref().map(|_| tempfile::tempdir()).transpose()?;
+    let kept = folder.as_ref().map(tempfile::TempDir::path);
+    let report = arena::run(&settings, args.config, a.as_mut(), b.as_mut(), kept, &mut watch)?;
     console::status("");
+    if let (Some(out), Some(file)) = (&args.out, &report.file) {
+        fs_err::copy(file, out)?;
+    }
     if args.print.json { json(args, &report) } else { text(args, &report) }
 }
 
