@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringrift_learn::rating::{MatchResult, Rating, rate};
+use ringrift_learn::rating::{self, Rating, rate};
 use ringrift_pipeline::{
-    Catalogue, CatalogueError, Config, MatchRow, ModelId, ModelRow, ModelStatus,
+    Catalogue, CatalogueError, Config, MatchResult, MatchRow, ModelId, ModelRow, ModelStatus,
 };
 use serde::Serialize;
 use tracing::warn;
@@ -33,6 +33,19 @@ struct Point {
     elo_low: f64,
     elo_high: f64,
     games: u64,
+    /// What the rating rests on, the newest first.
+    matches: Vec<Met>,
+}
+
+/// A match as one of its players sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Met {
+    #[serde(rename = "match")]
+    id: String,
+    against: String,
+    wins: u32,
+    losses: u32,
+    created_ms: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -94,9 +107,9 @@ async fn fit(
 /// The curve, pure. Of players that no chain of matches connects with the anchor nothing is known,
 /// so they are left out.
 fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
-    let results: Vec<MatchResult> = matches
+    let results: Vec<rating::MatchResult> = matches
         .iter()
-        .map(|row| MatchResult {
+        .map(|row| rating::MatchResult {
             a: player(&row.result.a).to_owned(),
             b: player(&row.result.b).to_owned(),
             wins: row.result.wins.into(),
@@ -135,6 +148,7 @@ fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
                 elo_low: rating.low,
                 elo_high: rating.high,
                 games: rating.games,
+                matches: met(row.id.as_str(), matches),
             })
         })
         .collect();
@@ -149,12 +163,27 @@ fn curve(matches: &[MatchRow], models: &[ModelRow]) -> Curve {
     Curve { anchor: Some(anchor), models: points, others: others.collect() }
 }
 
+/// The matches of a player; those against itself tell nothing of its strength.
+fn met(name: &str, matches: &[MatchRow]) -> Vec<Met> {
+    let seen = |row: &MatchRow| {
+        let MatchResult { a, b, wins, losses, .. } = &row.result;
+        let (against, wins, losses) = match (player(a) == name, player(b) == name) {
+            (true, false) => (b, wins, losses),
+            (false, true) => (a, losses, wins),
+            _ => return None,
+        };
+        let (id, against) = (row.id.clone(), against.clone());
+        Some(Met { id, against, wins: *wins, losses: *losses, created_ms: row.created_ms })
+    };
+    matches.iter().filter_map(seen).collect()
+}
+
 fn finish((seats, games): (&String, &u32)) -> (String, u64) {
     (seats.clone(), u64::from(*games))
 }
 
 /// The matches among players that a chain of matches connects with the anchor.
-fn connected(mut results: Vec<MatchResult>, anchor: &str) -> Vec<MatchResult> {
+fn connected(mut results: Vec<rating::MatchResult>, anchor: &str) -> Vec<rating::MatchResult> {
     let mut reached = BTreeSet::from([anchor.to_owned()]);
     loop {
         let before = reached.len();
@@ -253,6 +282,12 @@ mod tests {
             curve.models.iter().map(|point| point.elo_high - point.elo_low).collect();
         assert!(widths.is_sorted(), "further from the anchor is less certain: {widths:?}");
         assert_eq!(curve.others.len(), 1);
+        let behind = |index: usize| -> Vec<_> {
+            let met = curve.models[index].matches.iter();
+            met.map(|met| (met.against.as_str(), met.wins, met.losses)).collect()
+        };
+        assert_eq!(behind(0), [(ONE, 1000, 3000), ("random", 3000, 1000)]);
+        assert_eq!(behind(2), [(ONE, 3000, 1000)]);
     }
 
     #[test]

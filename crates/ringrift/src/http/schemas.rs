@@ -297,6 +297,7 @@ fn curve() -> Value {
             ("generation", count()),
             ("status", text()),
             ("created_ms", integer()),
+            ("matches", list(&met())),
         ])
         .collect();
     let other: Vec<_> = rating.iter().cloned().chain([("name", text())]).collect();
@@ -304,6 +305,16 @@ fn curve() -> Value {
         ("anchor", or_null(&text())),
         ("models", list(&object(&point))),
         ("others", list(&object(&other))),
+    ])
+}
+
+fn met() -> Value {
+    object(&[
+        ("match", text()),
+        ("against", text()),
+        ("wins", count()),
+        ("losses", count()),
+        ("created_ms", integer()),
     ])
 }
 

@@ -242,8 +242,8 @@ export function bars(series, key, nowMs, label, width) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": `${sum} ${label} in the last hour` }, parts);
 }
 
-/** Elo by generation with 95 % intervals; the champions are joined. */
-export function curve(config, rated, tint, width) {
+/** Elo by generation with 95 % intervals; the champions are joined. A point that is chosen is handed to `choose`. */
+export function curve(config, rated, tint, width, choose) {
   const [height, left, bottom, right, top] = [Math.min(260, width * 0.6), 44, 26, 16, 14];
   const points = rated.models;
   const highest = Math.max(...points.map((point) => point.elo_high), 50);
@@ -264,9 +264,12 @@ export function curve(config, rated, tint, width) {
   const champions = points.filter((point) => point.status === "champion" || point.status === "former");
   parts.push(svg("path", { class: "path", d: champions.map((point, index) => `${index ? "L" : "M"}${x(point.generation).toFixed(1)} ${y(point.elo).toFixed(1)}`).join(" ") }));
   for (const point of points) {
+    const said = `${point.id} (${point.status}): ${signed(point.elo)} Elo [${signed(point.elo_low)}, ${signed(point.elo_high)}], ${point.games} games`;
+    const dot = svg("circle", { class: `dot ${point.status}`, cx: x(point.generation), cy: y(point.elo), r: point.status === "champion" ? 6.5 : 4.5, tabindex: 0, role: "button", "aria-label": said }, title(said));
+    dot.addEventListener("click", () => choose(point));
+    dot.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(point); } });
     parts.push(svg("line", { class: "whisker", x1: x(point.generation), x2: x(point.generation), y1: y(point.elo_low), y2: y(point.elo_high) }),
-      svg("circle", { class: `dot ${point.status}`, cx: x(point.generation), cy: y(point.elo), r: point.status === "champion" ? 6.5 : 4.5 },
-        title(`${point.id} (${point.status}): ${signed(point.elo)} Elo [${signed(point.elo_low)}, ${signed(point.elo_high)}], ${point.games} games`)));
+      dot);
   }
   const best = champions.at(-1);
   if (best) {
@@ -274,7 +277,7 @@ export function curve(config, rated, tint, width) {
     parts.push(svg("text", { class: "now", x: x(best.generation) + (end ? -11 : 11), y: y(best.elo) - 9, "text-anchor": end ? "end" : "start" }, `${signed(best.elo)} Elo`));
   }
   const said = best ? `champion ${best.id} at ${signed(best.elo)} Elo over ${rated.anchor}` : "no champion has played";
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: `chart tint${tint % 4}`, role: "img", "aria-label": `${config}: ${said}` }, parts);
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: `chart tint${tint % 4}`, role: "group", "aria-label": `${config}: ${said}` }, parts);
 }
 
 /** An interval of Elo on a line from -200 to +200. */

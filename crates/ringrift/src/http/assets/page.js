@@ -200,10 +200,26 @@ function drawRatings() {
     $("ratings").replaceChildren(empty("No candidate has been matched yet. After the first gauntlet every model appears here with its Elo and a 95 % interval."));
     return;
   }
-  charts($("ratings"), "curves", found.map(([config, rated, index]) => [
-    el("figure", {}, el("figcaption", {}, el("b", {}, nameOf(config)), el("span", { class: "muted" }, ` · Elo over ${rated.anchor}`))),
-    (width) => curve(config, rated, index, width),
-  ]), el("p", { class: "muted caption" }, "Bradley-Terry over all stored matches, with 95 % intervals. Joined: champions. Hollow: judged and not taken. Dashed: not judged yet."));
+  charts($("ratings"), "curves", found.map(([config, rated, index]) => {
+    const under = el("div", { class: "behind" });
+    const choose = (point) => {
+      chosen.set(config, point.id);
+      under.replaceChildren(...behind(config, point));
+    };
+    const again = rated.models.find((point) => point.id === chosen.get(config));
+    if (again) choose(again);
+    const figure = el("figure", {}, el("figcaption", {}, el("b", {}, nameOf(config)), el("span", { class: "muted" }, ` · Elo over ${rated.anchor}`)));
+    return [figure, (width) => el("div", {}, curve(config, rated, index, width, choose), under)];
+  }), el("p", { class: "muted caption" }, "Bradley-Terry over all stored matches, with 95 % intervals. Joined: champions. Hollow: judged and not taken. Dashed: not judged yet. Choose a point to see its matches."));
+}
+
+/** The point of each config's curve whose matches are shown. */
+const chosen = new Map();
+
+/** The matches behind a point. */
+function behind(config, point) {
+  const rows = point.matches.map((met) => el("li", {}, el("b", {}, `${met.wins}-${met.losses}`), ` against ${player(met.against, config)} `, time(met.created_ms)));
+  return [el("p", {}, el("b", {}, player(point.id, config)), ` ${signed(point.elo)} Elo rests on ${rows.length} ${rows.length === 1 ? "match" : "matches"}`), el("ol", {}, rows)];
 }
 
 /** `model:hex8_2p-m0003@32` -> `m0003@32`: the config stands beside it. */
