@@ -181,25 +181,22 @@ impl Report {
 /// A network at the table.
 struct Contender {
     name: String,
-    full: Searcher,
-    fast: Searcher,
+    searcher: Searcher,
+    full: SearchSettings,
+    fast: SearchSettings,
 }
 
 impl Contender {
     fn new(settings: &Settings, config: Config, bytes: &[u8]) -> anyhow::Result<Self> {
         let network = Network::for_config(bytes, config)?;
-        let search = SearchSettings {
+        let full = SearchSettings {
             simulations: settings.simulations,
             considered: settings.considered,
             noise: 1.0,
             ..SearchSettings::default()
         };
-        let quick = SearchSettings { simulations: settings.fast_simulations, noise: 0.0, ..search };
-        Ok(Self {
-            name: games::hash(bytes),
-            full: Searcher::new(network.clone(), search),
-            fast: Searcher::new(network, quick),
-        })
+        let fast = SearchSettings { simulations: settings.fast_simulations, noise: 0.0, ..full };
+        Ok(Self { name: games::hash(bytes), searcher: Searcher::new(network), full, fast })
     }
 }
 
@@ -249,9 +246,8 @@ impl Table<'_> {
                     Some((seat, index)) if seat == chooser => &mut self.others[index],
                     _ => &mut self.learner,
                 };
-                let searcher = if full { &mut contender.full } else { &mut contender.fast };
-                let wanted = searcher.settings().simulations;
-                let found = searcher.search(&state, &moves, wanted, &mut rng);
+                let effort = if full { contender.full } else { contender.fast };
+                let found = contender.searcher.search(&state, &moves, &effort, &mut rng);
                 simulations += u64::from(found.simulations);
                 if !is_guest {
                     decisions.push(Decision {

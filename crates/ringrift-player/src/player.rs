@@ -259,6 +259,7 @@ impl Player for RolloutPlayer {
 pub struct ModelPlayer {
     name: String,
     searcher: Searcher,
+    settings: SearchSettings,
 }
 
 impl ModelPlayer {
@@ -269,7 +270,7 @@ impl ModelPlayer {
 
     /// A player with a search of one's own making.
     pub fn with(name: String, network: Network, settings: SearchSettings) -> Self {
-        Self { name, searcher: Searcher::new(network, settings) }
+        Self { name, searcher: Searcher::new(network), settings }
     }
 }
 
@@ -280,8 +281,7 @@ impl Player for ModelPlayer {
         if moves.len() == 1 {
             return Choice::without_opinion(moves, 0);
         }
-        let simulations = self.searcher.settings().simulations;
-        let found = self.searcher.search(state, &moves, simulations, rng);
+        let found = self.searcher.search(state, &moves, &self.settings, rng);
         Choice {
             moves,
             chosen: found.chosen,

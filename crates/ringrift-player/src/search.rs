@@ -56,15 +56,13 @@ pub struct Found {
     pub values: Values,
     /// Simulations really done.
     pub simulations: u32,
-    /// Positions that the network was asked about, the root included.
+    /// Positions with a choice that were looked at, the root included.
     pub positions: u32,
 }
 
-/// Searches positions with one network; keeps its memory from search to search, and nothing else.
+/// Searches positions with one network; keeps its memory from search to search, and what the network said in the last one.
 #[derive(Debug)]
 pub struct Searcher {
-    settings: SearchSettings,
-    sigma: Sigma,
     tree: Tree,
     /// Logit and noise of every root move.
     base: Vec<f32>,
@@ -74,14 +72,8 @@ pub struct Searcher {
 
 impl Searcher {
     /// A searcher that plays with `network`.
-    pub fn new(network: Network, settings: SearchSettings) -> Self {
-        Self {
-            settings,
-            sigma: Sigma { visit: settings.c_visit, scale: settings.c_scale },
-            tree: Tree::new(network),
-            base: Vec::new(),
-            considered: Vec::new(),
-        }
+    pub fn new(network: Network) -> Self {
+        Self { tree: Tree::new(network), base: Vec::new(), considered: Vec::new() }
     }
 
     /// The network in use.
@@ -89,14 +81,9 @@ impl Searcher {
         self.tree.network()
     }
 
-    /// The settings in use.
-    pub fn settings(&self) -> SearchSettings {
-        self.settings
-    }
-
     /// Searches a position of an unfinished game; `moves` is its legal list.
     ///
-    /// The result depends on position, list, network, settings, `simulations` and `rng` only. A single legal move is chosen without
+    /// The result depends on position, list, network, settings and `rng` only. A single legal move is chosen without
     /// looking: 0 simulations.
     ///
     /// # Panics
@@ -105,7 +92,7 @@ impl Searcher {
         &mut self,
         state: &State,
         moves: &[Move],
-        simulations: u32,
+        settings: &SearchSettings,
         rng: &mut fastrand::Rng,
     ) -> Found {
         assert!(!moves.is_empty(), "an unfinished game offers a move");
@@ -117,16 +104,17 @@ impl Searcher {
         }
 
         self.base.clear();
-        let size = self.settings.noise;
+        let SearchSettings { simulations, considered, noise: size, follow, .. } = *settings;
+        let sigma = Sigma { visit: settings.c_visit, scale: settings.c_scale };
         self.base.extend(root.arms.logits.iter().map(|logit| logit + size * gumbel::noise(rng)));
-        let most = self.settings.considered.min(moves.len()).min(simulations.max(1) as usize);
+        let most = considered.min(moves.len()).min(simulations.max(1) as usize);
         self.consider(most);
         for visits in gumbel::considered_visits(most, simulations as usize) {
             let visits = gumbel::count(visits);
-            let chosen = self.best_root_move(visits);
-            self.tree.simulate(chosen, self.sigma, self.settings.follow);
+            let chosen = self.best_root_move(visits, sigma);
+            self.tree.simulate(chosen, sigma, follow);
         }
-        self.conclude()
+        self.conclude(sigma)
     }
 
     /// Chooses the root moves that will be tried at all: those with the largest sum of logit and noise.
@@ -143,9 +131,9 @@ impl Searcher {
     }
 
     /// The most promising one of the considered root moves with so many visits.
-    fn best_root_move(&self, visits: f32) -> usize {
+    fn best_root_move(&self, visits: f32, sigma: Sigma) -> usize {
         let Known { arms, tally, .. } = self.tree.known(ROOT);
-        let factor = self.sigma.factor(tally.most);
+        let factor = sigma.factor(tally.most);
         // Moves without a visit share one value, the mixed one, which decides nothing between them.
         let scores = self.considered.iter().map(|&index| {
             if (arms.visits[index] - visits).abs() < 0.5 {
@@ -158,11 +146,11 @@ impl Searcher {
     }
 
     /// The best of the most visited moves, the improved policy, and the root's value under it.
-    fn conclude(&mut self) -> Found {
+    fn conclude(&mut self, sigma: Sigma) -> Found {
         let known = self.tree.known(ROOT);
-        let chosen = self.best_root_move(known.tally.most);
+        let chosen = self.best_root_move(known.tally.most, sigma);
         let mut policy = Vec::new();
-        known.improved_policy(self.tree.network().kernels(), self.sigma, &mut policy);
+        known.improved_policy(self.tree.network().kernels(), sigma, &mut policy);
         let network = self.tree.values(ROOT);
         let (mut values, mut weight) = (network.scaled(0.0), 0.0);
         for ((sum, &visits), &probability) in

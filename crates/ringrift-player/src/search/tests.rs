@@ -20,19 +20,20 @@ fn positions(config: Config, games: u64, mut look: impl FnMut(&State, &[Move])) 
     }
 }
 
-fn searcher(config: Config, settings: SearchSettings) -> Searcher {
-    Searcher::new(Network::random(config, 1), settings)
+fn searcher(config: Config) -> Searcher {
+    Searcher::new(Network::random(config, 1))
 }
 
 #[test]
 fn every_search_does_the_simulations_it_was_asked_for_and_none_for_a_forced_move() {
     for name in ["hex8_2p", "square8_3p"] {
         let config = config(name);
-        let mut searcher = searcher(config, SearchSettings { noise: 1.0, ..Default::default() });
+        let mut searcher = searcher(config);
         let mut rng = fastrand::Rng::with_seed(1);
         positions(config, 1, |state, moves| {
             let wanted = 1 + state.move_number() % 40;
-            let found = searcher.search(state, moves, wanted, &mut rng);
+            let settings = SearchSettings { simulations: wanted, noise: 1.0, ..Default::default() };
+            let found = searcher.search(state, moves, &settings, &mut rng);
             assert_eq!(found.simulations, if moves.len() == 1 { 0 } else { wanted });
             assert_eq!(found.policy.len(), moves.len());
             let sum: f32 = found.policy.iter().sum();
@@ -45,12 +46,12 @@ fn every_search_does_the_simulations_it_was_asked_for_and_none_for_a_forced_move
 #[test]
 fn equal_generators_give_equal_searches_and_noise_differs() {
     let config = config("hex8_2p");
-    let settings = SearchSettings { noise: 1.0, ..Default::default() };
-    let (mut one, mut two) = (searcher(config, settings), searcher(config, settings));
+    let settings = SearchSettings { simulations: 24, noise: 1.0, ..Default::default() };
+    let (mut one, mut two) = (searcher(config), searcher(config));
     let mut moved_on = 0;
     positions(config, 1, |state, moves| {
         let search = |searcher: &mut Searcher, seed| {
-            searcher.search(state, moves, 24, &mut fastrand::Rng::with_seed(seed))
+            searcher.search(state, moves, &settings, &mut fastrand::Rng::with_seed(seed))
         };
         let (first, second) = (search(&mut one, 5), search(&mut two, 5));
         assert_eq!((first.chosen, first.policy), (second.chosen, second.policy));
@@ -76,7 +77,8 @@ fn wins_at_once(state: &State, played: &Move) -> bool {
 #[test]
 fn a_win_at_once_is_found_by_each_seat() {
     let config = config("square8_2p");
-    let mut searcher = searcher(config, SearchSettings::default());
+    let settings = SearchSettings { simulations: 64, ..Default::default() };
+    let mut searcher = searcher(config);
     let mut rng = fastrand::Rng::with_seed(1);
     let (mut met, mut found_by_seat) = (0, [0, 0]);
     positions(config, 40, |state, moves| {
@@ -89,7 +91,7 @@ fn a_win_at_once_is_found_by_each_seat() {
             return;
         }
         met += 1;
-        let found = searcher.search(state, moves, 64, &mut rng);
+        let found = searcher.search(state, moves, &settings, &mut rng);
         // The target goes to winning moves, for each mover alike; there may be a slower win that looks as good.
         let share: f32 = found.policy.iter().zip(&wins).filter(|(_, w)| **w).map(|(p, _)| p).sum();
         if wins[found.chosen] && share > 0.5 {
@@ -106,8 +108,9 @@ fn a_win_at_once_is_found_by_each_seat() {
 fn a_simulation_goes_on_through_moves_that_are_as_good_as_forced() {
     let config = config("hex8_2p");
     let asked = |follow: f32, state: &State, moves: &[Move]| {
-        let mut searcher = searcher(config, SearchSettings { follow, ..Default::default() });
-        let found = searcher.search(state, moves, 16, &mut fastrand::Rng::with_seed(1));
+        let settings = SearchSettings { simulations: 16, follow, ..Default::default() };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let found = searcher(config).search(state, moves, &settings, &mut rng);
         assert_eq!(found.simulations, 16);
         found.positions
     };
@@ -121,4 +124,28 @@ fn a_simulation_goes_on_through_moves_that_are_as_good_as_forced() {
         longer += u32::from(asked(0.0, state, moves) > 17);
     });
     assert!(longer > 3, "{longer}");
+}
+
+#[test]
+fn what_the_last_search_asked_changes_no_result() {
+    for name in ["square8_2p", "hex8_3p"] {
+        let config = config(name);
+        let settings = SearchSettings { simulations: 24, noise: 1.0, ..Default::default() };
+        let (mut kept, mut rng) = (searcher(config), fastrand::Rng::with_seed(1));
+        let (mut state, mut moves) = (State::new(config, Options::default()), Vec::new());
+        let mut reused = 0;
+        while !state.is_over() {
+            state.legal_moves(&mut moves);
+            let seed = rng.u64(..);
+            let search = |searcher: &mut Searcher| {
+                searcher.search(&state, &moves, &settings, &mut fastrand::Rng::with_seed(seed))
+            };
+            let (with, without) = (search(&mut kept), search(&mut searcher(config)));
+            assert_eq!((with.chosen, &with.policy), (without.chosen, &without.policy));
+            assert_eq!(with.values, without.values);
+            reused += u32::from(kept.tree.remembers(&state));
+            state.apply_legal(&moves[with.chosen]);
+        }
+        assert!(reused > 10, "{reused} positions were known from the search before");
+    }
 }

@@ -1,5 +1,7 @@
 //! The tree of a search, in memory that is kept from search to search.
 
+use std::collections::HashMap;
+
 use ringrift_rules::{Move, State};
 
 use crate::gumbel::{self, Known, Sigma, Tally};
@@ -18,6 +20,8 @@ const NO_CHILD: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Tree {
     network: Network,
+    /// What the network said in the search before: the position that was moved to is searched next, and asked about no second time.
+    before: Opinions,
     /// Those of earlier searches stay behind the ones in use, for their memory.
     nodes: Vec<Node>,
     used: usize,
@@ -35,8 +39,28 @@ pub(super) struct Tree {
     path: Vec<(usize, usize)>,
 }
 
+/// Answers of the network by the hash of the position.
+#[derive(Debug, Default)]
+struct Opinions {
+    /// Rules of the game that the hash says nothing of.
+    limits: Option<(u16, u32, u32)>,
+    index: HashMap<u64, Opinion>,
+    logits: Vec<f32>,
+    priors: Vec<f32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Opinion {
+    values: Values,
+    favourite: usize,
+    first: usize,
+    len: usize,
+}
+
 #[derive(Debug)]
 struct Node {
+    /// Hash of the position.
+    key: u64,
     state: State,
     moves: Vec<Move>,
     /// Where its moves lie in the lists of the tree; none of a finished game.
@@ -55,6 +79,7 @@ impl Tree {
     pub(super) fn new(network: Network) -> Self {
         Self {
             network,
+            before: Opinions::default(),
             nodes: Vec::new(),
             used: 0,
             logits: Vec::new(),
@@ -76,6 +101,7 @@ impl Tree {
 
     /// Starts anew from a position and its legal moves.
     pub(super) fn plant(&mut self, state: &State, moves: &[Move]) {
+        self.remember(state);
         self.used = 0;
         for list in
             [&mut self.logits, &mut self.priors, &mut self.visits, &mut self.sums, &mut self.q]
@@ -89,6 +115,23 @@ impl Tree {
         self.evaluate(ROOT);
         self.root_sums.clear();
         self.root_sums.resize(moves.len(), self.nodes[ROOT].values.scaled(0.0));
+    }
+
+    /// Keeps what the network said in the search that is over, for the next one.
+    fn remember(&mut self, next: &State) {
+        let limits = (next.rings_per_player(), next.ring_victory(), next.territory_victory());
+        let before = &mut self.before;
+        before.index.clear();
+        if before.limits.replace(limits) != Some(limits) {
+            return;
+        }
+        std::mem::swap(&mut before.logits, &mut self.logits);
+        std::mem::swap(&mut before.priors, &mut self.priors);
+        let asked = self.nodes[..self.used].iter().filter(|node| node.len > 0);
+        before.index.extend(asked.map(|node| {
+            let Node { key, values, favourite, first, len, .. } = *node;
+            (key, Opinion { values, favourite, first, len })
+        }));
     }
 
     /// The network's opinion of a position, or the result of a finished game.
@@ -111,10 +154,16 @@ impl Tree {
         self.nodes[ROOT].tally.visits as u32
     }
 
-    /// Positions in the tree that the network was asked about.
+    /// Positions with a choice in the tree.
     pub(super) fn positions(&self) -> u32 {
         let asked = self.nodes[..self.used].iter().filter(|node| node.len > 0).count();
         u32::try_from(asked).expect("positions are counted in 32 bits")
+    }
+
+    /// Did the search before ask about this position?
+    #[cfg(test)]
+    pub(super) fn remembers(&self, state: &State) -> bool {
+        self.before.index.contains_key(&state.position_hash())
     }
 
     /// What is known of the moves of a position.
@@ -211,6 +260,7 @@ impl Tree {
             node.state.clone_from(state);
         } else {
             self.nodes.push(Node {
+                key: 0,
                 state: state.clone(),
                 moves: Vec::new(),
                 first: 0,
@@ -234,18 +284,27 @@ impl Tree {
             node.len = 0;
             return;
         }
-        let kernels = self.network.kernels();
-        node.values =
-            self.network.evaluate(&node.state, &node.moves, &mut self.scratch, &mut self.scores);
         node.len = node.moves.len();
         node.mover = node.state.to_move().index();
+        node.key = node.state.position_hash();
         let end = node.first + node.len;
-        self.logits.extend_from_slice(&self.scores);
-        for list in [&mut self.priors, &mut self.visits, &mut self.sums, &mut self.q] {
+        for list in [&mut self.visits, &mut self.sums, &mut self.q] {
             list.resize(end, 0.0);
         }
         self.children.resize(end, NO_CHILD);
-        kernels.softmax(&self.scores, &mut self.priors[node.first..]);
+        if let Some(known) = self.before.index.get(&node.key).filter(|known| known.len == node.len)
+        {
+            let range = known.first..known.first + known.len;
+            (node.values, node.favourite) = (known.values, known.favourite);
+            self.logits.extend_from_slice(&self.before.logits[range.clone()]);
+            self.priors.extend_from_slice(&self.before.priors[range]);
+            return;
+        }
+        node.values =
+            self.network.evaluate(&node.state, &node.moves, &mut self.scratch, &mut self.scores);
+        self.logits.extend_from_slice(&self.scores);
+        self.priors.resize(end, 0.0);
+        self.network.kernels().softmax(&self.scores, &mut self.priors[node.first..]);
         node.favourite = gumbel::best(self.priors[node.first..].iter().copied());
     }
 }
