@@ -71,7 +71,7 @@ impl State {
             Move::EliminateRings { context, to } => self.pay(*context, *to),
             Move::NoLineAction => self.leave_lines(),
             Move::ChooseTerritory(region) => {
-                self.take_region(&region.cells());
+                self.take_region(*region);
                 self.turn.acted = true;
                 self.turn.region_payment = true;
             }
@@ -129,10 +129,12 @@ impl State {
             }
         }
         if let Some(target) = target {
-            self.change(target, |_, captured| stack.push_bottom(captured.pop_top()));
+            self.change(target, |state, captured| {
+                stack.push_bottom(captured.pop_top(&mut state.stacks));
+            });
         }
         if self.take_marker(to) {
-            let ring = stack.pop_top();
+            let ring = stack.pop_top(&mut self.stacks);
             self.eliminate(ring, 1);
         }
         self.put(to, stack);
@@ -163,7 +165,7 @@ impl State {
             }
             Recovery::StackStrike { payer } => {
                 self.change(to, |state, stack| {
-                    let ring = stack.pop_top();
+                    let ring = stack.pop_top(&mut state.stacks);
                     state.eliminate(ring, 1);
                 });
                 self.extract(payer);
@@ -174,7 +176,7 @@ impl State {
     fn extract(&mut self, payer: CellId) {
         let seat = self.turn.seat;
         self.change(payer, |state, stack| {
-            if stack.extract(seat) {
+            if stack.extract(seat, &mut state.stacks) {
                 state.eliminate(seat, 1);
             }
         });
@@ -218,7 +220,7 @@ impl State {
         match context {
             EliminationContext::Line => {
                 self.change(to, |state, stack| {
-                    let ring = stack.pop_top();
+                    let ring = stack.pop_top(&mut state.stacks);
                     state.eliminate(ring, 1);
                 });
                 self.turn.line_payment = false;
@@ -235,7 +237,7 @@ impl State {
 
     fn give_up_cap(&mut self, to: CellId) {
         self.change(to, |state, stack| {
-            let (colour, count) = stack.pop_cap();
+            let (colour, count) = stack.pop_cap(&mut state.stacks);
             state.eliminate(colour, count);
         });
     }

@@ -69,7 +69,7 @@ fn points(config: Config, wanted: usize) -> Vec<Point> {
             state.legal_moves(&mut moves);
             let mv = moves.swap_remove(random.below(moves.len()));
             if random.below(3) == 0 {
-                points.push(Point { state: state.clone(), mv: mv.clone() });
+                points.push(Point { state: state.clone(), mv });
             }
             state.apply_legal(&mv);
         }

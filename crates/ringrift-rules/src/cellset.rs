@@ -1,7 +1,6 @@
 //! Sets of cells of one board, and the disconnected region that a move takes.
 
-use alloc::boxed::Box;
-
+use crate::config::Seat;
 use crate::geometry::CellId;
 
 /// Words of 64 cells; the largest board has 469 cells.
@@ -53,18 +52,6 @@ impl CellSet {
         Some(CellId::from_index(index * 64 + bit))
     }
 
-    /// The first 64 cells as a word, if there are no others.
-    pub(crate) fn as_word(&self) -> Option<u64> {
-        self.0[1..].iter().all(|word| *word == 0).then_some(self.0[0])
-    }
-
-    /// The cells below 64 of a word.
-    pub(crate) const fn of_word(word: u64) -> Self {
-        let mut words = [0; WORDS];
-        words[0] = word;
-        Self(words)
-    }
-
     /// The cells in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = CellId> + '_ {
         self.0.iter().enumerate().flat_map(|(index, &word)| {
@@ -91,67 +78,32 @@ impl FromIterator<CellId> for CellSet {
     }
 }
 
-/// The cells of a region, at least one.
+/// A disconnected region of a position, as a move names it (section 9).
 ///
-/// Those of a small board fit into one word, so that listing moves there allocates nothing; a region
-/// of a large board is a box, as a word for each of eight would make every move as large.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Region(Cells);
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Cells {
-    /// All cells are below 64.
-    Few(u64),
-    Many(Box<CellSet>),
+/// Its cells are connected, and bordered by markers of one colour or by territory alone; so with the
+/// position, that colour and one cell say which they are, and [`crate::State::region_cells`] finds
+/// them. A move with all of them would be six times as large, and a legal list too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Region {
+    pub(crate) first: CellId,
+    pub(crate) size: u16,
+    pub(crate) border: Option<Seat>,
 }
 
 impl Region {
-    /// A region of these cells.
-    pub fn new(cells: &CellSet) -> Self {
-        match cells.as_word() {
-            Some(word) => Self(Cells::Few(word)),
-            None => Self(Cells::Many(Box::new(*cells))),
-        }
-    }
-
-    /// The cells as a set.
-    pub fn cells(&self) -> CellSet {
-        match &self.0 {
-            Cells::Few(word) => CellSet::of_word(*word),
-            Cells::Many(cells) => **cells,
-        }
+    /// The smallest cell.
+    pub const fn first(self) -> CellId {
+        self.first
     }
 
     /// Number of cells.
-    pub fn len(&self) -> usize {
-        self.cells().len()
+    pub const fn size(self) -> usize {
+        self.size as usize
     }
 
-    /// Never: a region has cells.
-    pub fn is_empty(&self) -> bool {
-        self.cells().is_empty()
-    }
-
-    /// Whether the cell is in the region.
-    pub fn contains(&self, cell: CellId) -> bool {
-        self.cells().contains(cell)
-    }
-
-    /// The smallest cell.
-    pub fn first(&self) -> Option<CellId> {
-        self.cells().first()
-    }
-
-    /// The cells in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = CellId> + use<> {
-        let mut rest = self.cells();
-        core::iter::from_fn(move || rest.pop_first())
-    }
-}
-
-impl FromIterator<CellId> for Region {
-    fn from_iter<I: IntoIterator<Item = CellId>>(cells: I) -> Self {
-        Self::new(&cells.into_iter().collect())
+    /// Owner of the markers that border it; none = territory does.
+    pub const fn border(self) -> Option<Seat> {
+        self.border
     }
 }
 
@@ -171,8 +123,5 @@ mod tests {
         let popped: Vec<u16> = std::iter::from_fn(|| rest.pop_first()).map(|cell| cell.0).collect();
         assert_eq!(popped, listed);
         assert_eq!(CellSet::EMPTY.first(), None);
-        let small: CellSet = [CellId(5), CellId(63)].into_iter().collect();
-        assert_eq!(small.as_word().map(CellSet::of_word), Some(small));
-        assert_eq!(set.as_word(), None);
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::cellset::Region;
 use crate::geometry::{CellId, Geometry, Symmetry};
+use crate::state::State;
 
 /// Cells in a row: a line of markers, or the part of one that collapses.
 ///
@@ -142,7 +143,7 @@ impl Recovery {
 }
 
 /// A recorded move.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Move {
     /// Puts rings from the hand on a cell.
     PlaceRing {
@@ -394,7 +395,7 @@ impl Move {
 
     /// Cell where the move acts: placement, landing, paying stack, start of what collapses of a
     /// line, smallest cell of a region.
-    pub fn to(&self) -> Option<CellId> {
+    pub const fn to(&self) -> Option<CellId> {
         match self {
             Self::PlaceRing { to, .. }
             | Self::MoveStack { to, .. }
@@ -406,7 +407,7 @@ impl Move {
             Self::ProcessLine(run) | Self::ChooseLineOption { collapse: run, .. } => {
                 Some(run.start())
             }
-            Self::ChooseTerritory(region) => region.first(),
+            Self::ChooseTerritory(region) => Some(region.first()),
             _ => None,
         }
     }
@@ -421,12 +422,12 @@ impl Move {
         }
     }
 
-    /// The image of the move under a symmetry of its board.
+    /// The image of a legal move of a position under a symmetry of the board.
     ///
     /// The rules are symmetric but for recovery slides that complete two lines at once, where the
     /// order of the axes decides (section 7): their image need not be legal in the turned position.
     #[must_use]
-    pub fn permuted(&self, symmetry: &Symmetry) -> Self {
+    pub fn permuted(&self, state: &State, symmetry: &Symmetry) -> Self {
         let at = |cell: &CellId| symmetry.cell(*cell);
         match self {
             Self::PlaceRing { to, count } => Self::PlaceRing { to: at(to), count: *count },
@@ -455,7 +456,10 @@ impl Move {
                 Self::EliminateRings { context: *context, to: at(to) }
             }
             Self::ChooseTerritory(region) => {
-                Self::ChooseTerritory(region.iter().map(|c| symmetry.cell(c)).collect())
+                let cells = state.region_cells(*region);
+                let first = cells.iter().map(|cell| symmetry.cell(cell)).min();
+                let first = first.unwrap_or(region.first);
+                Self::ChooseTerritory(Region { first, ..*region })
             }
             Self::ForcedElimination { to } => Self::ForcedElimination { to: at(to) },
             Self::SkipPlacement
@@ -466,7 +470,7 @@ impl Move {
             | Self::SkipRecovery
             | Self::NoLineAction
             | Self::SkipTerritory
-            | Self::NoTerritoryAction => self.clone(),
+            | Self::NoTerritoryAction => *self,
         }
     }
 }
@@ -479,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_move_stays_small_and_kinds_match_their_index() {
-        assert!(size_of::<Move>() <= 24, "{}", size_of::<Move>());
+        assert!(size_of::<Move>() <= 12, "{}", size_of::<Move>());
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind.index(), index);
         }

@@ -24,7 +24,7 @@ impl State {
     /// Cells of the stacks with a buried ring of the player to move.
     pub(crate) fn payers(&self) -> impl Iterator<Item = CellId> {
         let seat = self.turn.seat;
-        self.all_stacks().filter(move |stack| stack.buries(seat)).map(|stack| stack.cell)
+        self.all_stacks().filter(move |stack| self.buries(stack, seat)).map(|stack| stack.cell)
     }
 
     /// Whether the reference lists an option of a slide here that it then refuses to apply

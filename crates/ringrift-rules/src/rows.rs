@@ -44,6 +44,20 @@ impl<const R: usize> Rows<R> {
         self
     }
 
+    #[inline]
+    pub(crate) fn without(mut self, other: &Self) -> Self {
+        for (word, less) in self.0.iter_mut().zip(&other.0) {
+            *word &= !less;
+        }
+        self
+    }
+
+    /// Number of cells.
+    #[expect(clippy::cast_possible_truncation, reason = "a board has at most 469 cells")]
+    pub(crate) fn len(&self) -> u16 {
+        self.0.iter().map(|word| word.count_ones() as u16).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().fold(0, |all, word| all | word) == 0
     }
@@ -89,6 +103,15 @@ impl RowPlan {
     #[expect(clippy::cast_possible_truncation, reason = "a row has at most 25 cells")]
     pub(crate) fn cell(self, bit: u32) -> CellId {
         CellId(self.first_cell + (bit as u16) - u16::from(self.first_bit))
+    }
+
+    /// The cells of a row's bits, in their order.
+    pub(crate) fn cells_of(self, mut word: u32) -> impl Iterator<Item = CellId> {
+        core::iter::from_fn(move || {
+            let bit = word.trailing_zeros();
+            word &= word.wrapping_sub(1);
+            (bit < u32::BITS).then(|| self.cell(bit))
+        })
     }
 }
 

@@ -4,10 +4,11 @@ pub(crate) mod hash;
 
 use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::{CellId, Geometry, Symmetry};
-use crate::stack::{Stack, StackView};
+use crate::stack::{Stack, StackView, Stacks};
 use crate::victory::Outcome;
 use alloc::boxed::Box;
 use alloc::vec;
+#[cfg(feature = "json")]
 use alloc::vec::Vec;
 
 /// Phase of a turn (section 3).
@@ -147,8 +148,9 @@ const STACK: u16 = 16;
 /// A position of a game.
 ///
 /// Flat: one code per cell, a dense list of the stacks, counters by seat. A copy costs two
-/// allocations, and moves none: the list has room for every ring in hand. Equality is equality of
-/// positions with their turn, tracker and number of moves.
+/// allocations, a copy over another position of the same game none, and moves none: the list has room
+/// for all stacks that can ever stand. Equality is equality of positions with their turn, tracker and
+/// number of moves.
 #[derive(Debug)]
 pub struct State {
     config: Config,
@@ -156,8 +158,8 @@ pub struct State {
     pub(crate) limits: Limits,
     pub(crate) geometry: &'static Geometry,
     codes: Box<[u16]>,
-    /// In no particular order; codes point into it.
-    stacks: Vec<Stack>,
+    /// Codes point into it.
+    pub(crate) stacks: Stacks,
     /// Keys of all that is on the board, joined by exclusive or.
     board_hash: u64,
     pub(crate) counts: Counts,
@@ -166,22 +168,20 @@ pub struct State {
 
 impl Clone for State {
     fn clone(&self) -> Self {
-        let mut stacks = Vec::with_capacity(self.most_stacks());
-        stacks.extend_from_slice(&self.stacks);
         Self {
             config: self.config,
             options: self.options,
             limits: self.limits,
             geometry: self.geometry,
             codes: self.codes.clone(),
-            stacks,
+            stacks: self.stacks.clone(),
             board_hash: self.board_hash,
             counts: self.counts,
             turn: self.turn.clone(),
         }
     }
 
-    /// Copies into memory that is there: without an allocation, if that held a position of the same config.
+    /// Copies into memory that is there: without an allocation, if that held a position of the same game.
     fn clone_from(&mut self, source: &Self) {
         let Self { config, options, limits, geometry, codes, stacks, board_hash, counts, turn } =
             source;
@@ -191,7 +191,6 @@ impl Clone for State {
         self.geometry = geometry;
         self.codes.clone_from(codes);
         self.stacks.clone_from(stacks);
-        self.stacks.reserve(source.most_stacks() - stacks.len());
         self.board_hash = *board_hash;
         self.counts = *counts;
         self.turn.clone_from(turn);
@@ -204,7 +203,7 @@ impl PartialEq for State {
             && self.counts == other.counts
             && self.turn == other.turn
             && self.geometry.cells().all(|cell| match (self.stack(cell), other.stack(cell)) {
-                (Some(mine), Some(theirs)) => mine == theirs,
+                (Some(mine), Some(theirs)) => self.stacks.are_equal(mine, &other.stacks, theirs),
                 (None, None) => self.codes[cell.index()] == other.codes[cell.index()],
                 _ => false,
             })
@@ -237,7 +236,7 @@ impl State {
             },
             geometry,
             codes: vec![EMPTY; geometry.len()].into_boxed_slice(),
-            stacks: Vec::with_capacity(most_stacks.min(geometry.len())),
+            stacks: Stacks::with_room(most_stacks.min(geometry.len())),
             board_hash: 0,
             counts,
             turn: Turn {
@@ -323,7 +322,10 @@ impl State {
             EMPTY => Cell::Empty,
             1..=4 => Cell::Marker(Seat::ALL[usize::from(code - 1)]),
             5..=8 => Cell::Collapsed(Seat::ALL[usize::from(code - COLLAPSED - 1)]),
-            _ => Cell::Stack(StackView(&self.stacks[usize::from(code - STACK)])),
+            _ => {
+                let stack = self.stacks.get(usize::from(code - STACK));
+                Cell::Stack(StackView { stack, all: &self.stacks })
+            }
         }
     }
 
@@ -420,9 +422,7 @@ impl State {
         for cell in self.geometry.cells() {
             image.codes[symmetry.cell(cell).index()] = self.codes[cell.index()];
         }
-        for stack in &mut image.stacks {
-            stack.cell = symmetry.cell(stack.cell);
-        }
+        image.stacks.relocate(|cell| symmetry.cell(cell));
         image.board_hash = image.recompute_board_hash();
         image.turn.must_move = self.turn.must_move.map(|cell| symmetry.cell(cell));
         image.turn.attacker = self.turn.attacker.map(|cell| symmetry.cell(cell));
@@ -451,7 +451,12 @@ impl State {
 
     /// All stacks, in no particular order.
     pub(crate) fn unordered_stacks(&self) -> &[Stack] {
-        &self.stacks
+        self.stacks.all()
+    }
+
+    /// Whether a ring of the player lies below the top ring of a stack.
+    pub(crate) fn buries(&self, stack: &Stack, seat: Seat) -> bool {
+        stack.buries(seat, &self.stacks)
     }
 
     /// Neither a stack nor collapsed: may be passed and landed on.
@@ -477,7 +482,7 @@ impl State {
 
     pub(crate) fn stack(&self, cell: CellId) -> Option<&Stack> {
         let slot = self.codes[cell.index()].checked_sub(STACK)?;
-        Some(&self.stacks[usize::from(slot)])
+        Some(self.stacks.get(usize::from(slot)))
     }
 
     /// All stacks, in the order of their cells.
@@ -485,7 +490,7 @@ impl State {
         self.codes
             .iter()
             .filter_map(|code| code.checked_sub(STACK))
-            .map(|slot| &self.stacks[usize::from(slot)])
+            .map(|slot| self.stacks.get(usize::from(slot)))
     }
 
     /// Stacks that a seat controls, in the order of their cells.
@@ -494,7 +499,7 @@ impl State {
     }
 
     pub(crate) const fn stack_count(&self) -> usize {
-        self.stacks.len()
+        self.stacks.count()
     }
 }
 
@@ -527,11 +532,11 @@ impl State {
     /// Lifts the stack of a cell, which is empty then.
     pub(crate) fn lift(&mut self, cell: CellId) -> Option<Stack> {
         let slot = usize::from(self.codes[cell.index()].checked_sub(STACK)?);
-        let stack = self.stacks.swap_remove(slot);
-        self.board_hash ^= stack.key();
+        let (stack, moved) = self.stacks.take(slot);
+        self.board_hash ^= stack.key(&self.stacks);
         self.codes[cell.index()] = EMPTY;
-        if let Some(moved) = self.stacks.get(slot) {
-            self.codes[moved.cell.index()] = Self::stack_code(slot);
+        if let Some(moved) = moved {
+            self.codes[moved.index()] = Self::stack_code(slot);
         }
         self.counts.controlled[stack.controller().index()] -= 1;
         Some(stack)
@@ -544,10 +549,10 @@ impl State {
             return;
         }
         stack.cell = cell;
-        self.board_hash ^= stack.key();
+        self.board_hash ^= stack.key(&self.stacks);
         self.counts.controlled[stack.controller().index()] += 1;
-        self.codes[cell.index()] = Self::stack_code(self.stacks.len());
-        self.stacks.push(stack);
+        let slot = self.stacks.push(stack);
+        self.codes[cell.index()] = Self::stack_code(slot);
     }
 
     /// Writes the code of a marker or a collapsed cell over an empty one.
@@ -560,25 +565,20 @@ impl State {
         let codes = self.geometry.cells().zip(&self.codes);
         let plain = codes.filter(|(_, code)| (EMPTY + 1..STACK).contains(*code));
         let keys = plain.map(|(cell, &code)| hash::of_code(cell, code));
-        keys.chain(self.stacks.iter().map(Stack::key)).fold(0, |hash, key| hash ^ key)
+        let stacks = self.stacks.all().iter().map(|stack| stack.key(&self.stacks));
+        keys.chain(stacks).fold(0, |hash, key| hash ^ key)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "at most one stack per cell, 469")]
+    #[expect(clippy::cast_possible_truncation, reason = "at most 469 stacks and 10,000 rings")]
     const fn stack_code(slot: usize) -> u16 {
         STACK + slot as u16
     }
 
-    /// Stacks that can ever stand from here on: only placing makes new ones.
-    fn most_stacks(&self) -> usize {
-        let hands: usize = self.counts.hand.iter().map(|hand| usize::from(*hand)).sum();
-        (self.stacks.len() + hands).min(self.codes.len())
-    }
-
-    /// Makes room for all stacks that can ever stand, so that moves need not.
+    /// Makes room for all stacks that can ever stand, so that moves need not: only placing makes new ones.
     #[cfg(feature = "json")]
     pub(crate) fn reserve(&mut self) {
-        let more = self.most_stacks() - self.stacks.len();
-        self.stacks.reserve(more);
+        let hands: usize = self.counts.hand.iter().map(|hand| usize::from(*hand)).sum();
+        self.stacks.reserve(hands.min(self.codes.len() - self.stacks.count()));
     }
 
     /// Changes the stack of a cell, which may vanish by that. Nothing happens without a stack.
@@ -595,12 +595,17 @@ impl State {
         self.counts.eliminated[self.turn.seat.index()] += count;
     }
 
-    /// Sets up a cell of a position that is read from outside; the cell was empty.
+    /// Sets up the stacks of a position that is read from outside; their cells are empty and differ.
     #[cfg(feature = "json")]
-    pub(crate) fn set_up_stack(&mut self, cell: CellId, bottom_first: Vec<Seat>) {
-        for ring in &bottom_first {
-            self.counts.on_board[ring.index()] += 1;
+    pub(crate) fn set_up_stacks(&mut self, bottom_first: &[(CellId, Vec<Seat>)]) {
+        for (cell, rings) in bottom_first {
+            self.stacks.set_up_upper(*cell, rings);
         }
-        self.put(cell, Stack::from_bottom(cell, bottom_first));
+        for (cell, rings) in bottom_first {
+            for ring in rings {
+                self.counts.on_board[ring.index()] += 1;
+            }
+            self.put(*cell, Stack::from_bottom(*cell, rings, &self.stacks));
+        }
     }
 }

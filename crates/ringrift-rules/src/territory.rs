@@ -2,6 +2,7 @@
 
 use crate::cellset::{CellSet, Region};
 use crate::config::{Board, Seat};
+use crate::geometry::CellId;
 use crate::moves::Move;
 use crate::rows::{Parts, Rows, with_runs};
 use crate::sink::Sink;
@@ -25,8 +26,8 @@ impl State {
 
     fn collect_regions<const R: usize, const M: usize>(&self) -> Vec<Region> {
         let mut found = Vec::new();
-        self.each_region::<R, M>(&mut |rows: &Rows<R>| {
-            found.push(self.region(rows));
+        self.each_region::<R, M>(&mut |rows: &Rows<R>, border| {
+            found.push(self.region(rows, border));
             true
         });
         found
@@ -38,7 +39,7 @@ impl State {
 
     fn has_region_in<const R: usize, const M: usize>(&self) -> bool {
         let mut any = false;
-        self.each_region::<R, M>(&mut |_: &Rows<R>| {
+        self.each_region::<R, M>(&mut |_: &Rows<R>, _| {
             any = true;
             false
         });
@@ -50,32 +51,53 @@ impl State {
     }
 
     fn list_regions_in<const R: usize, const M: usize>(&self, out: &mut dyn Sink) {
-        self.each_region::<R, M>(&mut |rows: &Rows<R>| {
-            out.push(Move::ChooseTerritory(self.region(rows)));
+        self.each_region::<R, M>(&mut |rows: &Rows<R>, border| {
+            out.push(Move::ChooseTerritory(self.region(rows, border)));
             true
         });
         out.push(if out.is_empty() { Move::NoTerritoryAction } else { Move::SkipTerritory });
     }
 
-    fn region<const R: usize>(&self, rows: &Rows<R>) -> Region {
-        let mut cells = CellSet::EMPTY;
-        for (word, plan) in rows.0.iter().zip(self.geometry.row_plans()) {
-            let mut rest = *word;
-            while rest != 0 {
-                cells.insert(plan.cell(rest.trailing_zeros()));
-                rest &= rest - 1;
-            }
+    fn region<const R: usize>(&self, rows: &Rows<R>, border: Option<Seat>) -> Region {
+        let plans = self.geometry.row_plans();
+        let first = rows.0.iter().zip(plans).find(|(word, _)| **word != 0);
+        let first = first.map_or(CellId(0), |(word, plan)| plan.cell(word.trailing_zeros()));
+        Region { first, size: rows.len(), border }
+    }
+
+    /// The cells of a region of this position; none if it has no such region.
+    pub fn region_cells(&self, region: Region) -> CellSet {
+        with_runs!(self, region_cells_in(region))
+    }
+
+    fn region_cells_in<const R: usize, const M: usize>(&self, region: Region) -> CellSet {
+        let mut rest: Rows<R> = self.rows(|code| !State::is_collapsed_code(code));
+        if let Some(border) = region.border {
+            rest = rest.without(&self.rows(|code| code == u16::from(border.number())));
         }
-        Region::new(&cells)
+        let mut parts = Parts::<R, M>::new();
+        parts.find(&rest, self.board().is_hex());
+        let (row, bit) = self.geometry.row_and_bit(region.first);
+        let Some(part) = parts.at(row, bit) else { return CellSet::EMPTY };
+        let rows = parts.cells(part);
+        self.geometry
+            .row_plans()
+            .iter()
+            .zip(rows.0)
+            .flat_map(|(plan, word)| plan.cells_of(word))
+            .collect()
     }
 
     /// Visits the processable regions of the player to move, each once, until the visitor says
     /// false: pass by pass over the border colours, in the order of their smallest cells.
-    fn each_region<const R: usize, const M: usize>(&self, visit: &mut dyn FnMut(&Rows<R>) -> bool) {
+    fn each_region<const R: usize, const M: usize>(
+        &self,
+        visit: &mut dyn FnMut(&Rows<R>, Option<Seat>) -> bool,
+    ) {
         let seat = self.turn.seat;
         // A payment must stand outside of the region: nobody to pay, no region (section 9.2).
         let pays = |stack: &crate::stack::Stack| {
-            if self.turn.recovered { stack.buries(seat) } else { stack.controller() == seat }
+            if self.turn.recovered { self.buries(stack, seat) } else { stack.controller() == seat }
         };
         let payers = if self.turn.recovered {
             self.unordered_stacks().iter().filter(|stack| pays(stack)).count()
@@ -100,11 +122,8 @@ impl State {
             }
             let mut rest = open;
             if let Some(border) = border {
-                let own: Rows<R> = self.rows(|code| code == u16::from(border.number()));
-                for (word, own) in rest.0.iter_mut().zip(&own.0) {
-                    *word &= !own;
-                }
-                earlier[pass] = own;
+                earlier[pass] = self.rows(|code| code == u16::from(border.number()));
+                rest = rest.without(&earlier[pass]);
             }
             parts.find(&rest, self.board().is_hex());
             // A single part holds all who could pay.
@@ -130,7 +149,7 @@ impl State {
                 if self.was_met(&cells, &open, &earlier[..pass]) {
                     continue;
                 }
-                if !visit(&cells) {
+                if !visit(&cells, border) {
                     return;
                 }
             }
@@ -182,13 +201,15 @@ impl State {
     }
 
     /// Section 9.3, steps 1 to 3.
-    pub(crate) fn take_region(&mut self, region: &CellSet) {
-        let seat: Seat = self.turn.seat;
-        let border = self.border(region);
+    pub(crate) fn take_region(&mut self, region: Region) {
+        let seat = self.turn.seat;
+        let region = self.region_cells(region);
+        let border = self.border(&region);
         for cell in region.iter() {
-            if let Some(stack) = self.lift(cell) {
-                for ring in stack.rings() {
-                    self.eliminate(ring, 1);
+            if let Some(mut stack) = self.lift(cell) {
+                while stack.height() > 0 {
+                    let (colour, count) = stack.pop_cap(&mut self.stacks);
+                    self.eliminate(colour, count);
                 }
             }
             self.collapse(cell, seat);

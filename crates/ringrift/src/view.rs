@@ -167,7 +167,7 @@ mod tests {
         let (mut legal, mut last) = (Vec::new(), None);
         for _ in 0..moves {
             state.legal_moves(&mut legal);
-            let mv = legal[random.below(legal.len())].clone();
+            let mv = legal[random.below(legal.len())];
             state.apply_legal(&mv);
             last = Some(mv);
         }

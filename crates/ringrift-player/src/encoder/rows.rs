@@ -1,7 +1,7 @@
 //! Which learned rows a move is made of.
 
 use ringrift_rules::{
-    Cell, CellId, Config, EliminationContext, Geometry, Move, Seat, State, Symmetry,
+    Cell, CellId, Config, EliminationContext, Geometry, Move, Region, Seat, State, Symmetry,
 };
 
 use super::features::{CAPS, HEIGHTS, stack_class};
@@ -162,7 +162,7 @@ impl RowLayout {
                 }
             }
             Move::ChooseTerritory(region) => {
-                rows.add(self.region_row(state, region.len(), region.iter()));
+                rows.add(self.region_row(state, *region));
             }
             Move::SkipPlacement
             | Move::NoPlacementAction
@@ -240,9 +240,9 @@ impl RowLayout {
         }
     }
 
-    fn region_row(&self, state: &State, size: usize, cells: impl Iterator<Item = CellId>) -> usize {
+    fn region_row(&self, state: &State, region: Region) -> usize {
         let (mut own, mut foreign) = (0, 0);
-        for cell in cells {
+        for cell in state.region_cells(region).iter() {
             if let Cell::Stack(stack) = state.cell(cell) {
                 if stack.controller() == state.to_move() {
                     own += stack.height();
@@ -257,7 +257,7 @@ impl RowLayout {
             3..=5 => 2,
             _ => 3,
         };
-        let size = (size.next_power_of_two().ilog2() as usize).min(REGIONS - 1);
+        let size = (region.size().next_power_of_two().ilog2() as usize).min(REGIONS - 1);
         self.region + (size * REGION_RINGS + rings(own)) * REGION_RINGS + rings(foreign)
     }
 

@@ -69,7 +69,8 @@ fn a_turned_position_has_the_turned_features_and_rows() {
             there.features.sort_unstable();
             assert_eq!(there.features, expected);
 
-            let turned_moves: Vec<Move> = moves.iter().map(|m| m.permuted(symmetry)).collect();
+            let turned_moves: Vec<Move> =
+                moves.iter().map(|m| m.permuted(state, symmetry)).collect();
             encoder.encode_moves(state, moves, &mut mine);
             encoder.encode_moves(&turned, &turned_moves, &mut theirs);
             for (here, there) in mine.iter().zip(&theirs) {

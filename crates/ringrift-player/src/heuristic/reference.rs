@@ -25,7 +25,7 @@ pub fn check_heuristic(decision: &Decision) -> Result<String, String> {
     if let Some(wanted) = decision.value {
         same("value", heuristic.value(state, state.to_move()), wanted)?;
     }
-    let moves: Vec<_> = decision.moves.iter().map(|(played, _)| played.clone()).collect();
+    let moves: Vec<_> = decision.moves.iter().map(|(played, _)| *played).collect();
     let mut values = Vec::new();
     heuristic.move_values(state, &moves, &mut values);
     for ((played, wanted), found) in decision.moves.iter().zip(&values) {

@@ -14,7 +14,7 @@ fn positions(config: Config, seed: u64) -> Vec<(State, Vec<Move>)> {
     let mut all = Vec::new();
     while !state.is_over() {
         state.legal_moves(&mut moves);
-        let played = moves[random.below(moves.len())].clone();
+        let played = moves[random.below(moves.len())];
         if moves.len() > 1 {
             all.push((state.clone(), moves.clone()));
         }

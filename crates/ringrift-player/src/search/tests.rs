@@ -14,7 +14,7 @@ fn positions(config: Config, games: u64, mut look: impl FnMut(&State, &[Move])) 
         while !state.is_over() {
             state.legal_moves(&mut moves);
             look(&state, &moves);
-            let played = moves[random.below(moves.len())].clone();
+            let played = moves[random.below(moves.len())];
             state.apply_legal(&played);
         }
     }

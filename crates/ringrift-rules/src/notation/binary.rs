@@ -145,7 +145,7 @@ fn fnv_bytes(bytes: &[u8]) -> u64 {
 #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
 fn region_hash(state: &State, mv: &Move) -> u32 {
     let Move::ChooseTerritory(region) = mv else { return 0 };
-    fnv64(&keys(state.geometry(), &region.cells())) as u32
+    fnv64(&keys(state.geometry(), &state.region_cells(*region))) as u32
 }
 
 struct Writer(Vec<u8>);
@@ -216,8 +216,8 @@ impl Writer {
                 self.cell(*to);
             }
             Move::ChooseTerritory(region) => {
-                self.cell(region.first().unwrap_or(CellId(0)));
-                self.number(region.len() as u64);
+                self.cell(region.first());
+                self.number(region.size() as u64);
                 self.0.extend_from_slice(&region_hash(state, mv).to_le_bytes());
             }
             Move::ForcedElimination { to } => self.cell(*to),
@@ -391,7 +391,7 @@ impl<'a> Reader<'a> {
                 let mut regions = state
                     .regions()
                     .into_iter()
-                    .filter(|region| region.first() == Some(first) && region.len() as u64 == size);
+                    .filter(|region| region.first() == first && region.size() as u64 == size);
                 let found = regions.find_map(|region| {
                     let mv = Move::ChooseTerritory(region);
                     (region_hash(state, &mv) == hash).then_some(mv)

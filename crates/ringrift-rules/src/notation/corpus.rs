@@ -245,7 +245,8 @@ fn make(state: &mut State, step: &Step) -> Result<(), String> {
     same("player of the move", &by, &step.by.unwrap_or(by))?;
     let mv = state.parse(&step.m).map_err(|error| error.to_string())?;
     if let (Move::ChooseTerritory(region), Some(cells)) = (&mv, &step.cells) {
-        let keys: Vec<&str> = region.iter().map(|cell| state.geometry().key(cell)).collect();
+        let keyed = state.region_cells(*region);
+        let keys: Vec<&str> = keyed.iter().map(|cell| state.geometry().key(cell)).collect();
         let recorded = match cells {
             Value::String(text) => text.clone(),
             Value::Array(keys) => {

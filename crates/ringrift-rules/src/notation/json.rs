@@ -127,6 +127,8 @@ pub enum PositionError {
     Size { board: Board, found: u64 },
     #[error("field {field} is missing or not what it should be")]
     Field { field: &'static str },
+    #[error("the player cannot process a region of these cells (section 9)")]
+    Region,
     #[error("it is a move of seat {found}, seat {seat} is to move")]
     Turn { found: u8, seat: Seat },
 }
@@ -196,15 +198,20 @@ impl BoardText {
                 Err(PositionError::Occupied { key: key.to_owned() })
             }
         };
+        let mut stacks = Vec::with_capacity(self.stacks.len());
         for (key, rings) in &self.stacks {
             let cell = free(state, key)?;
+            if stacks.iter().any(|(other, _)| *other == cell) {
+                return Err(PositionError::Occupied { key: key.clone() });
+            }
             if rings.is_empty() {
                 return Err(PositionError::EmptyStack { key: key.clone() });
             }
             let bottom_first: Result<Vec<Seat>, PositionError> =
                 rings.iter().rev().map(|ring| reader.seat((*ring).into())).collect();
-            state.set_up_stack(cell, bottom_first?);
+            stacks.push((cell, bottom_first?));
         }
+        state.set_up_stacks(&stacks);
         for (key, owner) in &self.markers {
             let (cell, seat) = (free(state, key)?, reader.seat((*owner).into())?);
             state.put_marker(cell, seat);

@@ -53,19 +53,20 @@ fn run_keys(geometry: &Geometry, run: Run) -> String {
     keys(geometry, &run.cells(geometry).collect())
 }
 
-impl Move {
-    /// The move in notation, for example `M 0,0>0,2`.
-    pub fn text(&self, geometry: &Geometry) -> String {
+impl State {
+    /// A move in notation, for example `M 0,0>0,2`.
+    pub fn notate(&self, mv: &Move) -> String {
+        let geometry = self.geometry;
         let key = |cell: &CellId| geometry.key(*cell);
-        let word = self.kind().word();
-        match self {
-            Self::PlaceRing { to, count } => format!("{word} {} {count}", key(to)),
-            Self::MoveStack { from, to } => format!("{word} {}>{}", key(from), key(to)),
-            Self::OvertakingCapture { from, target, to }
-            | Self::ContinueCapture { from, target, to } => {
+        let word = mv.kind().word();
+        match mv {
+            Move::PlaceRing { to, count } => format!("{word} {} {count}", key(to)),
+            Move::MoveStack { from, to } => format!("{word} {}>{}", key(from), key(to)),
+            Move::OvertakingCapture { from, target, to }
+            | Move::ContinueCapture { from, target, to } => {
                 format!("{word} {}*{}>{}", key(from), key(target), key(to))
             }
-            Self::RecoverySlide { from, to, how } => {
+            Move::RecoverySlide { from, to, how } => {
                 let price = match how {
                     Recovery::LineWindow(run) => format!("2 x {}", run_keys(geometry, *run)),
                     Recovery::Line { payer }
@@ -74,29 +75,28 @@ impl Move {
                 };
                 format!("{word} {} {}>{} {price}", how.mode(), key(from), key(to))
             }
-            Self::ProcessLine(line) => format!("{word} {}", run_keys(geometry, *line)),
-            Self::ChooseLineOption { line, collapse } => {
+            Move::ProcessLine(line) => format!("{word} {}", run_keys(geometry, *line)),
+            Move::ChooseLineOption { line, collapse } => {
                 let (line, collapse) = (run_keys(geometry, *line), run_keys(geometry, *collapse));
                 format!("{word} {line} / {collapse}")
             }
-            Self::EliminateRings { context, to } => {
+            Move::EliminateRings { context, to } => {
                 format!("{word} {} {}", context.name(), key(to))
             }
-            Self::ChooseTerritory(region) => {
-                let first = region.first().map_or("", |cell| geometry.key(cell));
-                let hash = hex(fnv64(&keys(geometry, &region.cells())));
-                format!("{word} {first} {} {hash}", region.len())
+            Move::ChooseTerritory(region) => {
+                let hash = hex(fnv64(&keys(geometry, &self.region_cells(*region))));
+                format!("{word} {} {} {hash}", key(&region.first()), region.size())
             }
-            Self::ForcedElimination { to } => format!("{word} {}", key(to)),
-            Self::SkipPlacement
-            | Self::NoPlacementAction
-            | Self::SwapSides
-            | Self::SkipCapture
-            | Self::NoMovementAction
-            | Self::SkipRecovery
-            | Self::NoLineAction
-            | Self::SkipTerritory
-            | Self::NoTerritoryAction => word.to_owned(),
+            Move::ForcedElimination { to } => format!("{word} {}", key(to)),
+            Move::SkipPlacement
+            | Move::NoPlacementAction
+            | Move::SwapSides
+            | Move::SkipCapture
+            | Move::NoMovementAction
+            | Move::SkipRecovery
+            | Move::NoLineAction
+            | Move::SkipTerritory
+            | Move::NoTerritoryAction => word.to_owned(),
         }
     }
 }
@@ -139,8 +139,8 @@ impl Move {
                 format!("pays for {} with {}", context.name(), key(to))
             }
             Self::ChooseTerritory(region) => {
-                let first = region.first().map_or("", |cell| geometry.key(cell));
-                format!("takes the region of {} cells with {first}", region.len())
+                let first = key(&region.first());
+                format!("takes the region of {} cells with {first}", region.size())
             }
             Self::ForcedElimination { to } => format!("gives up the cap on {}", key(to)),
             Self::SkipPlacement => "places nothing".to_owned(),
@@ -174,11 +174,6 @@ impl core::fmt::Display for NotationError {
 impl core::error::Error for NotationError {}
 
 impl State {
-    /// A move in notation.
-    pub fn notate(&self, mv: &Move) -> String {
-        mv.text(self.geometry)
-    }
-
     /// All legal moves in notation, sorted as ASCII.
     pub fn legal_texts(&self) -> Vec<String> {
         let mut moves = Vec::new();

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::json::{BoardText, Position, PositionError, Reader, SwapText};
-use crate::cellset::Region;
+use crate::cellset::{CellSet, Region};
 use crate::config::{Board, Config, Options, Seat};
 use crate::geometry::CellId;
 use crate::moves::{EliminationContext, Move, Recovery, Run};
@@ -287,16 +287,18 @@ pub fn read_move(state: &State, value: &Value) -> Result<Move, PositionError> {
         }
         "no_line_action" => Move::NoLineAction,
         "choose_territory_option" => {
-            let region = match &value["disconnectedRegions"][0]["spaces"] {
-                // Without its cells: the region on offer that the named cell belongs to.
-                Value::Null => {
-                    let to = cell("to")?;
-                    let offered = state.regions().into_iter().find(|region| region.contains(to));
-                    offered.unwrap_or_else(|| Region::from_iter([to]))
-                }
-                spaces => cells(&reader, spaces, "spaces")?.into_iter().collect(),
+            let wanted: Option<CellSet> = match &value["disconnectedRegions"][0]["spaces"] {
+                Value::Null => None,
+                spaces => Some(cells(&reader, spaces, "spaces")?.into_iter().collect()),
             };
-            Move::ChooseTerritory(region)
+            // Without its cells: the region on offer that the named cell belongs to.
+            let to = if wanted.is_none() { Some(cell("to")?) } else { None };
+            let fits = |region: &Region| {
+                let cells = state.region_cells(*region);
+                wanted == Some(cells) || to.is_some_and(|to| cells.contains(to))
+            };
+            let region = state.regions().into_iter().find(fits);
+            Move::ChooseTerritory(region.ok_or(PositionError::Region)?)
         }
         "skip_territory_processing" => Move::SkipTerritory,
         "no_territory_action" => Move::NoTerritoryAction,

@@ -7,7 +7,7 @@ use proptest::test_runner::RngSeed;
 use ringrift_rules::json::Position;
 use ringrift_rules::record::{GameRecord, GameResult, ReplayError, replay};
 use ringrift_rules::{
-    Cell, Config, Kind, Move, Options, Reason, Recovery, SplitMix64, State, Symmetry,
+    Cell, CellId, Config, Kind, Move, Options, Phase, Reason, SplitMix64, State, Symmetry,
 };
 
 /// A game to play: everything random comes from the seed.
@@ -52,9 +52,9 @@ impl Plan {
                 kinds.dedup();
                 let kind = kinds[random.below(kinds.len())];
                 let of_kind: Vec<&Move> = moves.iter().filter(|mv| mv.kind() == kind).collect();
-                of_kind[random.below(of_kind.len())].clone()
+                *of_kind[random.below(of_kind.len())]
             } else {
-                moves[random.below(moves.len())].clone()
+                moves[random.below(moves.len())]
             };
             visit(&state, &moves, &mv, &mut random);
             state.apply(&mv).unwrap();
@@ -119,31 +119,42 @@ fn must_progress(kind: Kind) -> bool {
     )
 }
 
-/// Slides that complete lines obey the order of the axes, which no symmetry keeps.
-fn depends_on_axes(state: &State, moves: &[Move]) -> bool {
-    state.recovery_refused()
-        || moves.iter().any(|mv| {
-            matches!(
-                mv,
-                Move::RecoverySlide { how: Recovery::Line { .. } | Recovery::LineWindow(_), .. }
-            )
-        })
+/// Of slides that complete several runs the order of the axes decides, which no symmetry keeps.
+fn depends_on_axes(state: &State) -> bool {
+    let (seat, geometry) = (state.to_move(), state.geometry());
+    if state.phase() != Phase::Movement || !state.is_recovery_eligible(seat) {
+        return false;
+    }
+    let own = |cell: CellId| matches!(state.cell(cell), Cell::Marker(owner) if owner == seat);
+    let least = state.config().line_length().min(state.board().detection_length());
+    let several_runs = |from: CellId, to: CellId| {
+        let reach = |direction: u8| {
+            let ray = geometry.ray(to, direction).iter();
+            ray.take_while(|cell| **cell != from && own(**cell)).count()
+        };
+        let run = |axis: u8| 1 + reach(axis) + reach(geometry.opposite(axis));
+        geometry.axes().iter().filter(|axis| run(**axis) >= usize::from(least)).count() > 1
+    };
+    geometry.cells().filter(|from| own(*from)).any(|from| {
+        let mut steps = geometry.neighbours(from);
+        steps.any(|to| matches!(state.cell(to), Cell::Empty) && several_runs(from, to))
+    })
 }
 
 fn turned_position_has_turned_moves(state: &State, moves: &[Move], mv: &Move, by: &Symmetry) {
-    if depends_on_axes(state, moves) {
+    if depends_on_axes(state) {
         return;
     }
     let image = state.permuted(by);
     let mut listed = Vec::new();
     image.legal_moves(&mut listed);
     let listed: HashSet<Move> = listed.into_iter().collect();
-    let wanted: HashSet<Move> = moves.iter().map(|mv| mv.permuted(by)).collect();
+    let wanted: HashSet<Move> = moves.iter().map(|mv| mv.permuted(state, by)).collect();
     assert_eq!(listed, wanted, "{}", state.render());
 
     let (mut then, mut image) = (state.clone(), image);
     then.apply_legal(mv);
-    image.apply_legal(&mv.permuted(by));
+    image.apply_legal(&mv.permuted(state, by));
     assert!(then.permuted(by) == image, "{}\n{}", then.permuted(by).render(), image.render());
     // A turned position counts its hash anew; the image was kept in step by the move.
     assert_eq!(then.permuted(by).position_hash(), image.position_hash());
@@ -171,7 +182,7 @@ proptest! {
             }
             before = now;
             last = Some(mv.kind());
-            assert!(state.phase() != ringrift_rules::Phase::RingPlacement
+            assert!(state.phase() != Phase::RingPlacement
                 || state.has_any_ring(state.to_move()));
         });
         counters_follow_from_the_board(&end);
@@ -241,7 +252,7 @@ proptest! {
                     }
                 }
             }
-            seen.push(mv.clone());
+            seen.push(*mv);
         });
     }
 

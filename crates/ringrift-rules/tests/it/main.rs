@@ -9,6 +9,7 @@ mod oracle;
 mod corpus;
 mod counts;
 mod differential;
+mod heap;
 mod invariants;
 mod robustness;
 mod vectors;

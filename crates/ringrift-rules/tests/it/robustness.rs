@@ -1,7 +1,4 @@
-//! Whatever bytes come in: no panic, a sentence with the place; and moves without the heap.
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell as Counter;
+//! Whatever bytes come in: no panic, a sentence with the place.
 
 use proptest::prelude::*;
 use ringrift_rules::binary::{decode, encode};
@@ -193,72 +190,6 @@ fn hostile_published_states_and_moves_are_refused() {
     ] {
         let value = serde_json::from_str(text).unwrap();
         assert!(!read_move(&start, &value).unwrap_err().to_string().is_empty(), "{text}");
-    }
-}
-
-/// Counts what this thread asks of the heap.
-struct Counting;
-
-thread_local! {
-    static ASKED: Counter<u64> = const { Counter::new(0) };
-}
-
-#[expect(unsafe_code, reason = "an allocator cannot be written without")]
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.with(|asked| asked.set(asked.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ASKED.with(|asked| asked.set(asked.get() + 1));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static HEAP: Counting = Counting;
-
-fn asked() -> u64 {
-    ASKED.with(Counter::get)
-}
-
-#[test]
-fn listing_and_making_moves_ask_nothing_of_the_heap() {
-    for config in Config::ALL {
-        let small = config.board.cell_count() < 100;
-        let mut list = Vec::with_capacity(4096);
-        let mut random = SplitMix64::new(3);
-        for _ in 0..if small { 20 } else { 2 } {
-            // A copy in the middle of the game must do without, too.
-            let mut state = State::new(config, Options::default());
-            while !state.is_over() {
-                if random.below(50) == 0 {
-                    state = state.clone();
-                }
-                let before = asked();
-                state.legal_moves(&mut list);
-                // A region of a large board may be a box; nothing else is.
-                let regions =
-                    list.iter().filter(|mv| mv.kind() == Kind::ChooseTerritory).count() as u64;
-                let boxed = if small { 0 } else { regions };
-                assert!(asked() - before <= boxed, "listing on {config}\n{}", state.render());
-                let before = asked();
-                let mv = &list[random.below(list.len())];
-                state.apply_legal(mv);
-                // In debug builds a move is looked for in the list before it is made.
-                let boxed = if cfg!(debug_assertions) { boxed } else { 0 };
-                assert!(asked() - before <= boxed, "{} on {config}", mv.kind());
-            }
-        }
     }
 }
 

@@ -173,7 +173,7 @@ impl Table {
                         line.parse().ok().and_then(|number: usize| number.checked_sub(1))
                     });
                     if let Some(mv) = chosen.and_then(|index| moves.get(index)) {
-                        return Ok(Wish::Make(mv.clone()));
+                        return Ok(Wish::Make(*mv));
                     }
                     console::say(&self.refusal(line, moves.len()));
                 }

@@ -519,7 +519,7 @@ pub(super) fn playing(config: &str, moves: usize, seed: u64) -> LiveWork {
             break;
         }
         state.legal_moves(&mut legal);
-        let mv = legal[random.below(legal.len())].clone();
+        let mv = legal[random.below(legal.len())];
         state.apply_legal(&mv);
         view = Some(BoardView::of(&state).after(&mv, &state));
     }

@@ -110,7 +110,7 @@ pub(super) async fn live(world: &Arc<World>) {
         }
         if let Some(state) = &mut game {
             state.legal_moves(&mut legal);
-            let mv = legal[random.below(legal.len())].clone();
+            let mv = legal[random.below(legal.len())];
             state.apply_legal(&mv);
             let board = BoardView::of(state).after(&mv, state);
             let selfplay = LiveWork {
