@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::workspace::{Workspace, capture, present, succeed};
-use crate::{docs, tidy};
+use crate::{docs, fuzz, tidy};
 
 /// A step is one line of the summary.
 type Step = fn(&Workspace) -> anyhow::Result<()>;
@@ -62,9 +62,11 @@ pub fn long(workspace: &Workspace, names: &str) -> ExitCode {
     };
     let mut tally = Tally::default();
     for suite in suites {
-        tally.run(suite.name, || long_suite(workspace, suite));
+        let test = || long_suite(workspace, suite);
         if suite.name == "rules" {
-            tally.run("fuzzing", || fuzz(workspace));
+            tally.run_both(("rules", test), ("fuzzing", || fuzz::run(workspace)));
+        } else {
+            tally.run(suite.name, test);
         }
     }
     tally.finish()
@@ -91,7 +93,27 @@ struct Tally {
 impl Tally {
     fn run(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<()>) {
         println!("\n== {name}");
-        let (result, took) = timed(step);
+        let done = timed(step);
+        self.note(name, done);
+    }
+
+    /// Two steps side by side, each with a line of its own.
+    fn run_both(
+        &mut self,
+        (one, first): (&str, impl FnOnce() -> anyhow::Result<()>),
+        (other, second): (&str, impl FnOnce() -> anyhow::Result<()> + Send),
+    ) {
+        println!("\n== {one}, {other}");
+        let (done, beside) = std::thread::scope(|scope| {
+            let beside = scope.spawn(|| timed(second));
+            let done = timed(first);
+            (done, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        self.note(one, done);
+        self.note(other, beside);
+    }
+
+    fn note(&mut self, name: &str, (result, took): (anyhow::Result<()>, Duration)) {
         let seconds = took.as_secs_f64();
         match result {
             Ok(()) => {
@@ -219,29 +241,6 @@ fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
     succeed(command)
 }
 
-/// Targets in fuzz/, and how long each runs.
-const FUZZ_TARGETS: [&str; 3] = ["states", "moves", "records"];
-const FUZZ_SECONDS: u32 = 600;
-
-fn fuzz(workspace: &Workspace) -> anyhow::Result<()> {
-    if !present(workspace.cargo(&["fuzz", "--version"])) {
-        println!(
-            "cargo-fuzz is absent, so nothing was fuzzed; to have it: cargo install --locked \
-             cargo-fuzz (it needs a C++ compiler)"
-        );
-        return Ok(());
-    }
-    for target in FUZZ_TARGETS {
-        // Without a sanitizer: the code is safe, and a stable toolchain has none.
-        let mut command = workspace.cargo(&["fuzz", "run", "--sanitizer", "none", target, "--"]);
-        command.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-rss_limit_mb=2048");
-        // The flags that count branches are unstable.
-        command.env("RUSTC_BOOTSTRAP", "1");
-        succeed(command).with_context(|| format!("fuzz {target}"))?;
-    }
-    Ok(())
-}
-
 /// Bans, licences, sources; not advisories, whose verdict changes without a commit.
 fn dependencies(workspace: &Workspace) -> anyhow::Result<()> {
     let tools = workspace.root().join("target/tools");
@@ -301,5 +300,12 @@ mod tests {
         tally.run("second", || Ok(()));
         assert_eq!((tally.passed, tally.failed.clone()), (1, vec!["first".to_owned()]));
         assert_eq!(tally.finish(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn of_two_steps_side_by_side_each_counts() {
+        let mut tally = Tally::default();
+        tally.run_both(("first", || Ok(())), ("second", || bail!("no")));
+        assert_eq!((tally.passed, tally.failed), (1, vec!["second".to_owned()]));
     }
 }

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod docs;
+mod fuzz;
 mod tidy;
 mod workspace;
 

@@ -35,39 +35,32 @@ impl Row {
     /// Compares the counts that need no more than `most` legal lists; gives how many were compared.
     pub(crate) fn check(&self, most: u64, slow: bool) -> usize {
         let state = self.state();
-        let oracle = Oracle::of(&Position::of(&state), state.config(), state.options());
-        let mut lists = 1;
-        let mut compared = 0;
-        for (depth, &count) in (1u32..).zip(&self.counts) {
-            if lists > most {
-                break;
-            }
-            let found = if slow {
-                slow_perft(&oracle, depth)
-            } else {
-                perft(&state, depth, Placements::All)
-            };
-            assert_eq!(found, count, "{}, depth {depth}\n{}", self.config, state.render());
-            lists = count;
-            compared += 1;
-        }
-        compared
+        let lists = std::iter::once(&1).chain(&self.counts);
+        let depths = lists.take_while(|lists| **lists <= most).count().min(self.counts.len());
+        let found = if slow {
+            let oracle = Oracle::of(&Position::of(&state), state.config(), state.options());
+            let mut counts = vec![0; depths];
+            slow_counts(&oracle, &mut counts);
+            counts
+        } else {
+            (1u32..).take(depths).map(|depth| perft(&state, depth, Placements::All)).collect()
+        };
+        assert_eq!(found, self.counts[..depths], "{}\n{}", self.config, state.render());
+        depths
     }
 }
 
-/// Sequences of moves by the oracle.
-pub(crate) fn slow_perft(oracle: &Oracle, depth: u32) -> u64 {
-    if depth == 0 {
-        return 1;
-    }
+/// Sequences of moves by the oracle, of every length in one go.
+fn slow_counts(oracle: &Oracle, counts: &mut [u64]) {
+    let Some((here, deeper)) = counts.split_first_mut() else { return };
     let legal = oracle.legal();
-    if depth == 1 {
-        return legal.len() as u64;
+    *here += legal.len() as u64;
+    if deeper.is_empty() {
+        return;
     }
-    let then = |action| {
+    for (_, action) in legal {
         let mut next = oracle.clone();
-        next.make(action);
-        slow_perft(&next, depth - 1)
-    };
-    legal.iter().map(|(_, action)| then(action)).sum()
+        next.make(&action);
+        slow_counts(&next, deeper);
+    }
 }
