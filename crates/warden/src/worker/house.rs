@@ -1,21 +1,19 @@
-//! The thread that starts workers and keeps watch over them, and the hand that helps it fork.
+//! The thread that starts workers and keeps watch over them, and the hand that helps it.
 
 use std::{
     collections::HashMap,
     io,
     os::fd::OwnedFd,
     path::Path,
-    process::Stdio,
     sync::{PoisonError, mpsc::TrySendError},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    process::{Child, Command},
-    runtime::{Handle, Runtime},
+    net::unix::pipe,
+    runtime::Runtime,
     sync::{mpsc, oneshot, watch as slot},
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -24,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LINES_WAITING, Row, StartError, Started, Table, WorkerSpec,
+    birth::{self, Child, Ends},
     guardian::Guardian,
     log::{self, Logs},
     process,
-    records::{MARK, Records},
+    records::Records,
     watch,
 };
 
@@ -87,7 +86,7 @@ impl House {
             memory: HashMap::new(),
             page: rustix::param::page_size() as u64,
         };
-        let hand = Hand::new(runtime.handle().clone())?;
+        let hand = Hand::new()?;
         Ok(Self { runtime, rooms, writer, hand })
     }
 
@@ -108,25 +107,24 @@ struct Order {
 }
 
 /// An order and what became of it.
-type Forked = (Order, io::Result<Child>);
+type Forked = (Order, io::Result<(Child, Ends)>);
 
-/// A second thread that forks while the first one does: a fork waits for the child's exec, which
-/// another core runs meanwhile. It too lives as long as its children, whose parent it is.
+/// A second thread that starts workers while the first one does: a start waits for the child's exec,
+/// which another core runs meanwhile. It too lives as long as its children, whose parent it is.
 struct Hand {
     orders: std::sync::mpsc::SyncSender<Order>,
     forked: mpsc::Receiver<Forked>,
 }
 
 impl Hand {
-    fn new(runtime: Handle) -> anyhow::Result<Self> {
+    fn new() -> anyhow::Result<Self> {
         let (orders, receiver) = std::sync::mpsc::sync_channel::<Order>(1);
         let (sender, forked) = mpsc::channel(1);
         std::thread::Builder::new()
             .name("workers-hand".into())
             .spawn(move || {
-                let _inside = runtime.enter();
                 for order in receiver {
-                    let child = spawn(&order.request.spec, &order.mark);
+                    let child = birth::spawn(&order.request.spec, &order.mark);
                     // Nobody waits any more: dropping what was started kills it.
                     drop(sender.blocking_send((order, child)));
                 }
@@ -159,7 +157,7 @@ impl Rooms {
                     let mine =
                         if requests.is_empty() { Some(order) } else { hand.take(order) };
                     if let Some(order) = mine {
-                        let child = spawn(&order.request.spec, &order.mark);
+                        let child = birth::spawn(&order.request.spec, &order.mark);
                         self.answer((order, child), &mut watches);
                     }
                 }
@@ -207,7 +205,7 @@ impl Rooms {
     fn answer(&mut self, (order, child): Forked, watches: &mut JoinSet<u32>) {
         let Order { request: Request { spec, reply }, mark, log } = order;
         let started = match child {
-            Ok(child) => self.move_in(&spec, &mark, log, child, watches),
+            Ok(born) => self.move_in(&spec, &mark, log, born, watches),
             Err(source) => Err(StartError::Spawn { program: spec.program, source }),
         };
         // Nobody waits any more: dropping what was started kills it.
@@ -219,22 +217,22 @@ impl Rooms {
         spec: &WorkerSpec,
         mark: &str,
         log: log::Shared,
-        child: Child,
+        (child, ends): (Child, Ends),
         watches: &mut JoinSet<u32>,
     ) -> Result<Started, StartError> {
-        let prepare = |source| StartError::Prepare { dir: spec.dir.clone(), source };
-        let refuse = |source| StartError::Spawn { program: spec.program.clone(), source };
-        let pid = child.id().ok_or_else(|| refuse(io::ErrorKind::NotFound.into()))?;
+        let pid = child.id();
         let group = watch::Group::new(pid);
         self.guardian.add(pid);
         // From here on an early return drops `group`, which kills what was started.
-        let prepared = self.furnish(pid, mark, spec);
-        let exit = match prepared {
-            Ok(exit) => exit,
+        let (exit, pipes) = match self.furnish(pid, mark, spec, ends) {
+            Ok(furnished) => furnished,
             Err(source) => {
                 drop(group);
-                self.forget(pid);
-                return Err(prepare(source));
+                watches.spawn(async move {
+                    reap(child).await;
+                    pid
+                });
+                return Err(StartError::Prepare { dir: spec.dir.clone(), source });
             }
         };
 
@@ -264,7 +262,7 @@ impl Rooms {
             abandoned: abandoned.clone(),
         };
         watches.spawn(async move {
-            let report = watch.until_ended().await;
+            let report = watch.until_ended(pipes).await;
             // Nobody waits any more: the worker was dropped.
             drop(end.send(report));
             pid
@@ -278,11 +276,21 @@ impl Rooms {
         })
     }
 
-    fn furnish(&mut self, pid: u32, mark: &str, spec: &WorkerSpec) -> io::Result<AsyncFd<OwnedFd>> {
+    /// Notes a child down, and takes its ends into our runtime.
+    fn furnish(
+        &mut self,
+        pid: u32,
+        mark: &str,
+        spec: &WorkerSpec,
+        ends: Ends,
+    ) -> io::Result<(AsyncFd<OwnedFd>, watch::Pipes)> {
         self.records.write(pid, mark, &spec.program)?;
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let raw = raw.ok_or(io::ErrorKind::InvalidData)?;
-        wait_on(rustix::process::pidfd_open(raw, PidfdFlags::empty())?)
+        let pipes = watch::Pipes {
+            stdin: pipe::Sender::from_owned_fd(ends.stdin)?,
+            stdout: pipe::Receiver::from_owned_fd(ends.stdout)?,
+            stderr: pipe::Receiver::from_owned_fd(ends.stderr)?,
+        };
+        Ok((wait_on(ends.exit)?, pipes))
     }
 
     fn forget(&mut self, pid: u32) {
@@ -313,6 +321,13 @@ impl Rooms {
     }
 }
 
+/// Waits for one that was killed before it was looked after.
+async fn reap(mut child: Child) {
+    if let Err(error) = child.reap().await {
+        tracing::error!(%error, "end of a worker not known");
+    }
+}
+
 fn wait_on(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(unsafe_code, reason = "the only way to await a descriptor that is no pipe or socket")]
     // SAFETY: an `OwnedFd` is open until it is dropped, always names the same descriptor, and the
@@ -323,36 +338,4 @@ fn wait_on(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 fn name(program: &Path) -> String {
     program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
-}
-
-fn spawn(spec: &WorkerSpec, mark: &str) -> io::Result<Child> {
-    let parent = rustix::process::getpid();
-    let mut command = Command::new(&spec.program);
-    command
-        .args(&spec.args)
-        .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .env(MARK, mark)
-        .current_dir(&spec.dir)
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let in_child = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Our parent may have died before the line above; then no signal will ever come.
-        if rustix::process::getppid() != Some(parent) {
-            return Err(rustix::io::Errno::SRCH.into());
-        }
-        // Gigabytes of core for each crash would fill the disk of an unattended machine.
-        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-        Ok(())
-    };
-    #[expect(unsafe_code, reason = "the parent-death signal must be set between fork and exec")]
-    // SAFETY: the closure runs in the forked child, where only async-signal-safe calls are allowed:
-    // it makes three system calls, allocates nothing, takes no lock and cannot panic.
-    unsafe {
-        command.pre_exec(in_child);
-    }
-    command.spawn()
 }

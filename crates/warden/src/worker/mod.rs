@@ -7,6 +7,7 @@
 //!
 //! Linux only: it needs the parent-death signal, pidfds and `/proc`.
 
+mod birth;
 mod guardian;
 mod house;
 mod log;

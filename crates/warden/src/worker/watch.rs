@@ -13,14 +13,16 @@ use std::{
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, unix::AsyncFd},
-    process::{Child, ChildStdin, ChildStdout},
+    net::unix::pipe,
     sync::{mpsc, oneshot, watch as slot},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Cause, Exit, LINE_MAX_BYTES, Limits, WorkerEnd, WorkerLine, log, process};
+use super::{
+    Cause, Exit, LINE_MAX_BYTES, Limits, WorkerEnd, WorkerLine, birth::Child, log, process,
+};
 
 /// Longest wait for a pipe to close after the group was killed; only a process that left the
 /// group on purpose can hold it open.
@@ -54,6 +56,13 @@ impl Drop for Group {
     }
 }
 
+/// Our ends of the pipes of a worker.
+pub(super) struct Pipes {
+    pub(super) stdin: pipe::Sender,
+    pub(super) stdout: pipe::Receiver,
+    pub(super) stderr: pipe::Receiver,
+}
+
 pub(super) struct Watch {
     /// Before `child`: dropped first, so the group dies while the leader's number is ours.
     pub(super) group: Group,
@@ -73,32 +82,22 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) async fn until_ended(mut self) -> WorkerEnd {
+    pub(super) async fn until_ended(mut self, pipes: Pipes) -> WorkerEnd {
         let ear = Arc::new(Ear::default());
         let ended = CancellationToken::new();
+        let Pipes { stdin, stdout, stderr } = pipes;
         let mut pipes = JoinSet::new();
-        if let Some(stdin) = self.child.stdin.take() {
-            pipes.spawn(hand_over(stdin, std::mem::take(&mut self.job), ended.clone()));
-        }
-        if let Some(stdout) = self.child.stdout.take() {
-            let listen =
-                listen(stdout, self.lines.clone(), ear.clone(), self.started, ended.clone());
-            pipes.spawn(listen);
-        }
+        pipes.spawn(hand_over(stdin, std::mem::take(&mut self.job), ended.clone()));
+        pipes.spawn(listen(stdout, self.lines.clone(), ear.clone(), self.started, ended.clone()));
         let (last, mut last_words) = oneshot::channel();
-        if let Some(stderr) = self.child.stderr.take() {
-            let copy = log::copy(self.pid, stderr, self.log.clone(), self.pen.clone());
-            pipes.spawn(async move {
-                // Nobody waits any more: a stranger held the pipe open for too long.
-                drop(last.send(copy.await));
-            });
-        }
+        let copy = log::copy(self.pid, stderr, self.log.clone(), self.pen.clone());
+        pipes.spawn(async move {
+            // Nobody waits any more: a stranger held the pipe open for too long.
+            drop(last.send(copy.await));
+        });
         let (asked, peak_memory) = self.until_leader_ended(&ear).await;
         self.group.end();
-        let status = match self.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            _ => self.child.wait().await,
-        };
+        let status = self.child.reap().await;
         let duration = self.started.elapsed();
         ended.cancel();
         let last_words =
@@ -126,7 +125,7 @@ impl Watch {
             let silent_at = ear.last_line(self.started) + self.limits.beat;
             let cause = tokio::select! {
                 biased;
-                // An error cannot come from a pidfd; if it did, waiting for the child is right.
+                // An error cannot come from a pidfd; if it did, waiting to reap the child is right.
                 _ = self.exit.readable() => break,
                 () = self.abandoned.cancelled(), if !killed => {
                     asked.get_or_insert((Cause::Stopped, Instant::now()));
@@ -214,7 +213,7 @@ impl Ear {
 }
 
 /// Writes the job and holds the pipe open: its end of file means that we are dead.
-async fn hand_over(mut stdin: ChildStdin, job: String, ended: CancellationToken) {
+async fn hand_over(mut stdin: pipe::Sender, job: String, ended: CancellationToken) {
     let write = async {
         stdin.write_all(job.as_bytes()).await?;
         stdin.write_all(b"\n").await?;
@@ -231,7 +230,7 @@ async fn hand_over(mut stdin: ChildStdin, job: String, ended: CancellationToken)
 }
 
 async fn listen(
-    stdout: ChildStdout,
+    stdout: pipe::Receiver,
     lines: mpsc::Sender<WorkerLine>,
     ear: Arc<Ear>,
     started: Instant,
