@@ -61,12 +61,11 @@ pub struct Subscriber {
     saved: u64,
     /// Positions between the two.
     unsaved: VecDeque<u64>,
-    /// A record on its way.
-    saving: Option<Saving>,
+    /// The record on its way, and up to where it says that all is done.
+    saving: Option<(u64, Saving)>,
 }
 
-/// Gives the position that is recorded then.
-type Saving = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
+type Saving = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,27 +183,36 @@ impl Subscriber {
     /// Waits until all that is done is recorded, so that nothing of it comes again: for the end of
     /// an orderly life. [`Subscriber::next`] has done so when it has nothing left.
     pub async fn settled(&mut self) -> Result<(), Error> {
-        while let Some(mut saving) = self.saving.take().or_else(|| self.save()) {
-            let saved = saving.as_mut().await?;
-            self.arrived(saved);
+        loop {
+            // One on its way that says less is not waited for: this one says it too.
+            if let Some(newer) = self.save() {
+                self.saving = Some(newer);
+            }
+            let Some((to, saving)) = &mut self.saving else { return Ok(()) };
+            let (to, saved) = (*to, saving.as_mut().await);
+            self.saving = None;
+            saved?;
+            self.arrived(to);
         }
-        Ok(())
     }
 
     /// Takes note of a record that has arrived, and sends the next one: without a wait, and with one
     /// on its way at a time, so that fast handlers share it.
     async fn save_along(&mut self) -> Result<(), Error> {
-        while let Some(mut saving) = self.saving.take().or_else(|| self.save()) {
-            tokio::select! {
-                biased;
-                saved = saving.as_mut() => self.arrived(saved?),
-                () = ready(()) => {
-                    self.saving = Some(saving);
-                    return Ok(());
-                }
+        loop {
+            if self.saving.is_none() {
+                self.saving = self.save();
             }
+            let Some((to, saving)) = &mut self.saving else { return Ok(()) };
+            let (to, saved) = tokio::select! {
+                biased;
+                saved = saving.as_mut() => (*to, saved),
+                () = ready(()) => return Ok(()),
+            };
+            self.saving = None;
+            saved?;
+            self.arrived(to);
         }
-        Ok(())
     }
 
     fn arrived(&mut self, saved: u64) {
@@ -214,11 +222,12 @@ impl Subscriber {
         }
     }
 
-    /// The record that is missing, if one is.
-    fn save(&self) -> Option<Saving> {
-        let to = self.done.filter(|done| *done > self.saved)?;
+    /// The record that is missing, if one is: neither there nor on its way.
+    fn save(&self) -> Option<(u64, Saving)> {
+        let sent = self.saving.as_ref().map_or(self.saved, |(to, _)| self.saved.max(*to));
+        let to = self.done.filter(|done| *done > sent)?;
         let (log, stream, name) = (self.log.clone(), self.stream, self.name.clone());
-        Some(Box::pin(async move { log.advance(stream, &name, to).await.map(|()| to) }))
+        Some((to, Box::pin(async move { log.advance(stream, &name, to).await })))
     }
 
     /// Settles a fact whose handler failed: it comes again, or it is buried.

@@ -1,5 +1,6 @@
 //! The engine for one machine: one SQLite file, one writer thread, read connections.
 
+mod letters;
 mod recent;
 mod schema;
 mod sql;
@@ -18,6 +19,7 @@ use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
 use crate::pool::Reader;
+use letters::Retries;
 use recent::Recent;
 use writer::{Steps, Writer};
 
@@ -79,10 +81,11 @@ pub struct Embedded {
     retention: Retention,
 }
 
-/// What this process knows of both streams without reading.
+/// What this process knows of both streams, and of dead letters, without reading.
 struct Ends {
     pipeline: End,
     operational: End,
+    retries: Retries,
 }
 
 /// Of one.
@@ -100,7 +103,7 @@ impl Ends {
             Ok(End::new(tail))
         };
         let (pipeline, operational) = (end(Stream::Pipeline)?, end(Stream::Operational)?);
-        Ok(Arc::new(Self { pipeline, operational }))
+        Ok(Arc::new(Self { pipeline, operational, retries: Retries::default() }))
     }
 
     fn of(&self, stream: Stream) -> &End {
@@ -280,9 +283,12 @@ impl Engine for Embedded {
         subscriber: &'a str,
         to: u64,
     ) -> Answer<'a, Result<(), Error>> {
-        let subscriber = subscriber.to_owned();
-        let work = move |db: &rusqlite::Connection| Ok(sql::advance(db, stream, &subscriber, to)?);
-        self.write_then(Steps::One, work, |()| {})
+        Box::pin(async move {
+            match &self.writer {
+                Some(writer) => writer.advance(stream, subscriber.to_owned(), to).await,
+                None => Err(Error::ReadOnly { path: self.reader.path().to_path_buf() }),
+            }
+        })
     }
 
     fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>> {
@@ -310,7 +316,9 @@ impl Engine for Embedded {
         position: u64,
     ) -> Answer<'a, Result<u32, Error>> {
         let subscriber = subscriber.to_owned();
-        self.write(move |db| Ok(sql::attempt(db, stream, &subscriber, position)?))
+        let work =
+            move |db: &rusqlite::Connection| Ok(sql::attempt(db, stream, &subscriber, position)?);
+        self.write_then(Steps::One, work, |_| {})
     }
 
     fn bury(&self, letter: NewLetter, now_ms: i64) -> Answer<'_, Result<u64, Error>> {
@@ -318,7 +326,17 @@ impl Engine for Embedded {
     }
 
     fn dead_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Vec<DeadLetter>, Error>> {
-        self.query(move |db| sql::dead_letters(db, &filter))
+        Box::pin(async move {
+            let look = self.ends.retries.look(&filter);
+            if look.as_ref().is_some_and(|look| self.ends.retries.finds_none(look)) {
+                return Ok(Vec::new());
+            }
+            let letters = self.reader.read(move |db| sql::dead_letters(db, &filter)).await?;
+            if let Some(look) = look.filter(|_| letters.is_empty()) {
+                self.ends.retries.found_none(look);
+            }
+            Ok(letters)
+        })
     }
 
     fn letter_counts(&self) -> Answer<'_, Result<LetterCounts, Error>> {
@@ -330,7 +348,10 @@ impl Engine for Embedded {
         let retried = self.write_then(
             Steps::One,
             move |db| sql::retry(db, letter, now_ms),
-            move |stream| ends.of(*stream).tail.send_modify(|_| {}),
+            move |stream| {
+                ends.retries.add();
+                ends.of(*stream).tail.send_modify(|_| {});
+            },
         );
         Box::pin(async { retried.await.map(|_| ()) })
     }

@@ -167,6 +167,79 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
     assert_eq!(writer.write(Steps::Many, count, |_| {}).await.unwrap(), 0);
 }
 
+/// Holds the writer in a transaction until the gate opens.
+async fn held(
+    writer: &Arc<Writer>,
+) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinSet<Result<(), Error>>) {
+    let (entered, inside) = std::sync::mpsc::channel::<()>();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let writer = Arc::clone(writer);
+    let holding = in_background(async move {
+        let hold = move |_: &rusqlite::Connection| {
+            entered.send(()).unwrap();
+            gate.recv().unwrap();
+            Ok::<(), sql::Stop<Error>>(())
+        };
+        writer.write(Steps::Many, hold, |()| {}).await
+    });
+    tokio::task::spawn_blocking(move || inside.recv().unwrap()).await.unwrap();
+    (open, holding)
+}
+
+#[tokio::test]
+async fn positions_come_along_with_a_commit_each_once_and_fail_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let connection = schema::open(&path, Durability::Normal).unwrap();
+    let writer = Arc::new(Writer::spawn(&path, connection, 16).unwrap());
+    let advance = |name: &'static str, to: u64| {
+        let writer = Arc::clone(&writer);
+        async move { writer.advance(Stream::Pipeline, name.to_owned(), to).await }
+    };
+    let position = async |name: &'static str| {
+        let read = move |db: &rusqlite::Connection| {
+            Ok::<u64, sql::Stop<Error>>(sql::position(db, Stream::Pipeline, name)?)
+        };
+        writer.write(Steps::One, read, |_| {}).await.unwrap()
+    };
+
+    let (open, _holding) = held(&writer).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for (name, to) in [("a", 1), ("a", 3), ("a", 2), ("b", 5)] {
+        asked.spawn(advance(name, to));
+    }
+    // One who does not wait for its answer is served too.
+    tokio::select! {
+        biased;
+        _ = advance("c", 4) => {}
+        () = std::future::ready(()) => {}
+    }
+    while writer.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(writer.waiting(), 1, "they ask for one commit together");
+    open.send(()).unwrap();
+    while let Some(recorded) = asked.join_next().await {
+        recorded.unwrap().unwrap();
+    }
+    assert_eq!((position("a").await, position("b").await, position("c").await), (3, 5, 4));
+
+    let (open, _holding) = held(&writer).await;
+    let lost = writer.write(
+        Steps::Many,
+        |db| Ok::<(), sql::Stop<Error>>(db.execute_batch("ROLLBACK")?),
+        |()| {},
+    );
+    let ask = async {
+        let (lost, advanced) = tokio::join!(lost, advance("a", 9));
+        assert!(lost.is_err() && advanced.is_err(), "{lost:?} {advanced:?}");
+    };
+    tokio::join!(ask, async { open.send(()).unwrap() });
+    assert_eq!(position("a").await, 3);
+    advance("a", 9).await.unwrap();
+    assert_eq!(position("a").await, 9);
+}
+
 #[tokio::test]
 async fn operational_facts_go_by_number_and_by_age_and_pipeline_facts_stay() {
     let dir = tempfile::tempdir().unwrap();
@@ -446,6 +519,7 @@ fn embedded(path: &Path, connection: rusqlite::Connection) -> Courier {
         ends: Arc::new(Ends {
             pipeline: End::new(watch::Sender::new(0)),
             operational: End::new(watch::Sender::new(0)),
+            retries: Retries::default(),
         }),
         retention: Retention::default(),
     })

@@ -1,14 +1,17 @@
 //! The one thread that writes the file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::sql::Stop;
+use super::sql::{self, Stop};
 use crate::error::Error;
+use crate::fact::Stream;
 
 /// Most writes of one commit: bounds how long the first of them waits for the last.
 const GROUP: usize = 128;
@@ -30,13 +33,68 @@ struct Done {
     /// What SQLite refused; what it did then is undone.
     failed: Option<rusqlite::Error>,
     /// Tells the caller. The argument is why the transaction was lost, if it was.
-    answer: Box<dyn FnOnce(Option<Error>)>,
+    answer: Box<dyn FnOnce(Option<rusqlite::Error>)>,
+}
+
+/// Positions of subscribers that the next commit records, whoever that is made for. A newer one of the
+/// same subscriber takes the place of one that waits, so that a commit writes each once.
+#[derive(Clone, Default)]
+struct Along(Arc<Mutex<HashMap<(Stream, String), Waiting>>>);
+
+struct Waiting {
+    to: u64,
+    answers: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Along {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Stream, String), Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether nobody waited before, and gives where the answer comes.
+    fn put(&self, key: (Stream, String), to: u64) -> (bool, oneshot::Receiver<Result<(), Error>>) {
+        let (answer, answered) = oneshot::channel();
+        let mut all = self.lock();
+        let is_first = all.is_empty();
+        let waiting = all.entry(key).or_insert_with(|| Waiting { to, answers: Vec::new() });
+        waiting.to = waiting.to.max(to);
+        // Who has given up waiting, for a newer one, is not remembered.
+        waiting.answers.retain(|answer| !answer.is_closed());
+        waiting.answers.push(answer);
+        (is_first, answered)
+    }
+
+    /// Records all that wait, or answers why not.
+    fn write(&self, transaction: Result<&Connection, &rusqlite::Error>, path: &Path) -> Vec<Done> {
+        let all = std::mem::take(&mut *self.lock());
+        let write = |((stream, name), Waiting { to, answers }): ((Stream, String), Waiting)| {
+            let result = match transaction {
+                // Given up by SQLite: what follows would stand alone, and is answered as lost.
+                Ok(connection) if connection.is_autocommit() => Ok(()),
+                Ok(connection) => sql::advance(connection, stream, &name, to),
+                Err(error) => Err(again(error)),
+            };
+            let path = path.to_path_buf();
+            let failed = result.as_ref().err().map(again);
+            let answer = Box::new(move |lost: Option<rusqlite::Error>| {
+                let why = lost.as_ref().or(result.as_ref().err());
+                for answer in answers {
+                    let result = why.map_or(Ok(()), |why| Err(Error::storage(&path, again(why))));
+                    // Nobody listens if the caller was cancelled.
+                    drop(answer.send(result));
+                }
+            });
+            Done { failed, answer }
+        };
+        all.into_iter().map(write).collect()
+    }
 }
 
 /// The handle to the writer thread.
 pub(super) struct Writer {
     /// None only while being dropped.
     queue: Option<mpsc::Sender<Job>>,
+    along: Along,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
 }
@@ -49,10 +107,12 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::channel(queue.max(1));
         let file = path.to_path_buf();
+        let along = Along::default();
+        let taken = along.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || run(&file, connection, jobs))?;
-        Ok(Self { queue: Some(sender), thread: Some(thread), path: path.to_path_buf() })
+            .spawn(move || run(&file, connection, jobs, &taken))?;
+        Ok(Self { queue: Some(sender), along, thread: Some(thread), path: path.to_path_buf() })
     }
 
     /// Runs `work` in a transaction, `after` once it is committed, and answers then.
@@ -80,9 +140,9 @@ impl Writer {
                 Err(Stop::Sql(error)) => Some(again(error)),
                 _ => None,
             };
-            let answer = Box::new(move |lost: Option<Error>| {
+            let answer = Box::new(move |lost: Option<rusqlite::Error>| {
                 let mut result = match (result, lost) {
-                    (Ok(_), Some(lost)) => Err(lost.into()),
+                    (Ok(_), Some(lost)) => Err(Error::storage(&path, lost).into()),
                     (Ok(value), None) => Ok(value),
                     (Err(Stop::Sql(source)), _) => Err(Error::storage(&path, source).into()),
                     (Err(Stop::Refused(error)), _) => Err(error),
@@ -97,6 +157,29 @@ impl Writer {
         });
         let queue = self.queue.as_ref().ok_or(Error::Closed)?;
         queue.send(job).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Records that a subscriber is done with all up to here, along with what else is committed next.
+    ///
+    /// Dropping the future does not take back what waits.
+    pub(super) async fn advance(
+        &self,
+        stream: Stream,
+        subscriber: String,
+        to: u64,
+    ) -> Result<(), Error> {
+        let queue = self.queue.as_ref().ok_or(Error::Closed)?;
+        let (is_first, answered) = self.along.put((stream, subscriber), to);
+        if is_first {
+            // If nothing else is to be written, a commit for these alone.
+            let nothing: Job = Box::new(|_| Done { failed: None, answer: Box::new(drop) });
+            match queue.try_send(nothing) {
+                // What fills the queue takes them along.
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::Closed),
+            }
+        }
         answered.await.map_err(|_| Error::Closed)?
     }
 }
@@ -121,25 +204,27 @@ impl Drop for Writer {
     }
 }
 
-fn run(path: &Path, mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+fn run(path: &Path, mut connection: Connection, mut jobs: mpsc::Receiver<Job>, along: &Along) {
     while let Some(first) = jobs.blocking_recv() {
-        commit_group(path, &mut connection, first, &mut jobs);
+        commit_group(path, &mut connection, first, &mut jobs, along);
     }
     if let Err((_, error)) = connection.close() {
         warn!(path = %path.display(), %error, "close the log");
     }
 }
 
-/// Runs the first job and those that wait behind it in one transaction.
+/// Runs the first job, those that wait behind it, and what comes along, in one transaction.
 fn commit_group(
     path: &Path,
     connection: &mut Connection,
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
+    along: &Along,
 ) {
     let mut done: Vec<Done> = Vec::new();
     let lost = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Err(error) => {
+            done.extend(along.write(Err(&error), path));
             done.push(first(Err(error)));
             None
         }
@@ -152,8 +237,9 @@ fn commit_group(
                 let room = done.len() < GROUP && !given_up;
                 next = if room { jobs.try_recv().ok() } else { None };
             }
+            done.extend(along.write(Ok(&transaction), path));
             if transaction.is_autocommit() {
-                let last = done.last_mut().and_then(|done| done.failed.take());
+                let last = done.iter_mut().rev().find_map(|done| done.failed.take());
                 Some(last.unwrap_or(rusqlite::Error::InvalidQuery))
             } else {
                 transaction.commit().err()
@@ -161,8 +247,7 @@ fn commit_group(
         }
     };
     for done in done {
-        let lost = lost.as_ref().map(again);
-        (done.answer)(lost.map(|source| Error::storage(path, source)));
+        (done.answer)(lost.as_ref().map(again));
     }
 }
 
