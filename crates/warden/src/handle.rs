@@ -44,7 +44,7 @@ pub(crate) enum Request {
     Start { ids: Vec<DaemonId>, by: Asker, reply: Reply<Started> },
     Stop { id: DaemonId, reply: Reply<()> },
     Restart { id: DaemonId, reply: Reply<Started> },
-    Retry { id: DaemonId, force: bool, reply: Reply<()> },
+    Retry { id: DaemonId, force: bool, reply: Reply<Started> },
     Pause { ids: Vec<DaemonId>, cause: String, reply: Reply<()> },
     Resume { ids: Vec<DaemonId>, cause: String, reply: Reply<()> },
     Lead { leadership: Leadership, reply: Reply<()> },
@@ -70,7 +70,8 @@ pub struct Started {
     pub added: Vec<DaemonId>,
     /// Daemons left in `IMPORT_FAILED`, with what is missing; only a forced retry tries them.
     pub missing: Vec<(DaemonId, String)>,
-    /// Daemons that [`Handle::start_planned`] left in `FAILED`.
+    /// Daemons left in `FAILED`, because nobody asked for them by name: by
+    /// [`Handle::start_planned`], or as needs of what was restarted or retried.
     pub failed: Vec<DaemonId>,
 }
 
@@ -158,11 +159,12 @@ impl Handle {
         self.ask(|reply| Request::Restart { id, reply }).await
     }
 
-    /// Tries one that was given up, or waits for its next try, at once.
+    /// Tries one that was given up, or waits for its next try, at once, and starts what it needs.
     ///
-    /// With `force` its errors and counts are forgotten, and `IMPORT_FAILED` is tried too;
-    /// without, one more crash gives it up again.
-    pub async fn retry(&self, id: DaemonId, force: bool) -> Result<(), Refusal> {
+    /// With `force` its errors and counts are forgotten, and `IMPORT_FAILED` is tried too, as is
+    /// what it needs; without, one more crash gives it up again, and a need that was given up stays
+    /// so.
+    pub async fn retry(&self, id: DaemonId, force: bool) -> Result<Started, Refusal> {
         self.ask(|reply| Request::Retry { id, force, reply }).await
     }
 

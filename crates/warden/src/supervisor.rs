@@ -371,8 +371,10 @@ impl Supervisor {
             Request::Retry { id, force, reply } => {
                 let result = self.position(id).and_then(|at| {
                     let state = self.lifecycle.state(at);
-                    let tried = self.lifecycle.retry(now, at, force);
-                    if tried { Ok(()) } else { Err(Refusal::NothingToRetry { id, state }) }
+                    match self.lifecycle.retry(now, at, force) {
+                        Some(begun) => Ok(self.started(&begun, &[id])),
+                        None => Err(Refusal::NothingToRetry { id, state }),
+                    }
                 });
                 self.answer(reply, result);
             }

@@ -131,11 +131,7 @@ pub fn start_all(dir: &DataDir, selections: Vec<Selection>, print: Print) -> Out
         left_out("they are not built yet", &of("skipped"));
         left_out("the configuration switches them off", &of("disabled"));
         for lack in &missing {
-            console::complain(&format!(
-                "error: {} lacks {}; when it is there: `ringrift retry {0} --force`",
-                text(&lack["name"]),
-                text(&lack["missing"])
-            ));
+            console::complain(&format!("error: {}", lacks(lack)));
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(Failure::told(FAILED)) }
@@ -146,6 +142,14 @@ fn left_out(why: &str, names: &[Value]) {
         let names: Vec<&str> = names.iter().map(text).collect();
         console::complain(&format!("warning: left out because {why}: {}", names.join(", ")));
     }
+}
+
+fn lacks(lack: &Value) -> String {
+    format!(
+        "{} lacks {}; when it is there: `ringrift retry {0} --force`",
+        text(&lack["name"]),
+        text(&lack["missing"])
+    )
 }
 
 fn text(value: &Value) -> &str {
@@ -220,13 +224,30 @@ pub fn resume(args: &OneArgs) -> Outcome {
 fn one(args: &OneArgs, done: &str, request: impl FnOnce(String) -> Request) -> Outcome {
     let id = built(&args.name).map_err(refused)?;
     let dir = args.place.dir()?;
-    ask(&dir, &request(id.0.to_owned()), ONE_STOP)?;
+    let answer = ask(&dir, &request(id.0.to_owned()), ONE_STOP)?;
+    let left = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let (own, of_needs): (Vec<Value>, Vec<Value>) =
+        left("missing").into_iter().partition(|lack| text(&lack["name"]) == id.0);
     if args.print.json {
-        console::say_json(&json!({ (done): id }))?;
+        console::say_json(&answer)?;
     } else {
-        console::say(&format!("{id} is {done}"));
+        if own.is_empty() {
+            console::say(&format!("{id} is {done}"));
+        }
+        for need in left("failed").iter().map(text) {
+            console::complain(&format!(
+                "warning: it waits for {need}, which was given up and is left so; \
+                 `ringrift health {need}` says why, `ringrift retry {need}` tries it"
+            ));
+        }
+        for lack in &of_needs {
+            console::complain(&format!("warning: it waits for a daemon: {}", lacks(lack)));
+        }
+        for lack in &own {
+            console::complain(&format!("error: {}", lacks(lack)));
+        }
     }
-    Ok(())
+    if own.is_empty() { Ok(()) } else { Err(Failure::told(FAILED)) }
 }
 
 fn refused(sentence: String) -> Failure {

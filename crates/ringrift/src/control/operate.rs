@@ -5,7 +5,7 @@ use ringrift_pipeline::Config;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use warden::{DaemonId, Handle, Refusal};
+use warden::{DaemonId, Handle, Refusal, Started};
 
 use super::{Answer, Request, Selection, letters, status::status};
 use crate::{
@@ -44,23 +44,25 @@ pub async fn answer(request: Request, control: &Control) -> Answer {
         }
         Request::Stop { daemon: Some(name) } => {
             let handle = &control.handle;
-            with(&name, "stopped", async |id| handle.stop(id).await).await
+            with(&name, "stopped", async |id| handle.stop(id).await.map(|()| None)).await
         }
         Request::Restart { daemon } => {
             let handle = &control.handle;
-            with(&daemon, "restarted", async |id| handle.restart(id).await.map(drop)).await
+            with(&daemon, "restarted", async |id| handle.restart(id).await.map(Some)).await
         }
         Request::Retry { daemon, force } => {
             let handle = &control.handle;
-            with(&daemon, "retried", async |id| handle.retry(id, force).await).await
+            with(&daemon, "retried", async |id| handle.retry(id, force).await.map(Some)).await
         }
         Request::Pause { daemon } => {
             let handle = &control.handle;
-            with(&daemon, "paused", async |id| handle.pause(&[id], OPERATOR).await).await
+            with(&daemon, "paused", async |id| handle.pause(&[id], OPERATOR).await.map(|()| None))
+                .await
         }
         Request::Resume { daemon } => {
             let handle = &control.handle;
-            with(&daemon, "resumed", async |id| handle.resume(&[id], OPERATOR).await).await
+            with(&daemon, "resumed", async |id| handle.resume(&[id], OPERATOR).await.map(|()| None))
+                .await
         }
         Request::RetryLetters { letters, topics, most } => {
             letters::retry(&control.state, &letters, &topics, most).await
@@ -72,11 +74,11 @@ pub async fn answer(request: Request, control: &Control) -> Answer {
     }
 }
 
-/// Does something with one daemon that is built.
+/// Does something with one daemon that is built, and tells what of its needs is left as it was.
 async fn with(
     name: &str,
     done: &'static str,
-    act: impl AsyncFnOnce(DaemonId) -> Result<(), Refusal>,
+    act: impl AsyncFnOnce(DaemonId) -> Result<Option<Started>, Refusal>,
 ) -> Answer {
     let id = match built(name) {
         Ok(id) => id,
@@ -84,7 +86,17 @@ async fn with(
     };
     info!(daemon = id.0, "asked that it is {done}");
     match act(id).await {
-        Ok(()) => Answer::Ok(json!({ (done): id })),
+        Ok(begun) => {
+            let Started { failed, missing, .. } = begun.unwrap_or_default();
+            let mut answer = json!({ (done): id });
+            if !failed.is_empty() {
+                answer["failed"] = json!(failed);
+            }
+            if !missing.is_empty() {
+                answer["missing"] = lacks(&missing);
+            }
+            Answer::Ok(answer)
+        }
         Err(refusal @ Refusal::NothingToRetry { .. }) => Answer::Refused(refusal.to_string()),
         Err(refusal) => Answer::Failed(refusal.to_string()),
     }
@@ -101,11 +113,6 @@ async fn start(selection: Selection, control: &Control) -> Answer {
     let plan = plan(&control.settings, &wanted);
     match control.handle.start(&plan.start).await {
         Ok(begun) => {
-            let missing: Vec<Value> = begun
-                .missing
-                .iter()
-                .map(|(id, what)| json!({ "name": id, "missing": what }))
-                .collect();
             info!(started = ?begun.started, "asked to start");
             Answer::Ok(json!({
                 "started": begun.started,
@@ -114,12 +121,17 @@ async fn start(selection: Selection, control: &Control) -> Answer {
                 "added": plan.added,
                 "skipped": plan.skipped,
                 "disabled": plan.disabled,
-                "missing": missing,
+                "missing": lacks(&begun.missing),
                 "warnings": wanted.warnings,
             }))
         }
         Err(refusal) => Answer::Failed(refusal.to_string()),
     }
+}
+
+/// Who lacks what on this machine.
+fn lacks(missing: &[(DaemonId, String)]) -> Value {
+    missing.iter().map(|(id, what)| json!({ "name": id, "missing": what })).collect()
 }
 
 fn log_level(level: Option<&str>, control: &Control) -> Answer {

@@ -380,15 +380,19 @@ fn selection() -> Value {
     })
 }
 
+/// Who lacks what on this machine.
+fn lacks() -> Value {
+    list(&object(&[("name", text()), ("missing", text())]))
+}
+
 fn started() -> Value {
-    let missing = object(&[("name", text()), ("missing", text())]);
     object(&[
         ("started", list(&text())),
         ("running_already", list(&text())),
         ("added", list(&text())),
         ("skipped", list(&text())),
         ("disabled", list(&text())),
-        ("missing", list(&missing)),
+        ("missing", lacks()),
         ("warnings", list(&text())),
     ])
 }
@@ -396,10 +400,8 @@ fn started() -> Value {
 /// The verb says what was done, its value to whom.
 fn done() -> Value {
     let verbs = ["stopped", "restarted", "retried", "paused", "resumed"];
-    json!({
-        "type": "object",
-        "properties": verbs.iter().map(|verb| ((*verb).to_owned(), text())).collect::<Map<_, _>>(),
-        "minProperties": 1,
-        "maxProperties": 1,
-    })
+    let mut properties: Map<_, _> = verbs.iter().map(|verb| ((*verb).to_owned(), text())).collect();
+    // What of its needs is left as it was, if anything is.
+    properties.extend([("failed".to_owned(), list(&text())), ("missing".to_owned(), lacks())]);
+    json!({ "type": "object", "properties": properties, "minProperties": 1, "maxProperties": 3 })
 }

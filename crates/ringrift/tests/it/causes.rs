@@ -92,6 +92,15 @@ fn a_daemon_that_keeps_crashing_shows_its_error_and_what_to_do() {
         &["degraded - needs DISK_SPACE_MANAGER", "`ringrift health DISK_SPACE_MANAGER`"],
     );
 
+    // Who is tried again does not revive what was given up beside it, and says so.
+    assert_eq!(manager.ask(&["stop", "COORDINATOR_DISK_MANAGER"]).code, 0);
+    let tried = manager.ask(&["retry", "COORDINATOR_DISK_MANAGER"]);
+    assert_eq!((tried.code, tried.out.as_str()), (0, "COORDINATOR_DISK_MANAGER is retried\n"));
+    let left = "it waits for DISK_SPACE_MANAGER, which was given up and is left so";
+    assert!(tried.err.contains(left), "{tried:?}");
+    let needed = manager.ask(&["health", "DISK_SPACE_MANAGER", "--json"]).json();
+    assert_eq!(needed["state"], "failed", "{needed}");
+
     mend_trash(&manager.data());
     assert_eq!(manager.ask(&["retry", "DISK_SPACE_MANAGER", "--force"]).code, 0);
     sees(&manager, "DISK_SPACE_MANAGER", "it to run again", state("running"));

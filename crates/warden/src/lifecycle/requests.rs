@@ -98,29 +98,32 @@ impl Lifecycle {
         begun
     }
 
-    /// Tries one that is not running; without `force` its crashes still count.
+    /// Tries one that is not running; without `force` its crashes still count. What it needs is
+    /// started as well; what of that was given up, only with `force`.
     ///
-    /// False from a state in which there is nothing to try, and for `IMPORT_FAILED` without force.
-    pub(crate) fn retry(&mut self, now: At, at: usize, force: bool) -> bool {
+    /// None from a state in which there is nothing to try, and for `IMPORT_FAILED` without force.
+    pub(crate) fn retry(&mut self, now: At, at: usize, force: bool) -> Option<Begun> {
         let possible = match self.lives[at].phase {
             Phase::Failed | Phase::Stopped | Phase::Backoff { .. } | Phase::Parked { .. } => true,
             Phase::ImportFailed => force,
             _ => false,
         };
         if !possible || self.draining() {
-            return false;
+            return None;
         }
         if force {
             let life = self.touch(at);
             life.last_error = None;
             life.restarts.forget();
         }
-        let past = if force { Begin::Fresh } else { Begin::Counted };
+        let (past, by) =
+            if force { (Begin::Fresh, Asker::Person) } else { (Begin::Counted, Asker::Plan) };
         self.begin(now, at, past, Reason::StartRequested);
         let needs = self.graph.needs(at).to_vec();
-        self.start(now, &needs, Asker::Person);
+        let mut begun = self.start(now, &needs, by);
+        begun.started.push(at);
         self.settle(now);
-        true
+        Some(begun)
     }
 
     pub(crate) fn pause(&mut self, now: At, at: usize, cause: &str) {

@@ -108,7 +108,7 @@ impl World {
             Step::Restart(at) => drop(machine.restart(now, at)),
             Step::Retry(at, force) => {
                 let before = machine.state(at);
-                let tried = machine.retry(now, at, force);
+                let tried = machine.retry(now, at, force).is_some();
                 assert!(!tried || force || before != State::ImportFailed);
             }
             Step::Ready(at) => {

@@ -136,15 +136,15 @@ impl Oracle {
     }
 
     pub fn start(&mut self, now: u64, of: usize) {
-        self.ask(of, true);
+        self.ask(of, |_| true);
         self.settle(now);
     }
 
-    /// A request takes effect as a whole, before anything that it begins is ready. `revives`: needs
-    /// that were given up are tried again, and earlier crashes of a need do not count.
-    fn ask(&mut self, of: usize, revives: bool) {
+    /// A request takes effect as a whole, before anything that it begins is ready. Who is revived is
+    /// tried again if it was given up, and its earlier crashes do not count.
+    fn ask(&mut self, of: usize, revived: impl Fn(usize) -> bool) {
         for at in self.closure(of) {
-            let fresh = revives || at == of;
+            let fresh = revived(at);
             let daemon = &mut self.daemons[at];
             match &mut daemon.at {
                 At::Lacking => continue,
@@ -180,7 +180,7 @@ impl Oracle {
             daemon.at = At::Waits { again: true };
             daemon.crashes = 0;
         }
-        self.ask(of, false);
+        self.ask(of, |at| at == of);
         let daemon = &mut self.daemons[of];
         if had_task && daemon.has_task() {
             daemon.crashes = 0;
@@ -204,7 +204,7 @@ impl Oracle {
         daemon.asked = true;
         daemon.at = At::Waits { again };
         for need in daemon.needs.clone() {
-            self.ask(need, true);
+            self.ask(need, |_| force);
         }
         self.settle(now);
         true

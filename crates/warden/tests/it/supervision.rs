@@ -359,6 +359,30 @@ async fn a_person_gets_a_fresh_ladder_and_a_plain_retry_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_leaves_a_need_that_was_given_up_unless_it_is_forced() {
+    let fails = || Script::default().cycle([Act::Fail]);
+    let bench = chain([fails(), fails(), Script::default()]);
+    bench.handle.start(&[B::ID]).await.unwrap();
+    bench.until_state(A::ID, State::Failed).await;
+    bench.handle.stop(B::ID).await.unwrap();
+    let starts = || bench.diary.times("A start").len();
+    let before = starts();
+    let tried = bench.handle.retry(B::ID, false).await.unwrap();
+    assert_eq!((tried.started, tried.added, tried.failed), (vec![B::ID], vec![], vec![A::ID]));
+    bench.pass(secs(100)).await;
+    assert_eq!(
+        (starts(), bench.handle.snapshot().get(A::ID).unwrap().state),
+        (before, State::Failed)
+    );
+
+    bench.handle.stop(B::ID).await.unwrap();
+    let tried = bench.handle.retry(B::ID, true).await.unwrap();
+    assert_eq!((tried.started, tried.failed), (vec![A::ID, B::ID], vec![]));
+    bench.pass(secs(0)).await;
+    assert_eq!(starts(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn probes_look_at_what_is_asked_for() {
     let bench = chain([
         Script::default().cycle([Act::Done, Act::Sick]),
