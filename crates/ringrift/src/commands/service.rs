@@ -85,6 +85,11 @@ impl Of {
         format!("systemctl{} {words}", if self.user { " --user" } else { "" })
     }
 
+    /// Has systemd read its units anew; the error is why it does not.
+    fn reload(self) -> Result<(), String> {
+        self.ask(&["daemon-reload"]).map(drop)
+    }
+
     /// Asks systemd; its answer in one word, or why there is none.
     fn ask(self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new("systemctl");
@@ -92,7 +97,7 @@ impl Of {
         let output = command.output().map_err(|error| format!("systemctl: {error}"))?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if said.is_empty() && !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+            return Err(console::one_line(&String::from_utf8_lossy(&output.stderr)));
         }
         Ok(said)
     }
@@ -135,9 +140,8 @@ fn install(places: &Places, of: Of, print: bool, json: Print) -> Outcome {
     fs_err::create_dir_all(folder).map_err(|error| cannot(&error, of))?;
     fs_err::write(&path, &unit).map_err(|error| cannot(&error, of))?;
     let mut next = vec![of.systemctl(&format!("enable --now {UNIT}"))];
-    if systemd_runs() {
-        of.ask(&["daemon-reload"]).map_err(|sentence| anyhow!(sentence))?;
-    } else {
+    let reloaded = of.reload();
+    if reloaded.is_err() {
         next.insert(0, of.systemctl("daemon-reload"));
     }
     if of.user {
@@ -148,9 +152,7 @@ fn install(places: &Places, of: Of, print: bool, json: Print) -> Outcome {
         console::say_json(&json!({ "path": path, "unit": unit, "next": next }))?;
     } else {
         console::say(&format!("wrote {}", path.display()));
-        for command in next {
-            console::say(&format!("  {command}"));
-        }
+        show(&reloaded, &next);
     }
     Ok(())
 }
@@ -164,23 +166,43 @@ fn cannot(error: &std::io::Error, of: Of) -> Failure {
 fn uninstall(of: Of, json: Print) -> Outcome {
     let path = of.unit().or_usage()?;
     let there = path.exists();
+    let mut answers = Ok(());
+    let mut next = Vec::new();
     if there {
-        if systemd_runs() {
+        answers = of.reload();
+        if answers.is_ok() {
+            // Whoever runs must not outlive his unit.
             of.ask(&["disable", "--now", UNIT]).map_err(|sentence| anyhow!(sentence))?;
+        } else {
+            next = vec![of.systemctl(&format!("disable --now {UNIT}"))];
         }
         fs_err::remove_file(&path).map_err(|error| cannot(&error, of))?;
-        if systemd_runs() {
-            of.ask(&["daemon-reload"]).map_err(|sentence| anyhow!(sentence))?;
+        match answers {
+            Ok(()) => of.reload().map_err(|sentence| anyhow!(sentence))?,
+            Err(_) => next.push(of.systemctl("daemon-reload")),
         }
     }
     if json.json {
-        console::say_json(&json!({ "path": path, "removed": there }))?;
+        console::say_json(&json!({ "path": path, "removed": there, "next": next }))?;
     } else if there {
         console::say(&format!("removed {}", path.display()));
+        show(&answers, &next);
     } else {
         console::say(&format!("there is no {}", path.display()));
     }
     Ok(())
+}
+
+/// What is left to do, and where, if that is not here.
+fn show(answers: &Result<(), String>, next: &[String]) {
+    if let Err(why) = answers {
+        console::complain(&format!(
+            "warning: systemd does not answer here ({why}); where it does, run"
+        ));
+    }
+    for command in next {
+        console::say(&format!("  {command}"));
+    }
 }
 
 fn status(of: Of, json: Print) -> Outcome {

@@ -1,7 +1,8 @@
 //! The service: its unit, and what systemd is told.
 
 use std::{
-    os::unix::net::UnixDatagram,
+    fs::Permissions,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -15,10 +16,20 @@ use crate::{
     manager::{Manager, START},
 };
 
+/// Programs in the folder come before all others.
 fn install(folder: &Path, args: &[&str]) -> Ended {
     let configuration = folder.join("configuration");
-    let env = [("XDG_CONFIG_HOME", configuration.to_str().unwrap())];
+    let path = format!("{}:{}", folder.display(), std::env::var_os("PATH").unwrap().display());
+    let env = [("XDG_CONFIG_HOME", configuration.to_str().unwrap()), ("PATH", path.as_str())];
     run_with(folder, &[&["service"][..], args].concat(), &env)
+}
+
+/// A `systemctl` that notes what it is asked, and answers so.
+fn with_systemctl(folder: &Path, answer: &str) {
+    let script = format!("#!/bin/sh\necho \"$*\" >> '{}/asked'\n{answer}\n", folder.display());
+    let program = folder.join("systemctl");
+    fs_err::write(&program, script).unwrap();
+    fs_err::set_permissions(program, Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -49,6 +60,7 @@ fn the_unit_is_what_systemd_accepts() {
 #[test]
 fn a_service_is_installed_shown_and_removed_without_systemd() {
     let dir = tempdir().unwrap();
+    with_systemctl(dir.path(), "exit 1");
     let path = dir.path().join("configuration/systemd/user/ringrift.service");
     let status = |code: i32| {
         let status = install(dir.path(), &["status", "--user", "--json"]);
@@ -69,6 +81,49 @@ fn a_service_is_installed_shown_and_removed_without_systemd() {
     let wrong = install(dir.path(), &["install", "--user"]);
     check_refused(&wrong, 2, &["did you mean http.port?"]);
     assert!(!path.exists(), "a unit that cannot start is not written");
+}
+
+#[test]
+fn without_an_answer_of_systemd_the_unit_is_written_and_what_is_left_to_do_is_said() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("configuration/systemd/user/ringrift.service");
+    with_systemctl(dir.path(), "echo 'Failed to connect to bus: No medium found' >&2; exit 1");
+    let installed = install(dir.path(), &["install", "--user"]);
+    assert_eq!(installed.code, 0, "{installed:?}");
+    assert!(path.exists());
+    let silent = "warning: systemd does not answer here (Failed to connect to bus: No medium found); \
+                  where it does, run\n";
+    assert_eq!(installed.err, silent);
+    let wrote = format!(
+        "wrote {}\n  systemctl --user daemon-reload\n  systemctl --user enable --now ringrift.service\n  \
+         loginctl enable-linger\n",
+        path.display()
+    );
+    assert_eq!(installed.out, wrote);
+    let removed = install(dir.path(), &["uninstall", "--user"]);
+    assert_eq!((removed.code, removed.err.as_str()), (0, silent), "{removed:?}");
+    assert!(removed.out.ends_with("  systemctl --user daemon-reload\n"), "{removed:?}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_systemd_that_answers_is_told_and_what_it_cannot_stop_keeps_its_unit() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("configuration/systemd/user/ringrift.service");
+    with_systemctl(dir.path(), "case \"$*\" in *disable*) echo 'Job failed' >&2; exit 1;; esac");
+    let installed = install(dir.path(), &["install", "--user"]);
+    assert_eq!((installed.code, installed.err.as_str()), (0, ""), "{installed:?}");
+    assert!(!installed.out.contains("daemon-reload"), "{installed:?}");
+    check_refused(&install(dir.path(), &["uninstall", "--user"]), 1, &["Job failed"]);
+    assert!(path.exists());
+    with_systemctl(dir.path(), "");
+    assert_eq!(install(dir.path(), &["uninstall", "--user"]).code, 0);
+    let asked = fs_err::read_to_string(dir.path().join("asked")).unwrap();
+    let last: Vec<&str> = asked.lines().rev().take(3).collect();
+    assert_eq!(
+        last,
+        ["--user daemon-reload", "--user disable --now ringrift.service", "--user daemon-reload"]
+    );
 }
 
 #[test]
