@@ -12,7 +12,7 @@ use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
 };
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer as _, Registry,
     filter::LevelFilter,
@@ -31,6 +31,9 @@ use tracing_subscriber::{
 const MAX_BYTES: u64 = 16 << 20;
 /// Files put aside that are kept; `daemons.log.1` is the newest.
 pub const KEEP: u32 = 4;
+/// Lines that wait for the thread that writes; their places are memory from the start, so not the
+/// library's 128,000, which are 4 MiB.
+const LINES_WAITING: usize = 4096;
 /// The file that is written.
 pub const FILE: &str = "daemons.log";
 
@@ -75,7 +78,8 @@ pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> 
     let level: LevelFilter = level.parse().context("read the log level")?;
     let file = RotatingFile::open(folder.join(FILE)).context("open the log")?;
     // Its own thread writes; when that is too slow, lines are dropped rather than daemons held up.
-    let (writer, guard) = tracing_appender::non_blocking(file);
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(file);
     let (level, handle) = reload::Layer::new(level);
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)

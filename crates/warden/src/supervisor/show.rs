@@ -77,13 +77,14 @@ impl Supervisor {
         drop(self.notices.send(notice));
     }
 
-    /// Shows what changed, or everything when that is due.
+    /// Shows what changed, and when that is due, what has aged.
     pub(super) fn show(&mut self) {
-        if self.turn_at <= self.now() {
-            return self.show_all();
+        let is_due = self.turn_at <= self.now();
+        if is_due {
+            self.age();
         }
         self.stale.append(&mut self.lifecycle.take_changed());
-        if self.stale.is_empty() {
+        if self.stale.is_empty() && !is_due {
             return;
         }
         self.stale.sort_unstable();
@@ -102,16 +103,30 @@ impl Supervisor {
         self.stale.clear();
     }
 
-    /// Looks at every daemon and shows it.
+    /// Looks at all daemons for whom time passes. Who neither runs nor waits looks as before, unless
+    /// an old crash counts no more: of a whole registry that is nearly everybody.
+    fn age(&mut self) {
+        let now = self.now();
+        self.turn_at = now + self.settings.turn;
+        let shown = self.snapshot.borrow();
+        for (at, running) in self.running.iter().enumerate() {
+            if let Some(running) = running {
+                running.pulse.glance(&mut self.told[at].0);
+            }
+            let crashes = shown.daemons[self.lifecycle.graph().rank(at)].crashes;
+            let ages = running.is_some()
+                || self.lifecycle.state(at) != State::Stopped
+                || self.lifecycle.crashes(now, at) != crashes;
+            if ages {
+                self.stale.push(at);
+            }
+        }
+    }
+
+    /// Shows every daemon for the first time.
     pub(super) fn show_all(&mut self) {
         let now = self.now();
         self.turn_at = now + self.settings.turn;
-        for (running, (told, _)) in self.running.iter().zip(&mut self.told) {
-            if let Some(running) = running {
-                running.pulse.glance(told);
-            }
-        }
-        self.stale.clear();
         drop(self.lifecycle.take_changed());
         let order = self.lifecycle.graph().order();
         let mut snapshot = Snapshot {
