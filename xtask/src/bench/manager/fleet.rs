@@ -6,6 +6,7 @@ use super::contender::Contender;
 use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
 use super::processes::now;
 use super::supervisors::{BARE, Kind, OURS, PEERS};
+use super::table::Sheet;
 use super::{Choice, Place, ours};
 
 /// Starts and stops of ours and the bare one; a round of the others takes ten seconds.
@@ -79,7 +80,7 @@ impl Lane {
 }
 
 /// Measures the chosen rows.
-pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
+pub fn measure(place: &Place<'_>, choice: &Choice, sheet: &mut Sheet) {
     let bench = ours::build(place.workspace, "warden", ours::Target::Example("children_bench"));
     let bench = |_: &Kind| match &bench {
         Ok(program) => Ok(program.clone()),
@@ -94,6 +95,7 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
 
     if choice.has_row("children") {
         starts_and_stops(&mut lanes);
+        add("children", &lanes, sheet);
     }
     let (kill, orphans, idle) =
         (choice.has_row("kill"), choice.has_row("orphans"), choice.has_row("idle"));
@@ -106,14 +108,16 @@ pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
     }
     if idle {
         rest(&mut lanes);
+        add("idle", &lanes, sheet);
     }
     if kill {
         kills(&mut lanes, choice.rounds);
+        add("kill", &lanes, sheet);
     }
     if orphans {
         lose_supervisors(&mut lanes);
+        add("orphans", &lanes, sheet);
     }
-    rows(choice, &lanes)
 }
 
 fn starts_and_stops(lanes: &mut [Lane]) {
@@ -284,19 +288,15 @@ const LINES: &[Line] = &[
     ),
 ];
 
-fn rows(choice: &Choice, lanes: &[Lane]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for &Line(name, title, unit, goal, pick) in LINES {
-        if !choice.has_row(name) {
-            continue;
-        }
+/// The rows of one name, when all that they need is measured.
+fn add(name: &str, lanes: &[Lane], sheet: &mut Sheet) {
+    for &Line(name, title, unit, goal, pick) in LINES.iter().filter(|line| line.0 == name) {
         let reading = |wanted: &Kind| {
             lanes.iter().find(|lane| lane.name == wanted.name).map(|l| l.reading(pick))
         };
         let peers = lanes.iter().filter(|lane| lane.is_peer());
         let peers: Vec<_> = peers.map(|lane| (lane.name.to_owned(), lane.reading(pick))).collect();
         let ours = reading(&OURS).unwrap_or(Reading::Absent("it was left out".to_owned()));
-        rows.push(Row { name, title, unit, goal, ours, bare: reading(&BARE), peers });
+        sheet.add(Row { name, title, unit, goal, ours, bare: reading(&BARE), peers });
     }
-    rows
 }

@@ -12,6 +12,7 @@ use super::births::marked;
 use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
 use super::ours::{Target, build};
 use super::processes::{Family, Message, Process, now, send, usage};
+use super::table::Sheet;
 use super::tools::Package;
 use super::{Choice, Place};
 use crate::workspace::capture;
@@ -161,79 +162,55 @@ fn slowest_percent(report: &str) -> anyhow::Result<f64> {
     }
 }
 
-#[derive(Default)]
-struct Figures {
-    health: Vec<f64>,
-    health_bare: Vec<f64>,
-    metrics: Vec<f64>,
-    metrics_bare: Vec<f64>,
-    flood: Vec<f64>,
-    flood_bare: Vec<f64>,
-    memory: Vec<f64>,
-    processor: Vec<f64>,
+/// A row of this file: what it is called and what is wanted.
+struct Line(&'static str, &'static str, Unit, Goal);
+
+const MEMORY: Line = Line(
+    "idle",
+    "resident memory of a whole manager, smallest profile, HTTP on",
+    Unit::Mebibytes,
+    Goal::AtMost(20.0),
+);
+const PROCESSOR: Line = Line(
+    "idle",
+    "processor time of a whole manager, smallest profile, HTTP on",
+    Unit::Percent,
+    Goal::AtMost(0.03),
+);
+const HEALTH: Line = Line("health", "/health", Unit::PerSecond, Goal::AtLeastTimesBare(0.8));
+const METRICS: Line = Line("metrics", "/metrics", Unit::PerSecond, Goal::AtLeast(10_000.0));
+const FLOODED: Line = Line(
+    "flood",
+    "p99 of /health while 256 connections flood /metrics",
+    Unit::Microseconds,
+    Goal::AtMost(100_000.0),
+);
+const LINES: [Line; 5] = [MEMORY, PROCESSOR, HEALTH, METRICS, FLOODED];
+
+impl Line {
+    fn row(&self, ours: Reading, bare: Option<Reading>) -> Row {
+        let &Self(name, title, unit, goal) = self;
+        Row { name, title, unit, goal, ours, bare, peers: Vec::new() }
+    }
+
+    fn of(&self, ours: Vec<f64>, bare: Option<Vec<f64>>) -> Row {
+        let reading = |values| Reading::of(values, "left out");
+        self.row(reading(ours), bare.map(reading))
+    }
 }
 
-/// Measures the chosen rows.
-pub fn measure(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
-    let mut figures = Figures::default();
-    let fault = run(place, choice, &mut figures).err().map(|error| format!("{error:#}"));
-    let why = fault.as_deref().and_then(|text| text.lines().next()).unwrap_or("left out");
-    let reading = |values: &[f64]| Reading::of(values.to_vec(), why);
-    let row = |name, title, unit, goal, ours: &[f64], bare: Option<&[f64]>| Row {
-        name,
-        title,
-        unit,
-        goal,
-        ours: reading(ours),
-        bare: bare.map(reading),
-        peers: Vec::new(),
-    };
-    let rows = [
-        row(
-            "health",
-            "/health",
-            Unit::PerSecond,
-            Goal::AtLeastTimesBare(0.8),
-            &figures.health,
-            Some(&figures.health_bare),
-        ),
-        row(
-            "metrics",
-            "/metrics",
-            Unit::PerSecond,
-            Goal::AtLeast(10_000.0),
-            &figures.metrics,
-            Some(&figures.metrics_bare),
-        ),
-        row(
-            "flood",
-            "p99 of /health while 256 connections flood /metrics",
-            Unit::Microseconds,
-            Goal::AtMost(100_000.0),
-            &figures.flood,
-            Some(&figures.flood_bare),
-        ),
-        row(
-            "idle",
-            "resident memory of a whole manager, smallest profile, HTTP on",
-            Unit::Mebibytes,
-            Goal::AtMost(20.0),
-            &figures.memory,
-            None,
-        ),
-        row(
-            "idle",
-            "processor time of a whole manager, smallest profile, HTTP on",
-            Unit::Percent,
-            Goal::AtMost(0.03),
-            &figures.processor,
-            None,
-        ),
-    ];
-    rows.into_iter().filter(|row| choice.has_row(row.name)).collect()
+/// Measures the chosen rows; those that a fault leaves over say which.
+pub fn measure(place: &Place<'_>, choice: &Choice, sheet: &mut Sheet) {
+    let Err(fault) = run(place, choice, sheet) else { return };
+    let why = format!("{fault:#}").lines().next().unwrap_or_default().to_owned();
+    for line in LINES.iter().filter(|line| choice.has_row(line.0)) {
+        if !sheet.rows().iter().any(|row| row.title == line.1) {
+            sheet.add(line.row(Reading::Absent(why.clone()), None));
+        }
+    }
 }
 
-fn run(place: &Place<'_>, choice: &Choice, figures: &mut Figures) -> anyhow::Result<()> {
+fn run(place: &Place<'_>, choice: &Choice, sheet: &mut Sheet) -> anyhow::Result<()> {
     let servers = Servers::start(place)?;
     if choice.has_row("idle") {
         eprintln!("the manager idle for {} s", IDLE.as_secs());
@@ -241,8 +218,9 @@ fn run(place: &Place<'_>, choice: &Choice, figures: &mut Figures) -> anyhow::Res
         let began = now();
         std::thread::sleep(IDLE);
         let (memory, after) = servers.usage()?;
-        figures.memory.push(mebibytes(memory));
-        figures.processor.push(percent(after.saturating_sub(before), now() - began));
+        sheet.add(MEMORY.of(vec![mebibytes(memory)], None));
+        let used = percent(after.saturating_sub(before), now() - began);
+        sheet.add(PROCESSOR.of(vec![used], None));
     }
     if !choice.has_any(&["health", "metrics", "flood"]) {
         return Ok(());
@@ -251,23 +229,24 @@ fn run(place: &Place<'_>, choice: &Choice, figures: &mut Figures) -> anyhow::Res
     let wrk = Wrk { place, program: &wrk };
     let bare = servers.bare.as_ref().map(|(_, address)| address).context("a bare server")?;
     let url = |address: &str, path: &str| format!("http://{address}{path}");
-    for round in 0..ROUNDS {
-        eprintln!("requests, round {} of {ROUNDS}", round + 1);
-        if choice.has_row("health") {
-            figures.health.push(wrk.per_second(&url(&servers.ours, "/health"))?);
-            figures.health_bare.push(wrk.per_second(&url(bare, "/health"))?);
+    for (line, path) in [(HEALTH, "/health"), (METRICS, "/metrics")] {
+        if !choice.has_row(line.0) {
+            continue;
         }
-        if choice.has_row("metrics") {
-            figures.metrics.push(wrk.per_second(&url(&servers.ours, "/metrics"))?);
-            figures.metrics_bare.push(wrk.per_second(&url(bare, "/metrics"))?);
+        let (mut by_us, mut by_bare) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            eprintln!("requests of {path}, round {} of {ROUNDS}", round + 1);
+            by_us.push(wrk.per_second(&url(&servers.ours, path))?);
+            by_bare.push(wrk.per_second(&url(bare, path))?);
         }
+        sheet.add(line.of(by_us, Some(by_bare)));
     }
     if choice.has_row("flood") {
         eprintln!("flood");
         let flooded =
             |address: &str| flood(&wrk, &url(address, "/metrics"), &url(address, "/health"));
-        figures.flood.push(flooded(&servers.ours)?);
-        figures.flood_bare.push(flooded(bare)?);
+        let ours = vec![flooded(&servers.ours)?];
+        sheet.add(FLOODED.of(ours, Some(vec![flooded(bare)?])));
     }
     Ok(())
 }

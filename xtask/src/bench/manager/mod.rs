@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use figures::Row;
 use supervisors::PEERS;
+use table::Sheet;
 
 use crate::workspace::Workspace;
 
@@ -108,7 +109,7 @@ pub struct Place<'a> {
     children: usize,
 }
 
-/// Prints the table. Exit code 0 says that it was printed, not that every goal is met.
+/// Prints each row when it is known, and the table at the end. Exit code 0 says that it was printed, not that every goal is met.
 pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
     let choice = match Choice::read(words) {
         Ok(choice) => choice,
@@ -129,23 +130,23 @@ pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
         mark: processes::run_mark()?,
         children: CHILDREN,
     };
-    let mut rows: Vec<Row> = Vec::new();
+    let mut sheet = Sheet::default();
     if choice.has_any(ours::TASKS) {
-        rows.extend(ours::tasks(&place, &choice));
+        ours::tasks(&place, &choice, &mut sheet);
     }
     if choice.has_any(&["kill", "children", "orphans", "idle"]) {
-        rows.extend(fleet::measure(&place, &choice));
+        fleet::measure(&place, &choice, &mut sheet);
     }
     if choice.has_any(&["health", "metrics", "flood", "idle"]) {
-        rows.extend(http::measure(&place, &choice));
+        http::measure(&place, &choice, &mut sheet);
     }
     if choice.has_row("facts") {
-        rows.extend(ours::facts(&place));
+        ours::facts(&place, &mut sheet);
     }
     if choice.as_json {
-        println!("{}", serde_json::to_string_pretty(&judged(&rows))?);
+        println!("{}", serde_json::to_string_pretty(&judged(sheet.rows()))?);
     } else {
-        table::print(&rows);
+        table::print(sheet.rows());
     }
     Ok(ExitCode::SUCCESS)
 }

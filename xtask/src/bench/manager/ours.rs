@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::figures::{Goal, Reading, Row, Spread, Unit};
 use super::otp::{self, Otp};
+use super::table::Sheet;
 use super::{Choice, Place};
 use crate::workspace::{Workspace, capture};
 
@@ -84,22 +85,22 @@ fn one_line(text: &str) -> String {
 pub const TASKS: &[&str] = &["start", "stop", "crash", "sweep", "idle"];
 
 /// They, with OTP measured before and after ours.
-pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
+pub fn tasks(place: &Place<'_>, choice: &Choice, sheet: &mut Sheet) {
     let mut otp = Otp::default();
     let with_otp = choice.has_peer("otp");
     if with_otp {
         otp.measure(place);
     }
-    let rows: Vec<&str> = TASKS.iter().copied().filter(|row| choice.has_row(row)).collect();
-    let words = ["--json", "--rows", &rows.join(",")];
+    let chosen: Vec<&str> = TASKS.iter().copied().filter(|row| choice.has_row(row)).collect();
+    let words = ["--json", "--rows", &chosen.join(",")];
     let answer = Answer::of(place, "warden", "manager_bench", &words);
     if with_otp {
         otp.measure(place);
     }
-    let recorded = if choice.has_row("start") {
-        Answer::of(place, "ringrift-daemons", "record_bench", &[])
-    } else {
-        Answer(Err("left out".to_owned()))
+    let mut add = |row: Row| {
+        if choice.has_row(row.name) {
+            sheet.add(row);
+        }
     };
     let row = |name, title, goal, field: &str, has_bare: bool| Row {
         name,
@@ -114,7 +115,38 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
             Vec::new()
         },
     };
-    let (memory, processor) = if with_otp && choice.has_row("idle") {
+    add(row(
+        "start",
+        "89 daemons asked -> all RUNNING",
+        Goal::AtMost(1_000.0),
+        "start_89_us",
+        true,
+    ));
+    if choice.has_row("start") {
+        let recorded = Answer::of(place, "ringrift-daemons", "record_bench", &[]);
+        add(Row {
+            name: "start",
+            title: "... and every change of their states in the log",
+            unit: Unit::Microseconds,
+            goal: Goal::AtMost(20_000.0),
+            ours: recorded.reading(&["start_89_recorded_us"], 1.0),
+            bare: None,
+            peers: Vec::new(),
+        });
+    }
+    add(row(
+        "crash",
+        "task crash -> running again",
+        Goal::AtMost(28.0),
+        "crash_to_running_us",
+        true,
+    ));
+    add(row("sweep", "health sweep of 89 daemons", Goal::AtMost(300.0), "health_sweep_us", false));
+    add(row("stop", "89 idle daemons asked -> stopped", Goal::AtMost(1_000.0), "stop_89_us", true));
+    if !choice.has_row("idle") {
+        return;
+    }
+    let (memory, processor) = if with_otp {
         eprintln!("OTP idle");
         otp::idle(place)
     } else {
@@ -130,69 +162,45 @@ pub fn tasks(place: &Place<'_>, choice: &Choice) -> Vec<Row> {
         bare: Some(answer.reading(&["bare", "idle", field], factor)),
         peers: if with_otp { vec![("otp".to_owned(), peer)] } else { Vec::new() },
     };
-    let rows = [
-        row("start", "89 daemons asked -> all RUNNING", Goal::AtMost(1_000.0), "start_89_us", true),
-        Row {
-            name: "start",
-            title: "... and every change of their states in the log",
-            unit: Unit::Microseconds,
-            goal: Goal::AtMost(20_000.0),
-            ours: recorded.reading(&["start_89_recorded_us"], 1.0),
-            bare: None,
-            peers: Vec::new(),
-        },
-        row(
-            "crash",
-            "task crash -> running again",
-            Goal::AtMost(28.0),
-            "crash_to_running_us",
-            true,
-        ),
-        row("sweep", "health sweep of 89 daemons", Goal::AtMost(300.0), "health_sweep_us", false),
-        row("stop", "89 idle daemons asked -> stopped", Goal::AtMost(1_000.0), "stop_89_us", true),
-        idle(
-            "resident memory, 89 idle daemons with health",
-            Unit::Mebibytes,
-            Goal::AtMost(20.0),
-            "rss_kib",
-            1.0 / 1024.0,
-            memory,
-        ),
-        idle(
-            "processor time, 89 idle daemons with health",
-            Unit::Percent,
-            Goal::AtMost(0.03),
-            "cpu_percent",
-            1.0,
-            processor,
-        ),
-    ];
-    rows.into_iter().filter(|row| choice.has_row(row.name)).collect()
+    add(idle(
+        "resident memory, 89 idle daemons with health",
+        Unit::Mebibytes,
+        Goal::AtMost(20.0),
+        "rss_kib",
+        1.0 / 1024.0,
+        memory,
+    ));
+    add(idle(
+        "processor time, 89 idle daemons with health",
+        Unit::Percent,
+        Goal::AtMost(0.03),
+        "cpu_percent",
+        1.0,
+        processor,
+    ));
 }
 
 /// The rows of the log, beside bare commits of the same engine.
-pub fn facts(place: &Place<'_>) -> Vec<Row> {
+pub fn facts(place: &Place<'_>, sheet: &mut Sheet) {
     let answer = Answer::of(place, "courier", "courier_bench", &[]);
-    let row = |title, goal, field: &str| Row {
-        name: "facts",
-        title,
-        unit: Unit::PerSecond,
-        goal,
-        ours: answer.reading(&[field], 1.0),
-        bare: Some(answer.reading(&["bare_commits_per_s"], 1.0)),
-        peers: Vec::new(),
-    };
-    vec![
-        row(
-            "durable facts, 1 subscriber",
-            Goal::AtLeastTimesBare(0.5),
-            "append_1_subscriber_per_s",
-        ),
-        row(
+    let rows = [
+        ("durable facts, 1 subscriber", Goal::AtLeastTimesBare(0.5), "append_1_subscriber_per_s"),
+        (
             "durable facts, 10 subscribers",
             Goal::AtLeastTimesBare(0.5),
             "append_10_subscribers_per_s",
         ),
-        row("durable facts, batched", Goal::AtLeast(200_000.0), "batched_per_s"),
-    ]
+        ("durable facts, batched", Goal::AtLeast(200_000.0), "batched_per_s"),
+    ];
+    for (title, goal, field) in rows {
+        sheet.add(Row {
+            name: "facts",
+            title,
+            unit: Unit::PerSecond,
+            goal,
+            ours: answer.reading(&[field], 1.0),
+            bare: Some(answer.reading(&["bare_commits_per_s"], 1.0)),
+            peers: Vec::new(),
+        });
+    }
 }

@@ -2,6 +2,39 @@
 
 use super::figures::{Reading, Row, Spread, Verdict};
 
+/// The rows of a run. Each is shown as soon as it is known, since a run takes minutes; the table of
+/// all comes at its end.
+#[derive(Default)]
+pub struct Sheet {
+    rows: Vec<Row>,
+}
+
+impl Sheet {
+    pub fn add(&mut self, row: Row) {
+        eprintln!("{}", news(&row));
+        self.rows.push(row);
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+/// A row in one line.
+fn news(row: &Row) -> String {
+    let [title, ours, peer, bare, _, _, goal, verdict] = cells(row);
+    let beside: Vec<String> = [("", ours), (" best peer", peer), (" bare", bare)]
+        .into_iter()
+        .filter(|(name, figure)| name.is_empty() || figure != NONE)
+        .map(|(name, figure)| format!("{name} {figure}"))
+        .collect();
+    let figures = beside.join(",");
+    format!("  {title}:{figures} (goal {goal}: {verdict})")
+}
+
+/// What stands where there is no figure.
+const NONE: &str = "-";
+
 const HEADS: [&str; 8] = ["row", "ours", "best peer", "bare", "/ peer", "/ bare", "goal", ""];
 
 pub fn print(rows: &[Row]) {
@@ -28,7 +61,7 @@ pub fn print(rows: &[Row]) {
 }
 
 fn cells(row: &Row) -> [String; 8] {
-    let none = || "-".to_owned();
+    let none = || NONE.to_owned();
     let show = |figure: f64| row.unit.show(figure);
     let ours = row.ours.median();
     let bare = row.bare.as_ref().and_then(Reading::median);
@@ -62,5 +95,32 @@ fn detail(row: &Row, reading: &Reading) -> String {
             let show = |figure: &f64| row.unit.show(*figure);
             format!("{} ({} to {}, {n})", show(median), show(min), show(p95))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::manager::figures::{Goal, Unit};
+
+    #[test]
+    fn a_row_is_told_in_one_line_with_what_it_is_compared_with() {
+        let reading = |figure| Reading::of(vec![figure], "");
+        let mut row = Row {
+            name: "kill",
+            title: "a child killed",
+            unit: Unit::Microseconds,
+            goal: Goal::AtMost(2_100.0),
+            ours: reading(1_500.0),
+            bare: Some(reading(900.0)),
+            peers: vec![("runit".to_owned(), reading(2_970.0))],
+        };
+        assert_eq!(
+            news(&row),
+            "  a child killed: 1.50 ms, best peer 2.97 ms runit, bare 900.0 us (goal <= 2.10 ms: met)"
+        );
+        row.ours = Reading::Absent("it fell over".to_owned());
+        (row.bare, row.peers) = (None, Vec::new());
+        assert_eq!(news(&row), "  a child killed: - (goal <= 2.10 ms: not measured: it fell over)");
     }
 }
