@@ -369,7 +369,7 @@ bodies! {
         pub samples: u64,
         /// Policy cross-entropy on the validation split, nats.
         pub policy_loss: f64,
-        /// Value error on the validation split, mean square.
+        /// Cross-entropy of the chances to win on the validation split, nats.
         pub value_loss: f64,
         /// Wall seconds of this attempt.
         pub seconds: f64,
