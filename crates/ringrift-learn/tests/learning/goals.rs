@@ -1,6 +1,8 @@
 //! What ten minutes on two threads must teach, seed 1: goals L1, L2, L4, L6 and L9 of spec/learning.md section 4.
 //! It asks for a machine that does nothing else.
 
+#![expect(clippy::disallowed_types, reason = "the goals are of minutes on a clock")]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -98,7 +98,7 @@ impl Table {
             let mv = if forced {
                 moves.remove(0)
             } else if self.state.to_move() != self.seat {
-                self.other.choose(&self.state, &mut self.rng).played().clone()
+                *self.other.choose(&self.state, &mut self.rng).played()
             } else {
                 match self.ask(&moves)? {
                     Wish::Make(mv) => mv,
