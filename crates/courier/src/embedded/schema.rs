@@ -26,7 +26,8 @@ const FOLD_EVERY_PAGES: i64 = 4000;
 /// entered at random places.
 const CACHE_KIB: i64 = 8 << 10;
 
-const SCHEMA: &str = "
+/// The tables of a log.
+pub(crate) const SCHEMA: &str = "
 CREATE TABLE identity (id TEXT NOT NULL) STRICT;
 INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 

@@ -18,7 +18,7 @@ use crate::lease::Lease;
 const RETENTION_EVERY: u64 = 256;
 
 /// Why a write did not happen.
-pub(super) enum Stop<E> {
+pub(crate) enum Stop<E> {
     /// SQLite failed.
     Sql(rusqlite::Error),
     /// We said no.
@@ -37,15 +37,15 @@ fn on(stream: Stream, sql: &str) -> String {
 }
 
 /// What an append did.
-pub(super) struct Appended {
+pub(crate) struct Appended {
     /// In the batch's order.
-    pub(super) positions: Vec<u64>,
-    pub(super) repeats: Repeats,
+    pub(crate) positions: Vec<u64>,
+    pub(crate) repeats: Repeats,
     /// Those of the stream that is subscribed to.
     pub(super) fresh: Vec<Fresh>,
 }
 
-pub(super) fn append(
+pub(crate) fn append(
     db: &Connection,
     stream: Stream,
     batch: Batch,
@@ -176,7 +176,12 @@ fn refuse_if_moved(
 }
 
 /// Removes what the operational stream need not keep.
-fn retain(db: &Connection, retention: Retention, head: u64, now_ms: i64) -> rusqlite::Result<()> {
+pub(crate) fn retain(
+    db: &Connection,
+    retention: Retention,
+    head: u64,
+    now_ms: i64,
+) -> rusqlite::Result<()> {
     let too_many = head.saturating_sub(retention.max_facts);
     let too_old = now_ms.saturating_sub(millis(retention.max_age));
     // From the oldest on: the facts are in the order of their times, or nearly so.
@@ -188,7 +193,7 @@ fn retain(db: &Connection, retention: Retention, head: u64, now_ms: i64) -> rusq
     Ok(())
 }
 
-pub(super) fn read(
+pub(crate) fn read(
     db: &Connection,
     stream: Stream,
     after: u64,
@@ -202,7 +207,7 @@ pub(super) fn read(
     db.prepare_cached(&sql)?.query_map(params![after, limit], fact)?.collect()
 }
 
-pub(super) fn last_on(
+pub(crate) fn last_on(
     db: &Connection,
     stream: Stream,
     subject: &str,
@@ -215,7 +220,11 @@ pub(super) fn last_on(
     db.prepare_cached(&sql)?.query_row([subject], fact).optional()
 }
 
-fn last_position_on(db: &Connection, stream: Stream, subject: &str) -> rusqlite::Result<u64> {
+pub(crate) fn last_position_on(
+    db: &Connection,
+    stream: Stream,
+    subject: &str,
+) -> rusqlite::Result<u64> {
     let sql = on(
         stream,
         "SELECT position FROM {stream} WHERE subject = ?1 ORDER BY position DESC LIMIT 1",
@@ -225,7 +234,7 @@ fn last_position_on(db: &Connection, stream: Stream, subject: &str) -> rusqlite:
 }
 
 /// From the counter rather than the rows: retention may have removed the last one.
-pub(super) fn head(db: &Connection, stream: Stream) -> rusqlite::Result<u64> {
+pub(crate) fn head(db: &Connection, stream: Stream) -> rusqlite::Result<u64> {
     let head = db
         .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")?
         .query_row([stream.name()], |row| row.get(0))
@@ -233,11 +242,11 @@ pub(super) fn head(db: &Connection, stream: Stream) -> rusqlite::Result<u64> {
     Ok(head.unwrap_or(0))
 }
 
-pub(super) fn identity(db: &Connection) -> rusqlite::Result<String> {
+pub(crate) fn identity(db: &Connection) -> rusqlite::Result<String> {
     db.query_row("SELECT id FROM identity", [], |row| row.get(0))
 }
 
-pub(super) fn position(db: &Connection, stream: Stream, name: &str) -> rusqlite::Result<u64> {
+pub(crate) fn position(db: &Connection, stream: Stream, name: &str) -> rusqlite::Result<u64> {
     let position = db
         .prepare_cached("SELECT position FROM subscriber WHERE stream = ?1 AND name = ?2")?
         .query_row([stream.name(), name], |row| row.get(0))
@@ -245,7 +254,7 @@ pub(super) fn position(db: &Connection, stream: Stream, name: &str) -> rusqlite:
     Ok(position.unwrap_or(0))
 }
 
-pub(super) fn advance(
+pub(crate) fn advance(
     db: &Connection,
     stream: Stream,
     name: &str,
@@ -259,7 +268,7 @@ pub(super) fn advance(
     Ok(())
 }
 
-pub(super) fn standings(db: &Connection) -> rusqlite::Result<Vec<Standing>> {
+pub(crate) fn standings(db: &Connection) -> rusqlite::Result<Vec<Standing>> {
     let mut standings = Vec::new();
     for stream in Stream::ALL {
         let head = head(db, stream)?;
@@ -274,7 +283,7 @@ pub(super) fn standings(db: &Connection) -> rusqlite::Result<Vec<Standing>> {
     Ok(standings)
 }
 
-pub(super) fn next(
+pub(crate) fn next(
     db: &Connection,
     stream: Stream,
     after: u64,
@@ -300,7 +309,7 @@ pub(super) fn next(
     Ok(Page { facts, through })
 }
 
-pub(super) fn attempt(
+pub(crate) fn attempt(
     db: &Connection,
     stream: Stream,
     name: &str,
@@ -317,7 +326,7 @@ pub(super) fn attempt(
     .query_row(params![stream.name(), name, position], |row| row.get(0))
 }
 
-pub(super) fn bury(db: &Connection, letter: &NewLetter, now_ms: i64) -> Result<u64, Stop<Error>> {
+pub(crate) fn bury(db: &Connection, letter: &NewLetter, now_ms: i64) -> Result<u64, Stop<Error>> {
     let buried = read(db, letter.stream, letter.position.saturating_sub(1), 1)?;
     let Some(fact) = buried.into_iter().find(|fact| fact.position == letter.position) else {
         let (what, number) = ("fact", letter.position);
@@ -351,7 +360,7 @@ pub(super) fn bury(db: &Connection, letter: &NewLetter, now_ms: i64) -> Result<u
     Ok(id)
 }
 
-pub(super) fn dead_letters(
+pub(crate) fn dead_letters(
     db: &Connection,
     filter: &LetterFilter,
 ) -> rusqlite::Result<Vec<DeadLetter>> {
@@ -376,7 +385,7 @@ pub(super) fn dead_letters(
     .collect()
 }
 
-pub(super) fn letter_counts(db: &Connection) -> rusqlite::Result<LetterCounts> {
+pub(crate) fn letter_counts(db: &Connection) -> rusqlite::Result<LetterCounts> {
     let mut counts = LetterCounts::default();
     let mut by_state = db.prepare_cached("SELECT state, count(*) FROM letter GROUP BY state")?;
     let mut rows = by_state.query([])?;
@@ -404,7 +413,7 @@ pub(super) fn letter_counts(db: &Connection) -> rusqlite::Result<LetterCounts> {
 }
 
 /// Gives the stream of the letter.
-pub(super) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<Stream, Stop<Error>> {
+pub(crate) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<Stream, Stop<Error>> {
     let stream: Option<String> = db
         .prepare_cached(
             "UPDATE letter SET state = 'retrying', retried_ms = ?2 WHERE id = ?1 RETURNING stream",
@@ -416,7 +425,7 @@ pub(super) fn retry(db: &Connection, id: u64, now_ms: i64) -> Result<Stream, Sto
     Ok(known.ok_or_else(|| unreadable(0, "an unknown stream"))?)
 }
 
-pub(super) fn settle(
+pub(crate) fn settle(
     db: &Connection,
     id: u64,
     state: LetterState,
@@ -439,7 +448,7 @@ fn found(changed: usize, number: u64) -> Result<(), Stop<Error>> {
     }
 }
 
-pub(super) fn purge_letters(db: &Connection, buried_before_ms: i64) -> rusqlite::Result<u64> {
+pub(crate) fn purge_letters(db: &Connection, buried_before_ms: i64) -> rusqlite::Result<u64> {
     let removed = db
         .prepare_cached(
             "DELETE FROM letter WHERE state IN ('recovered', 'abandoned') AND buried_ms < ?1",
@@ -448,7 +457,7 @@ pub(super) fn purge_letters(db: &Connection, buried_before_ms: i64) -> rusqlite:
     Ok(removed as u64)
 }
 
-pub(super) fn acquire(
+pub(crate) fn acquire(
     db: &Connection,
     name: &str,
     holder: &str,
@@ -474,7 +483,7 @@ pub(super) fn acquire(
     Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, expires_ms })
 }
 
-pub(super) fn renew(
+pub(crate) fn renew(
     db: &Connection,
     lease: Lease,
     ttl: Duration,
@@ -494,7 +503,7 @@ pub(super) fn renew(
     Ok(Lease { expires_ms, ..lease })
 }
 
-pub(super) fn release(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
+pub(crate) fn release(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE lease SET holder = NULL, expires_ms = 0
          WHERE name = ?1 AND holder = ?2 AND epoch = ?3",
@@ -503,7 +512,7 @@ pub(super) fn release(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn lease(db: &Connection, name: &str, now_ms: i64) -> rusqlite::Result<Option<Lease>> {
+pub(crate) fn lease(db: &Connection, name: &str, now_ms: i64) -> rusqlite::Result<Option<Lease>> {
     db.prepare_cached(
         "SELECT name, holder, epoch, expires_ms FROM lease
          WHERE name = ?1 AND holder IS NOT NULL AND expires_ms > ?2",
@@ -512,7 +521,7 @@ pub(super) fn lease(db: &Connection, name: &str, now_ms: i64) -> rusqlite::Resul
     .optional()
 }
 
-pub(super) fn leases(db: &Connection, prefix: &str, now_ms: i64) -> rusqlite::Result<Vec<Lease>> {
+pub(crate) fn leases(db: &Connection, prefix: &str, now_ms: i64) -> rusqlite::Result<Vec<Lease>> {
     db.prepare_cached(
         "SELECT name, holder, epoch, expires_ms FROM lease
          WHERE substr(name, 1, length(?1)) = ?1 AND holder IS NOT NULL AND expires_ms > ?2
@@ -575,6 +584,6 @@ fn unreadable(
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

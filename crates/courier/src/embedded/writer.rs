@@ -21,7 +21,7 @@ type Job = Box<dyn FnOnce(Result<&Connection, rusqlite::Error>) -> Done + Send>;
 
 /// How much of the file one write changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Steps {
+pub(crate) enum Steps {
     /// One statement at most: SQLite undoes what it did if it fails.
     One,
     /// Several: a savepoint keeps them together.
@@ -91,7 +91,7 @@ impl Along {
 }
 
 /// The handle to the writer thread.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     /// None only while being dropped.
     queue: Option<mpsc::Sender<Job>>,
     along: Along,
@@ -100,7 +100,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         path: &Path,
         connection: Connection,
         queue: usize,
@@ -118,7 +118,7 @@ impl Writer {
     /// Runs `work` in a transaction, `after` once it is committed, and answers then.
     ///
     /// Dropping the future does not take back what was queued.
-    pub(super) async fn write<T, E>(
+    pub(crate) async fn write<T, E>(
         &self,
         steps: Steps,
         work: impl FnOnce(&Connection) -> Result<T, Stop<E>> + Send + 'static,
@@ -187,7 +187,7 @@ impl Writer {
 #[cfg(test)]
 impl Writer {
     /// Jobs in the queue.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
     }
 }

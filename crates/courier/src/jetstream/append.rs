@@ -1,0 +1,565 @@
+//! Appends: one task per stream puts those that wait together into one atomic batch.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::server::{BATCH, Message, Published, REMEMBERED};
+use super::wire::{EXPECTED_IN_ALL, Epoch, Source, fact_headers};
+use super::{Shared, replica};
+use crate::courier::Repeats;
+use crate::embedded::sql;
+use crate::error::{AppendError, Error};
+use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, NewFact, Stream};
+
+/// Most appends of one batch: bounds how long the first of them waits for the last.
+const GROUP: usize = 256;
+
+/// The first wait before an append is tried again, and the longest.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Operational facts beyond the limit are removed once in so many.
+const KEEP_EVERY: u64 = 4096;
+
+/// A batch that waits for its positions.
+pub(super) struct Job {
+    pub(super) batch: Batch,
+    /// The bodies as JSON, in order.
+    pub(super) bodies: Vec<String>,
+    pub(super) now_ms: i64,
+    /// Until when it is tried.
+    pub(super) until: Instant,
+    pub(super) answer: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+}
+
+/// Takes batches until nobody can send any more.
+pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Receiver<Job>) {
+    let mut appender = Appender { shared, stream, own: Own::default(), since_kept: 0 };
+    let mut waiting: VecDeque<Job> = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            let Some(job) = jobs.recv().await else { return };
+            waiting.push_back(job);
+        }
+        while waiting.len() < GROUP {
+            let Ok(job) = jobs.try_recv() else { break };
+            waiting.push_back(job);
+        }
+        appender.round(&mut waiting).await;
+        appender.keep().await;
+    }
+}
+
+struct Appender {
+    shared: Arc<Shared>,
+    stream: Stream,
+    own: Own,
+    since_kept: u64,
+}
+
+/// What we appended and the replica does not show yet.
+#[derive(Default)]
+struct Own {
+    /// Position and id, oldest first.
+    order: VecDeque<(u64, String, String)>,
+    by_id: HashMap<String, (u64, String, String)>,
+    last: HashMap<String, u64>,
+}
+
+impl Own {
+    fn add(&mut self, position: u64, fact: &NewFact, body: &str) {
+        self.order.push_back((position, fact.id.clone(), fact.subject.clone()));
+        let stored = (position, fact.subject.clone(), body.to_owned());
+        self.by_id.insert(fact.id.clone(), stored);
+        self.last.insert(fact.subject.clone(), position);
+    }
+
+    /// Drops what the replica shows by now.
+    fn prune(&mut self, applied: u64) {
+        while let Some((position, id, subject)) = self.order.pop_front() {
+            if position > applied {
+                self.order.push_front((position, id, subject));
+                return;
+            }
+            self.by_id.remove(&id);
+            if self.last.get(&subject) == Some(&position) {
+                self.last.remove(&subject);
+            }
+        }
+    }
+}
+
+/// What is known of a batch before it is sent.
+struct Known {
+    /// Of each fact, where it is already, on which subject, and whether its body is the same.
+    facts: Vec<Option<(u64, String, bool)>>,
+    /// The last position on the subject of each fact.
+    last: Vec<u64>,
+    /// The guard of the batch's lease and the message that set it.
+    guard: Option<(Epoch, u64)>,
+    /// The last message that the replica shows.
+    applied: u64,
+}
+
+/// What is to be done with a batch, as far as is known.
+enum Verdict {
+    /// All is in the stream already.
+    Done(Vec<u64>, Repeats),
+    /// These facts of it can be sent; the number is the guard's message, if it has a fence.
+    Send(Vec<usize>, Option<u64>),
+    /// The lease moved on, or its guard has not come.
+    Fence,
+    /// As the log looks from here; it may look so only from here.
+    No(AppendError),
+}
+
+/// What one look at a batch came to.
+enum Step {
+    Done(Vec<u64>),
+    /// Something was found out: look again at once.
+    Look,
+    /// Look again in a while, for this reason.
+    Again(String),
+}
+
+impl Appender {
+    /// Appends as many of those that wait as fit into one batch, the first one always.
+    async fn round(&mut self, waiting: &mut VecDeque<Job>) {
+        self.freshen().await;
+        let count = waiting.len();
+        let known = match self.know(waiting.make_contiguous()).await {
+            Ok(known) => known,
+            Err(error) => {
+                let detail = error.to_string();
+                for job in waiting.drain(..) {
+                    // Nobody listens if the caller was cancelled.
+                    let error = Error::Unavailable(detail.clone()).into();
+                    drop(job.answer.send(Err(error)));
+                }
+                return;
+            }
+        };
+        let mut group = Group::default();
+        let mut slow = Vec::new();
+        for known in known.into_iter().take(count) {
+            let Some(job) = waiting.pop_front() else { break };
+            match judge(&job.batch, &known) {
+                Verdict::Done(positions, repeats) => {
+                    self.shared.count(self.stream, repeats);
+                    drop(job.answer.send(Ok(positions)));
+                }
+                // With its fence it might be one message too many.
+                Verdict::Send(facts, Some(_)) if facts.len() == BATCH => slow.push(job),
+                Verdict::Send(facts, guard) => {
+                    if let Err(job) = group.add(job, &known, facts, guard) {
+                        waiting.push_back(*job);
+                    }
+                }
+                // Whoever is refused is refused by the log as it is now.
+                Verdict::Fence | Verdict::No(_) => slow.push(job),
+            }
+        }
+        if !group.jobs.is_empty() {
+            slow.splice(0..0, self.send_group(group).await);
+        }
+        for job in slow {
+            self.settle(job).await;
+        }
+    }
+
+    /// Sends a group; gives back those that have to be looked at one by one.
+    async fn send_group(&mut self, group: Group) -> Vec<Job> {
+        let (messages, order) = match group.messages(&self.shared, self.stream) {
+            Ok(written) => written,
+            Err(error) => {
+                warn!(%error, "facts that cannot be written as headers");
+                return group.jobs.into_iter().map(|member| member.job).collect();
+            }
+        };
+        let count = messages.len() as u64;
+        let published = self.shared.server.publish(messages).await;
+        let Published::At(last) = published else {
+            return group.jobs.into_iter().map(|member| member.job).collect();
+        };
+        let first = last + 1 - count;
+        self.shared.acknowledge(Source::Facts(self.stream), last);
+        self.since_kept += count;
+        let mut order = order.into_iter();
+        for Member { job, sent, mut positions, repeats } in group.jobs {
+            for n in sent {
+                let position = first + order.next().unwrap_or_default();
+                positions[n] = Some(position);
+                self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
+            }
+            self.shared.count(self.stream, repeats);
+            drop(job.answer.send(Ok(positions.into_iter().flatten().collect())));
+        }
+        Vec::new()
+    }
+
+    /// Looks at one batch with all that is in the log, as often as it takes.
+    async fn settle(&mut self, job: Job) {
+        let outcome = self.decide(&job).await;
+        drop(job.answer.send(outcome));
+    }
+
+    async fn decide(&mut self, job: &Job) -> Result<Vec<u64>, AppendError> {
+        let mut pause = PAUSE;
+        let mut was_sent = false;
+        loop {
+            let why = match self.step(job, &mut was_sent).await? {
+                Step::Done(positions) => return Ok(positions),
+                Step::Look => continue,
+                Step::Again(why) => why,
+            };
+            if Instant::now() + pause > job.until {
+                return Err(Error::Unavailable(why).into());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One look at a batch, and what follows from it.
+    async fn step(&mut self, job: &Job, was_sent: &mut bool) -> Result<Step, AppendError> {
+        if let Err(error) = self.shared.sync(Source::Facts(self.stream), job.until).await {
+            return Ok(Step::Again(error.to_string()));
+        }
+        let known = self.know(std::slice::from_ref(job)).await?;
+        let known = known.into_iter().next().ok_or(Error::Closed)?;
+        match judge(&job.batch, &known) {
+            Verdict::Done(positions, repeats) => {
+                // What we sent ourselves and heard nothing of is no repetition.
+                if !*was_sent {
+                    self.shared.count(self.stream, repeats);
+                }
+                Ok(Step::Done(positions))
+            }
+            Verdict::No(error) => Err(error),
+            Verdict::Fence => match self.fence(job, &known).await? {
+                Some(refused) => Err(refused),
+                None => Ok(Step::Look),
+            },
+            Verdict::Send(facts, guard) => {
+                *was_sent = true;
+                Ok(match self.send_alone(job, &known, facts, guard).await? {
+                    (Published::At(_), positions) => Step::Done(positions),
+                    (Published::Unknown(why), _) => Step::Again(why),
+                    (other, _) => Step::Again(format!("{other:?}")),
+                })
+            }
+        }
+    }
+
+    async fn send_alone(
+        &mut self,
+        job: &Job,
+        known: &Known,
+        facts: Vec<usize>,
+        guard: Option<u64>,
+    ) -> Result<(Published, Vec<u64>), AppendError> {
+        let parts = [Part { job, sent: &facts, guard }];
+        let (messages, order) = messages(&self.shared, self.stream, &parts, known.applied)
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        let count = messages.len() as u64;
+        let published = self.shared.server.publish(messages).await;
+        let mut positions: Vec<_> =
+            known.facts.iter().map(|known| known.as_ref().map(|known| known.0)).collect();
+        if let Published::At(last) = published {
+            self.shared.acknowledge(Source::Facts(self.stream), last);
+            self.since_kept += count;
+            self.shared.count(self.stream, repeats(known));
+            for (n, offset) in facts.into_iter().zip(order) {
+                let position = last + 1 - count + offset;
+                positions[n] = Some(position);
+                self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
+            }
+        }
+        Ok((published, positions.into_iter().flatten().collect()))
+    }
+
+    /// A fence that does not hold: sets the guard if the lease is in force, else says why not.
+    async fn fence(&self, job: &Job, known: &Known) -> Result<Option<AppendError>, Error> {
+        let Some(Fence { lease, epoch }) = job.batch.fence.clone() else { return Ok(None) };
+        let state = self.shared.fence_state(&lease, job.until).await?;
+        let wanted = Epoch { epoch, over: false };
+        let is_behind = known.guard.is_none_or(|(guard, _)| guard < wanted);
+        if state == Some(wanted) && is_behind {
+            self.shared.raise(self.stream, &lease, wanted, job.until).await?;
+            return Ok(None);
+        }
+        if state == Some(wanted) {
+            // The guard is ahead of what we knew of the lease; now we know.
+            return Ok(None);
+        }
+        // Whoever learns of a later epoch here must not see an earlier one act in the other stream.
+        self.shared.guard(&lease, job.until).await?;
+        let current = state.filter(|state| !state.over).map(|state| state.epoch);
+        Ok(Some(AppendError::Fenced { lease, epoch, current }))
+    }
+
+    /// What the replica and our own last appends say of batches.
+    async fn know(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
+        self.own.prune(self.shared.replica.applied_now(Source::Facts(self.stream)));
+        let questions: Vec<Question> = jobs.iter().map(Question::of).collect();
+        let stream = self.stream;
+        let mut known = self
+            .shared
+            .replica
+            .read(move |db| questions.iter().map(|question| question.ask(db, stream)).collect())
+            .await
+            .map(|known: Vec<Known>| known)?;
+        for (job, known) in jobs.iter().zip(&mut known) {
+            let facts = job.batch.facts.iter().zip(&job.bodies);
+            for (n, (fact, body)) in facts.enumerate() {
+                if let Some((position, subject, same)) = self.own.by_id.get(&fact.id) {
+                    known.facts[n] = Some((*position, subject.clone(), same == body));
+                }
+                if let Some(last) = self.own.last.get(&fact.subject) {
+                    known.last[n] = known.last[n].max(*last);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// The server forgets ids after a while; until then the replica has to show what they were.
+    async fn freshen(&self) {
+        let source = Source::Facts(self.stream);
+        if self.shared.synced_since(source) > REMEMBERED / 4 {
+            // Whether it succeeds is seen by what follows.
+            drop(self.shared.sync(source, Instant::now() + Duration::from_secs(2)).await);
+        }
+    }
+
+    /// Removes operational facts beyond the limit.
+    async fn keep(&mut self) {
+        if self.stream != Stream::Operational || self.since_kept < KEEP_EVERY {
+            return;
+        }
+        self.since_kept = 0;
+        let most = self.shared.options.retention.max_facts;
+        if let Err(error) = self.shared.server.keep(self.stream, most).await {
+            warn!(%error, "old operational facts stay for now");
+        }
+    }
+}
+
+/// A batch of its own or several that do not touch each other.
+#[derive(Default)]
+struct Group {
+    jobs: Vec<Member>,
+    fence: Option<(Fence, u64)>,
+    subjects: HashSet<String>,
+    ids: HashSet<String>,
+    messages: usize,
+    bytes: usize,
+}
+
+struct Member {
+    job: Job,
+    /// Which of its facts are sent.
+    sent: Vec<usize>,
+    /// Where the others are already.
+    positions: Vec<Option<u64>>,
+    repeats: Repeats,
+}
+
+impl Group {
+    /// Adds a job, or gives it back because it has to wait for what is here.
+    fn add(
+        &mut self,
+        job: Job,
+        known: &Known,
+        sent: Vec<usize>,
+        guard: Option<u64>,
+    ) -> Result<(), Box<Job>> {
+        let facts = || sent.iter().map(|n| &job.batch.facts[*n]);
+        let bytes: usize = sent.iter().map(|n| job.bodies[*n].len()).sum();
+        let fence = job.batch.fence.clone().zip(guard);
+        let fits = self.jobs.is_empty()
+            || fence == self.fence
+                && self.messages + sent.len() < BATCH
+                && self.bytes + bytes <= MAX_BATCH_BYTES
+                // Each expects the log as it is before the batch.
+                && !facts().any(|fact| {
+                    fact.expect.is_some() && self.subjects.contains(&fact.subject)
+                        || self.ids.contains(&fact.id)
+                });
+        if !fits {
+            return Err(Box::new(job));
+        }
+        for fact in facts() {
+            self.subjects.insert(fact.subject.clone());
+            self.ids.insert(fact.id.clone());
+        }
+        self.fence = fence;
+        self.messages += sent.len();
+        self.bytes += bytes;
+        let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
+        let positions = positions.collect();
+        self.jobs.push(Member { job, sent, positions, repeats: repeats(known) });
+        Ok(())
+    }
+
+    fn messages(
+        &self,
+        shared: &Shared,
+        stream: Stream,
+    ) -> Result<(Vec<Message>, Vec<u64>), serde_json::Error> {
+        let guard = self.fence.as_ref().map(|(_, guard)| *guard);
+        let parts: Vec<Part<'_>> =
+            self.jobs.iter().map(|Member { job, sent, .. }| Part { job, sent, guard }).collect();
+        messages(shared, stream, &parts, 0)
+    }
+}
+
+/// A job and which of its facts are sent.
+struct Part<'a> {
+    job: &'a Job,
+    sent: &'a [usize],
+    guard: Option<u64>,
+}
+
+/// The messages of a batch, and which of them each fact is, from 0.
+///
+/// A message has room for one condition. Its own subject's comes first; the fence goes to the first
+/// message with room, or to one of its own. In a batch without room for that, the guard holds because
+/// the stream as a whole is as the replica shows it.
+fn messages(
+    shared: &Shared,
+    stream: Stream,
+    parts: &[Part<'_>],
+    applied: u64,
+) -> Result<(Vec<Message>, Vec<u64>), serde_json::Error> {
+    let names = &shared.server.names;
+    let mut messages = Vec::new();
+    let mut touched = HashSet::new();
+    for Part { job, sent, .. } in parts {
+        let facts = || sent.iter().map(|n| (&job.batch.facts[*n], &job.bodies[*n]));
+        let expected: HashMap<&str, u64> = facts()
+            .filter_map(|(fact, _)| {
+                let Expect::LastOnSubject(position) = fact.expect?;
+                Some((fact.subject.as_str(), position))
+            })
+            .collect();
+        for (fact, body) in facts() {
+            let mut message = Message::new(names.fact(stream, &fact.subject), body.clone());
+            message.headers = fact_headers(fact, job.now_ms)?;
+            // The server knows of one condition for a subject and batch, at its first message.
+            if touched.insert(fact.subject.clone())
+                && let Some(position) = expected.get(fact.subject.as_str())
+            {
+                message = message.after(*position);
+            }
+            messages.push(message);
+        }
+    }
+    let mut offset = 0;
+    if let Some((guard, fence)) =
+        parts.first().and_then(|part| part.guard.zip(part.job.batch.fence.as_ref()))
+    {
+        let subject = names.guard(stream, &fence.lease);
+        if let Some(n) = messages.iter().position(Message::is_free) {
+            let free = messages.remove(n);
+            messages.insert(n, free.after_on(&subject, guard));
+        } else if messages.len() == BATCH {
+            messages[0].headers.insert(EXPECTED_IN_ALL, applied.to_string());
+        } else {
+            let carrier = Message::new(names.fence(stream), "");
+            messages.insert(0, carrier.after_on(&subject, guard));
+            offset = 1;
+        }
+    }
+    let order = (offset..messages.len() as u64).collect();
+    Ok((messages, order))
+}
+
+/// What the replica is asked about a batch.
+struct Question {
+    facts: Vec<(String, String, String)>,
+    lease: Option<String>,
+}
+
+impl Question {
+    fn of(job: &Job) -> Self {
+        let facts = job.batch.facts.iter().zip(&job.bodies);
+        Self {
+            facts: facts
+                .map(|(fact, body)| (fact.id.clone(), fact.subject.clone(), body.clone()))
+                .collect(),
+            lease: job.batch.fence.as_ref().map(|fence| fence.lease.clone()),
+        }
+    }
+
+    fn ask(&self, db: &Connection, stream: Stream) -> rusqlite::Result<Known> {
+        let by_id =
+            format!("SELECT position, subject, body = ?2 FROM {} WHERE id = ?1", stream.name());
+        let mut by_id = db.prepare_cached(&by_id)?;
+        let applied = replica::applied_to(db, Source::Facts(stream))?;
+        let applied = applied.map_or(0, |applied| applied.sequence);
+        let mut known = Known { facts: Vec::new(), last: Vec::new(), guard: None, applied };
+        for (id, subject, body) in &self.facts {
+            let found = by_id
+                .query_row([id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            known.facts.push(found);
+            known.last.push(sql::last_position_on(db, stream, subject)?);
+        }
+        if let Some(lease) = &self.lease {
+            known.guard = replica::guard(db, stream, lease)?;
+        }
+        Ok(known)
+    }
+}
+
+fn repeats(known: &Known) -> Repeats {
+    let known = known.facts.iter().flatten();
+    known.fold(Repeats::default(), |sum, (_, _, same)| Repeats {
+        by_id: sum.by_id + 1,
+        by_content: sum.by_content + u64::from(*same),
+    })
+}
+
+/// What a batch is due, if the log is as it is known.
+fn judge(batch: &Batch, known: &Known) -> Verdict {
+    let facts = || batch.facts.iter().zip(&known.facts);
+    for (fact, found) in facts() {
+        if let Some((_, taken_by, _)) = found
+            && *taken_by != fact.subject
+        {
+            let (id, subject) = (fact.id.clone(), fact.subject.clone());
+            let taken_by = taken_by.clone();
+            return Verdict::No(AppendError::IdReused { id, subject, taken_by });
+        }
+    }
+    let new: Vec<usize> = (0..batch.facts.len()).filter(|n| known.facts[*n].is_none()).collect();
+    if new.is_empty() {
+        let positions = known.facts.iter().flatten().map(|(position, ..)| *position).collect();
+        return Verdict::Done(positions, repeats(known));
+    }
+    let mut guard = None;
+    if let Some(fence) = &batch.fence {
+        let wanted = Epoch { epoch: fence.epoch, over: false };
+        match known.guard {
+            Some((found, sequence)) if found == wanted => guard = Some(sequence),
+            _ => return Verdict::Fence,
+        }
+    }
+    for n in &new {
+        let fact = &batch.facts[*n];
+        if let Some(Expect::LastOnSubject(expected)) = fact.expect
+            && expected != known.last[*n]
+        {
+            let (subject, actual) = (fact.subject.clone(), known.last[*n]);
+            return Verdict::No(AppendError::Conflict { subject, expected, actual });
+        }
+    }
+    Verdict::Send(new, guard)
+}

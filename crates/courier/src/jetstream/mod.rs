@@ -1,0 +1,590 @@
+//! The engine for a cluster: NATS `JetStream` keeps the log, every node a replica to read from.
+//!
+//! # What lies where
+//!
+//! Three streams on the server, of three replicas each (one on a single server):
+//!
+//! | stream | subjects | kept |
+//! |---|---|---|
+//! | `NAME_pipeline` | `NAME.pipeline.fact.SUBJECT`, `.guard.LEASE`, `.fence` | for ever |
+//! | `NAME_operational` | the same with `operational` | facts by age and number, guards for ever |
+//! | `KV_NAME` | `$KV.NAME.KEY`: leases, positions of subscribers, dead letters | the last of each key |
+//!
+//! A position is the number of a message in its stream; guards and fences make gaps. The last stream
+//! is a key-value bucket, but written in atomic batches, which buckets have no call for: a fact is
+//! buried and passed over in one step.
+//!
+//! On the node, in [`Options::folder`]: `replica.sqlite`, which follows the three streams, each
+//! through an ephemeral consumer. It may be deleted at any time. Nothing is ever decided by it alone: what
+//! it says is sent along as a condition, and the server takes the messages of a batch only if all
+//! conditions hold where they land.
+//!
+//! # Reading
+//!
+//! A question about the log asks the leader of the stream for its last message, waits until the replica
+//! is as far, and reads there. So it sees all that was acknowledged anywhere before it was asked.
+//! [`Engine::next`], which only has to be in order, waits for this node's own appends alone.
+//!
+//! # Appending
+//!
+//! One task per stream puts the batches that wait together into one atomic batch, as long as they do
+//! not touch each other; those that the server refuses are looked at one by one.
+//!
+//! *An expectation* is the server's own check of the last message on the subject.
+//!
+//! *An id is taken once, for ever.* The server remembers ids for ten minutes; the replica, which
+//! is never further behind than that when an append is sent, knows all older ones. So a repetition is
+//! seen by one or the other. Where a fact has an expectation, not even the ten minutes matter: a
+//! repetition that the replica does not show lies behind the expected position, and then the
+//! expectation fails.
+//!
+//! *An answer that does not come* leaves open what happened. The stream is read up to its end
+//! and the ids are looked up: there they are, or they are sent again, under the same conditions.
+//!
+//! # Fences
+//!
+//! A lease is a record of the bucket, changed by compare-and-set; each grant adds one to its epoch.
+//! Facts land in other streams, so its epoch is written there as well: the **guard**, a message per
+//! lease and stream. A fenced batch names the guard it relies on by its number, as the condition of one
+//! of its messages (of an empty one, on `.fence`, if each fact has a condition of its own). So the
+//! server takes a batch only while the last guard is that of its very epoch, and not one given back.
+//! Why this cannot be forked:
+//!
+//! 1. A guard only rises: it is written under the condition that the last one is the one that was read
+//!    and was lower. Any node may write it, from a state of the lease that it read.
+//! 2. Nobody tells of a state of a lease before both guards are as high: neither who acquires, nor who is
+//!    refused, nor who asks who holds it, nor who is told that an epoch is over.
+//! 3. So when anybody can know of a later epoch, the appends of all earlier ones are refused, in both
+//!    streams; and until then the later one does not act. A holder that dies between the record and
+//!    the guards leaves a lease that nobody knew of, and whoever learns of it raises them.
+//!
+//! A lease ends by the time that its callers name, as in every engine, so its record has no time to live:
+//! the server's clock has no say.
+//!
+//! # When the server does not answer
+//!
+//! All that is asked is tried again for [`Options::patience`]; then the answer is
+//! [`Error::Unavailable`], and whether it was done is not known. The connection comes back by itself.
+//! Facts that must not wait go to an [`crate::Outbox`].
+//!
+//! A single server that loses its power may lose what it acknowledged last, unless its configuration
+//! says `sync_interval: always`. A replica that knows more than its stream sees that and is made anew.
+//! A server cut off from the majority may answer questions with what was so a few seconds ago; it
+//! takes nothing.
+
+mod append;
+mod follow;
+mod guards;
+mod records;
+mod replica;
+mod server;
+mod wire;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
+use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
+use crate::embedded::{Retention, sql};
+use crate::error::{AppendError, Error, LeaseError, OpenError};
+use crate::fact::{Batch, Fact, Stream};
+use crate::lease::Lease;
+use append::Job;
+use replica::Replica;
+use server::Server;
+use wire::Source;
+
+/// Changes of records that wait for those before them.
+const QUEUE: usize = 64;
+
+/// Letters removed in one step.
+const PURGED_AT_ONCE: usize = 500;
+
+/// Where the log is and how long to wait for it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Addresses of servers, joined by commas: `nats://a.example:4222,nats://b.example:4222`. A user and password
+    /// or a token may stand before the host, as in any address; `tls://` encrypts.
+    pub servers: String,
+    /// The log's name, in front of everything on the server: letters, digits, `-` and `_`.
+    pub name: String,
+    /// This node's folder for the replica. Not for two nodes.
+    pub folder: PathBuf,
+    /// Replicas of the streams when they are made; none means three in a cluster, one otherwise.
+    pub replicas: Option<usize>,
+    /// How long anything is tried while no server answers. An election takes six seconds.
+    pub patience: Duration,
+    /// Appends that may wait; who comes later waits in his own task.
+    pub queue: usize,
+    /// What the operational stream keeps.
+    pub retention: Retention,
+}
+
+impl Options {
+    /// A log of this name on these servers, with the usual limits.
+    pub fn new(
+        servers: impl Into<String>,
+        name: impl Into<String>,
+        folder: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            servers: servers.into(),
+            name: name.into(),
+            folder: folder.into(),
+            replicas: None,
+            patience: Duration::from_secs(15),
+            queue: 256,
+            retention: Retention::default(),
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.servers.split(',').map(|address| address.trim().to_owned()).collect()
+    }
+}
+
+/// The engine on the streams of a NATS server or cluster.
+///
+/// Lives on the runtime that opened it.
+pub struct JetStream {
+    shared: Arc<Shared>,
+    appends: [mpsc::Sender<Job>; 2],
+    /// Changes of records, one after the other.
+    records: Line,
+    /// Those of leases, which nothing else holds up.
+    leases: Line,
+    /// Ended when the last handle goes.
+    _tasks: JoinSet<()>,
+}
+
+/// What the tasks of an engine share.
+struct Shared {
+    options: Options,
+    server: Server,
+    replica: Replica,
+    /// The last message of each stream that was acknowledged to us.
+    acknowledged: [AtomicU64; 3],
+    /// When the replica was last known to be at the end of a stream.
+    synced: Mutex<[Option<Instant>; 3]>,
+    repeated_ids: [AtomicU64; 2],
+    repeated_contents: [AtomicU64; 2],
+    /// Why a stream cannot be followed, as it was last said.
+    trouble: Mutex<String>,
+}
+
+impl JetStream {
+    /// Connects, makes the streams unless they are there, and waits until the replica has caught up.
+    ///
+    /// # Errors
+    /// [`OpenError::TooOld`] and [`OpenError::Unfit`] if the server does not do what is needed,
+    /// [`OpenError::Unreachable`] if none answers.
+    pub async fn open(options: Options) -> Result<Courier, OpenError> {
+        check_name(&options)?;
+        let server = Server::connect(&options).await?;
+        let (folder, retention) = (options.folder.clone(), options.retention);
+        let opening = tokio::task::spawn_blocking(move || Replica::open(&folder, retention));
+        let replica = opening.await.map_err(std::io::Error::other)??;
+        let shared = Arc::new(Shared {
+            server,
+            replica,
+            options,
+            acknowledged: Default::default(),
+            synced: Mutex::default(),
+            repeated_ids: Default::default(),
+            repeated_contents: Default::default(),
+            trouble: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        for source in Source::ALL {
+            tasks.spawn(follow::follow(Arc::clone(&shared), source));
+        }
+        let appends = Stream::ALL.map(|stream| {
+            let (sender, jobs) = mpsc::channel(shared.options.queue.max(1));
+            tasks.spawn(append::take(Arc::clone(&shared), stream, jobs));
+            sender
+        });
+        let (records, leases) = (Line::new(&mut tasks), Line::new(&mut tasks));
+        for source in Source::ALL {
+            shared.catch_up(source).await?;
+        }
+        shared.change::<(), Error>(records::identity).await?;
+        shared.guard_all("", shared.deadline()).await?;
+        Ok(Courier::new(Self { shared, appends, records, leases, _tasks: tasks }))
+    }
+
+    /// Reads in a replica that shows all that was acknowledged before, anywhere.
+    fn ask<T: Send + 'static>(
+        &self,
+        sources: &'static [Source],
+        query: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, Result<T, Error>> {
+        Box::pin(async move {
+            let until = self.shared.deadline();
+            for source in sources {
+                self.shared.sync(*source, until).await?;
+            }
+            self.shared.replica.read(query).await
+        })
+    }
+
+    /// Changes records, after those that were asked for before.
+    fn change<T: Send + 'static>(
+        &self,
+        plan: impl Fn(&rusqlite::Connection) -> rusqlite::Result<records::Plan<T, Error>>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Answer<'_, Result<T, Error>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.records.run(async move { shared.change(plan).await }))
+    }
+}
+
+fn check_name(options: &Options) -> Result<(), OpenError> {
+    let name = &options.name;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !name.is_empty() && name.len() <= 32 && name.bytes().all(fits) {
+        return Ok(());
+    }
+    let what = format!(
+        "cannot have a log of the name {name:?}: 1 to 32 letters, digits, `-` and `_` are allowed"
+    );
+    Err(OpenError::Unfit { server: options.servers.clone(), what })
+}
+
+/// The next wait before something is tried again.
+fn sync_again(pause: Duration) -> Duration {
+    (pause * 2).min(Duration::from_millis(250))
+}
+
+impl Shared {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.options.patience
+    }
+
+    /// Takes note of why a stream cannot be followed.
+    fn note(&self, why: &str) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone_into(&mut trouble);
+    }
+
+    fn unavailable(&self) -> Error {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = if trouble.is_empty() { "no answer in time" } else { trouble.as_str() };
+        Error::Unavailable(format!("{}: {why}", self.options.servers))
+    }
+
+    fn acknowledge(&self, source: Source, sequence: u64) {
+        self.acknowledged[source.index()].fetch_max(sequence, Ordering::AcqRel);
+    }
+
+    fn count(&self, stream: Stream, repeats: Repeats) {
+        let n = Source::Facts(stream).index();
+        self.repeated_ids[n].fetch_add(repeats.by_id, Ordering::Relaxed);
+        self.repeated_contents[n].fetch_add(repeats.by_content, Ordering::Relaxed);
+    }
+
+    /// Waits until the replica shows a message.
+    async fn arrive(&self, source: Source, sequence: u64, until: Instant) -> Result<(), Error> {
+        let mut applied = self.replica.applied(source);
+        match timeout_at(until, applied.wait_for(|applied| *applied >= sequence)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(self.unavailable()),
+        }
+    }
+
+    /// Waits until the replica shows all that is in a stream now.
+    async fn sync(&self, source: Source, until: Instant) -> Result<(), Error> {
+        loop {
+            let gaps = self.replica.gaps(source);
+            let now = Instant::now();
+            let last = match timeout_at(until, self.server.state(source)).await {
+                Ok(state) => state?.last,
+                Err(_) => return Err(self.unavailable()),
+            };
+            self.arrive(source, last, until).await?;
+            // A record that was replaced before it came here: its successor is behind `last`.
+            if self.replica.gaps(source) == gaps {
+                let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+                synced[source.index()] = Some(now);
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long ago the replica was known to be at the end of a stream.
+    fn synced_since(&self, source: Source) -> Duration {
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        synced[source.index()].map_or(Duration::MAX, |synced| synced.elapsed())
+    }
+
+    /// The first `sync`: as long as the replica comes closer, it may take its time.
+    async fn catch_up(&self, source: Source) -> Result<(), Error> {
+        loop {
+            let before = self.replica.applied_now(source);
+            match self.sync(source, self.deadline()).await {
+                Err(_) if self.replica.applied_now(source) > before => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Runs what it is given one after the other, whether or not somebody waits for it.
+struct Line(mpsc::Sender<Answer<'static, ()>>);
+
+impl Line {
+    fn new(tasks: &mut JoinSet<()>) -> Self {
+        let (sender, mut jobs) = mpsc::channel::<Answer<'static, ()>>(QUEUE);
+        tasks.spawn(async move {
+            while let Some(job) = jobs.recv().await {
+                job.await;
+            }
+        });
+        Self(sender)
+    }
+
+    async fn run<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::pin(async move {
+            // Nobody listens if the caller was cancelled.
+            drop(answer.send(work.await));
+        });
+        self.0.send(job).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+const PIPELINE: Source = Source::Facts(Stream::Pipeline);
+const OPERATIONAL: Source = Source::Facts(Stream::Operational);
+
+/// The stream of facts alone.
+const fn only(stream: Stream) -> &'static [Source] {
+    match stream {
+        Stream::Pipeline => &[PIPELINE],
+        Stream::Operational => &[OPERATIONAL],
+    }
+}
+
+impl Engine for JetStream {
+    fn append(
+        &self,
+        stream: Stream,
+        batch: Batch,
+        now_ms: i64,
+    ) -> Answer<'_, Result<Vec<u64>, AppendError>> {
+        Box::pin(async move {
+            let bodies = batch.checked()?;
+            let (answer, answered) = oneshot::channel();
+            let until = self.shared.deadline();
+            let job = Job { batch, bodies, now_ms, until, answer };
+            let queue = &self.appends[Source::Facts(stream).index()];
+            queue.send(job).await.map_err(|_| Error::Closed)?;
+            answered.await.map_err(|_| Error::Closed)?
+        })
+    }
+
+    fn read(
+        &self,
+        stream: Stream,
+        after: u64,
+        limit: usize,
+    ) -> Answer<'_, Result<Vec<Fact>, Error>> {
+        self.ask(only(stream), move |db| sql::read(db, stream, after, limit))
+    }
+
+    fn last_on<'a>(
+        &'a self,
+        stream: Stream,
+        subject: &'a str,
+    ) -> Answer<'a, Result<Option<Fact>, Error>> {
+        let subject = subject.to_owned();
+        self.ask(only(stream), move |db| sql::last_on(db, stream, &subject))
+    }
+
+    fn head(&self, stream: Stream) -> Answer<'_, Result<u64, Error>> {
+        self.ask(only(stream), move |db| sql::head(db, stream))
+    }
+
+    fn repeats(&self, stream: Stream) -> Repeats {
+        let n = Source::Facts(stream).index();
+        Repeats {
+            by_id: self.shared.repeated_ids[n].load(Ordering::Relaxed),
+            by_content: self.shared.repeated_contents[n].load(Ordering::Relaxed),
+        }
+    }
+
+    fn identity(&self) -> Answer<'_, Result<String, Error>> {
+        self.ask(&[Source::State], sql::identity)
+    }
+
+    fn tail(&self, stream: Stream) -> watch::Receiver<u64> {
+        self.shared.replica.tail(stream)
+    }
+
+    fn position<'a>(
+        &'a self,
+        stream: Stream,
+        subscriber: &'a str,
+    ) -> Answer<'a, Result<u64, Error>> {
+        let subscriber = subscriber.to_owned();
+        self.ask(&[Source::State], move |db| sql::position(db, stream, &subscriber))
+    }
+
+    fn advance<'a>(
+        &'a self,
+        stream: Stream,
+        subscriber: &'a str,
+        to: u64,
+    ) -> Answer<'a, Result<(), Error>> {
+        let subscriber = subscriber.to_owned();
+        self.change(move |db| records::advance(db, stream, &subscriber, to))
+    }
+
+    fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>> {
+        self.ask(&Source::ALL, sql::standings)
+    }
+
+    fn next<'a>(
+        &'a self,
+        stream: Stream,
+        after: u64,
+        prefix: &'a str,
+        limit: usize,
+    ) -> Answer<'a, Result<Page, Error>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move {
+            let source = Source::Facts(stream);
+            let ours = self.shared.acknowledged[source.index()].load(Ordering::Acquire);
+            self.shared.arrive(source, ours, self.shared.deadline()).await?;
+            let query = move |db: &_| sql::next(db, stream, after, &prefix, limit);
+            self.shared.replica.read(query).await
+        })
+    }
+
+    fn attempt<'a>(
+        &'a self,
+        stream: Stream,
+        subscriber: &'a str,
+        position: u64,
+    ) -> Answer<'a, Result<u32, Error>> {
+        let subscriber = subscriber.to_owned();
+        self.change(move |db| records::attempt(db, stream, &subscriber, position))
+    }
+
+    fn bury(&self, letter: NewLetter, now_ms: i64) -> Answer<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            let source = Source::Facts(letter.stream);
+            self.shared.sync(source, self.shared.deadline()).await?;
+            self.change(move |db| records::bury(db, &letter, now_ms)).await
+        })
+    }
+
+    fn dead_letters(&self, filter: LetterFilter) -> Answer<'_, Result<Vec<DeadLetter>, Error>> {
+        self.ask(&[Source::State], move |db| sql::dead_letters(db, &filter))
+    }
+
+    fn letter_counts(&self) -> Answer<'_, Result<LetterCounts, Error>> {
+        self.ask(&[Source::State], sql::letter_counts)
+    }
+
+    fn retry(&self, letter: u64, now_ms: i64) -> Answer<'_, Result<(), Error>> {
+        self.change(move |db| records::retry(db, letter, now_ms))
+    }
+
+    fn settle(
+        &self,
+        letter: u64,
+        state: LetterState,
+        error: Option<String>,
+    ) -> Answer<'_, Result<(), Error>> {
+        self.change(move |db| records::settle(db, letter, state, error.as_deref()))
+    }
+
+    fn purge_letters(&self, buried_before_ms: i64) -> Answer<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            let mut removed = 0;
+            loop {
+                let plan = move |db: &_| records::purge(db, buried_before_ms, PURGED_AT_ONCE);
+                let now = self.change(plan).await?;
+                if now == 0 {
+                    return Ok(removed);
+                }
+                removed += now;
+            }
+        })
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        name: &'a str,
+        holder: &'a str,
+        ttl: Duration,
+        now_ms: i64,
+    ) -> Answer<'a, Result<Lease, LeaseError>> {
+        let (name, holder) = (name.to_owned(), holder.to_owned());
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.leases.run(async move {
+            let lease = name.clone();
+            let plan = move |db: &_| records::acquire(db, &name, &holder, ttl, now_ms);
+            let outcome = shared.change(plan).await;
+            guards::then(&shared, &lease, outcome).await
+        }))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        ttl: Duration,
+        now_ms: i64,
+    ) -> Answer<'a, Result<Lease, LeaseError>> {
+        let lease = lease.clone();
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.leases.run(async move {
+            let name = lease.name.clone();
+            let plan = move |db: &_| records::renew(db, &lease, ttl, now_ms);
+            let outcome = shared.change(plan).await;
+            guards::then(&shared, &name, outcome).await
+        }))
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> Answer<'a, Result<(), Error>> {
+        let lease = lease.clone();
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.leases.run(async move {
+            let name = lease.name.clone();
+            let outcome = shared.change(move |db: &_| records::release(db, &lease)).await;
+            guards::then(&shared, &name, outcome).await
+        }))
+    }
+
+    fn lease<'a>(&'a self, name: &'a str, now_ms: i64) -> Answer<'a, Result<Option<Lease>, Error>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let asked = name.clone();
+            let found = self.ask(&[Source::State], move |db| sql::lease(db, &asked, now_ms)).await;
+            guards::then(&self.shared, &name, found).await
+        })
+    }
+
+    fn leases<'a>(&'a self, prefix: &'a str, now_ms: i64) -> Answer<'a, Result<Vec<Lease>, Error>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move {
+            let asked = prefix.clone();
+            let found =
+                self.ask(&[Source::State], move |db| sql::leases(db, &asked, now_ms)).await?;
+            self.shared.guard_all(&prefix, self.shared.deadline()).await?;
+            Ok(found)
+        })
+    }
+}

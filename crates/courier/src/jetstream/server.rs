@@ -1,0 +1,457 @@
+//! The connection: what the server must be, its streams, and publishing under conditions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, StorageType};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Request};
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::Options;
+use super::wire::{BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, EXPECTED, EXPECTED_ON, Names, Source};
+use crate::error::{Error, OpenError};
+
+/// The oldest server that does all we ask for: from 2.12 on a batch is atomic, and this is the oldest
+/// of them that the suite passes with. (2.12.0 has no message ids in batches.)
+const LEAST: (u64, u64, u64) = (2, 12, 8);
+
+/// A body of [`crate::MAX_BODY_BYTES`], its head, and the error in a dead letter fit in.
+const LEAST_PAYLOAD: usize = 2 << 20;
+
+/// How long one question waits for its answer. A server answers in less than a millisecond; what
+/// takes longer waits for an election, and is asked again.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long the server remembers the ids of messages.
+pub(super) const REMEMBERED: Duration = Duration::from_mins(10);
+
+/// Most messages of an atomic batch. Source: the server's own limit.
+pub(super) const BATCH: usize = 1000;
+
+/// Error numbers of the server. Source: its list of errors.
+mod number {
+    pub(super) const NO_STREAM: u64 = 10059;
+    pub(super) const NAME_IN_USE: u64 = 10058;
+    pub(super) const ONE_SERVER: u64 = 10074;
+    pub(super) const NO_JETSTREAM: u64 = 10039;
+    /// Another message was expected to be the last on a subject, or one is on its way to it.
+    pub(super) const WRONG_LAST: [u64; 2] = [10071, 10164];
+    /// Seen already, or on its way.
+    pub(super) const SEEN: [u64; 2] = [10201, 10158];
+}
+
+/// A message to be published.
+pub(super) struct Message {
+    pub(super) subject: String,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: bytes::Bytes,
+}
+
+impl Message {
+    pub(super) fn new(subject: String, payload: impl Into<bytes::Bytes>) -> Self {
+        Self { subject, headers: HeaderMap::new(), payload: payload.into() }
+    }
+
+    /// The same message, taken only if the last one on its own subject is this one; 0 = none.
+    pub(super) fn after(mut self, sequence: u64) -> Self {
+        self.headers.insert(EXPECTED, sequence.to_string());
+        self
+    }
+
+    /// The same message, taken only if the last one on another subject is this one.
+    pub(super) fn after_on(mut self, subject: &str, sequence: u64) -> Self {
+        self.headers.insert(EXPECTED, sequence.to_string());
+        self.headers.insert(EXPECTED_ON, subject);
+        self
+    }
+
+    /// Whether nothing is expected yet: a message has room for one condition.
+    pub(super) fn is_free(&self) -> bool {
+        self.headers.get(EXPECTED).is_none()
+    }
+}
+
+/// What became of messages.
+#[derive(Debug)]
+pub(super) enum Published {
+    /// All are in the stream, the last of them here and the others right before it.
+    At(u64),
+    /// None is: a condition did not hold, or could not be looked at because of others on their way.
+    Refused,
+    /// One is already in the stream, or on its way.
+    Seen,
+    /// Nobody knows: no answer came.
+    Unknown(String),
+}
+
+/// A connection to the cluster.
+pub(super) struct Server {
+    client: Client,
+    context: Context,
+    pub(super) names: Names,
+    /// Counts connections that were lost: what was asked on one is not answered on the next.
+    lost: watch::Receiver<u64>,
+    /// Begins the ids of our batches.
+    ours: String,
+    batches: AtomicU64,
+}
+
+/// What the server says of a stream.
+pub(super) struct StreamState {
+    /// The last message.
+    pub(super) last: u64,
+    /// When it was made: tells it from one that was made anew under the same name.
+    pub(super) created: String,
+}
+
+#[derive(Deserialize)]
+struct Reply<T> {
+    error: Option<Refusal>,
+    #[serde(flatten)]
+    answer: Option<T>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Acknowledged {
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+}
+
+#[derive(Deserialize)]
+struct Described {
+    created: String,
+    state: DescribedState,
+    config: Config,
+}
+
+#[derive(Deserialize)]
+struct DescribedState {
+    last_seq: u64,
+}
+
+/// No answer, or a no.
+enum NoAnswer {
+    Refused(Refusal),
+    None(String),
+}
+
+impl Server {
+    /// Connects, checks what is there, and makes the streams that are missing.
+    pub(super) async fn connect(options: &Options) -> Result<Self, OpenError> {
+        let servers = options.servers.clone();
+        let unreachable =
+            |detail: String| OpenError::Unreachable { servers: servers.clone(), detail };
+        let (connected, lost) = watch::channel(0_u64);
+        let named = options.name.clone();
+        let connect = ConnectOptions::new()
+            .name(format!("{} log", options.name))
+            .request_timeout(Some(ANSWER))
+            .connection_timeout(ANSWER)
+            // Quick at first, then every second: forty nodes must not storm a server that comes back.
+            .reconnect_delay_callback(|tries| {
+                Duration::from_millis(u64::try_from(tries).unwrap_or(20).min(20) * 50)
+            })
+            .event_callback(move |event| {
+                match &event {
+                    Event::Disconnected => warn!(log = named, "the log's server is out of reach"),
+                    Event::Connected => {
+                        info!(log = named, "connected to the log's server");
+                        connected.send_modify(|count| *count += 1);
+                    }
+                    other => debug!(log = named, event = %other, "the log's connection"),
+                }
+                std::future::ready(())
+            });
+        let connecting = connect.connect(options.addresses());
+        let client = timeout(options.patience, connecting)
+            .await
+            .map_err(|_| unreachable("no answer".to_owned()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let info = client.server_info();
+        if !is_new_enough(&info.version) {
+            let (major, minor, patch) = LEAST;
+            let least = format!("{major}.{minor}.{patch}");
+            return Err(OpenError::TooOld { server: servers, found: info.version, least });
+        }
+        if info.max_payload < LEAST_PAYLOAD {
+            let what = format!(
+                "takes messages of {} bytes, at least {LEAST_PAYLOAD} are needed: \
+                 set `max_payload: 8MB` in its configuration",
+                info.max_payload
+            );
+            return Err(OpenError::Unfit { server: servers, what });
+        }
+        let ours = client.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
+        let server = Self {
+            context: jetstream::new(client.clone()),
+            client,
+            names: Names(options.name.clone()),
+            lost,
+            ours,
+            batches: AtomicU64::new(0),
+        };
+        for source in Source::ALL {
+            server.establish(source, options).await?;
+        }
+        Ok(server)
+    }
+
+    /// Makes a stream unless it is there, and checks what must be so.
+    async fn establish(&self, source: Source, options: &Options) -> Result<(), OpenError> {
+        let name = self.names.stream(source);
+        let mut config = self.config(source, options);
+        let until = tokio::time::Instant::now() + options.patience;
+        loop {
+            let detail = match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
+                Ok(described) => return check(source, &config, &described.config, options),
+                Err(NoAnswer::Refused(no)) if no.err_code == number::NO_STREAM => {
+                    let body = serde_json::to_string(&config).unwrap_or_default();
+                    match self.ask::<Described>(&format!("STREAM.CREATE.{name}"), &body).await {
+                        Ok(_) => {
+                            info!(stream = name, replicas = config.num_replicas, "stream made");
+                            continue;
+                        }
+                        // Another node was faster.
+                        Err(NoAnswer::Refused(no)) if no.err_code == number::NAME_IN_USE => {
+                            continue;
+                        }
+                        Err(NoAnswer::Refused(no))
+                            if no.err_code == number::ONE_SERVER && options.replicas.is_none() =>
+                        {
+                            config.num_replicas = 1;
+                            continue;
+                        }
+                        Err(NoAnswer::Refused(no)) => no.description,
+                        Err(NoAnswer::None(detail)) => detail,
+                    }
+                }
+                Err(NoAnswer::Refused(no)) if no.err_code == number::NO_JETSTREAM => {
+                    let what = "has JetStream switched off: add `jetstream { store_dir: ... }` \
+                                to its configuration";
+                    let server = options.servers.clone();
+                    return Err(OpenError::Unfit { server, what: what.to_owned() });
+                }
+                Err(NoAnswer::Refused(no)) => no.description,
+                Err(NoAnswer::None(detail)) => detail,
+            };
+            // A cluster that has just begun has no leader yet.
+            if tokio::time::Instant::now() > until {
+                let detail = format!("stream {name}: {detail}");
+                return Err(OpenError::Unreachable { servers: options.servers.clone(), detail });
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn config(&self, source: Source, options: &Options) -> Config {
+        Config {
+            name: self.names.stream(source),
+            subjects: vec![format!("{}.>", self.names.root(source))],
+            storage: StorageType::File,
+            num_replicas: options.replicas.unwrap_or(3),
+            duplicate_window: REMEMBERED,
+            max_messages: -1,
+            max_bytes: -1,
+            max_message_size: -1,
+            max_consumers: -1,
+            max_messages_per_subject: if source == Source::State { 1 } else { -1 },
+            max_age: match source {
+                Source::Facts(crate::Stream::Operational) => options.retention.max_age,
+                _ => Duration::ZERO,
+            },
+            // What is in the log stays there, whoever connects.
+            deny_delete: true,
+            deny_purge: source != Source::Facts(crate::Stream::Operational),
+            // For the guards among the operational facts, which must outlive them.
+            allow_message_ttl: source == Source::Facts(crate::Stream::Operational),
+            allow_atomic_publish: true,
+            ..Config::default()
+        }
+    }
+
+    /// The last message of a stream, as its leader has it, and when the stream was made.
+    pub(super) async fn state(&self, source: Source) -> Result<StreamState, Error> {
+        let name = self.names.stream(source);
+        match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
+            Ok(Described { created, state, .. }) => {
+                Ok(StreamState { last: state.last_seq, created })
+            }
+            Err(NoAnswer::Refused(no)) => Err(Error::Unavailable(no.description)),
+            Err(NoAnswer::None(detail)) => Err(Error::Unavailable(detail)),
+        }
+    }
+
+    /// Removes the oldest operational facts but so many. Guards stay.
+    pub(super) async fn keep(&self, stream: crate::Stream, facts: u64) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Purged {}
+        let name = self.names.stream(Source::Facts(stream));
+        let body = serde_json::json!({ "filter": self.names.fact(stream, ">"), "keep": facts });
+        match self.ask::<Purged>(&format!("STREAM.PURGE.{name}"), &body.to_string()).await {
+            Ok(_) => Ok(()),
+            Err(NoAnswer::Refused(no)) => Err(Error::Unavailable(no.description)),
+            Err(NoAnswer::None(detail)) => Err(Error::Unavailable(detail)),
+        }
+    }
+
+    /// Changes when the connection is a new one.
+    pub(super) fn lost(&self) -> watch::Receiver<u64> {
+        let mut lost = self.lost.clone();
+        lost.mark_unchanged();
+        lost
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// A name that nobody else has, for a batch or a record.
+    pub(super) fn unique(&self) -> String {
+        format!("{}-{}", self.ours, self.batches.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        question: &str,
+        body: &str,
+    ) -> Result<T, NoAnswer> {
+        let subject = format!("$JS.API.{question}");
+        let request = self.client.request(subject, body.to_owned().into());
+        let reply = self.answer(request).await.map_err(NoAnswer::None)?;
+        let reply: Reply<T> =
+            serde_json::from_slice(&reply).map_err(|error| NoAnswer::None(error.to_string()))?;
+        match reply {
+            Reply { error: Some(refusal), .. } => Err(NoAnswer::Refused(refusal)),
+            Reply { answer: Some(answer), .. } => Ok(answer),
+            Reply { .. } => Err(NoAnswer::None(format!("{question} has no answer in its reply"))),
+        }
+    }
+
+    /// Waits for an answer as long as one can come.
+    async fn answer(
+        &self,
+        request: impl Future<Output = Result<async_nats::Message, async_nats::RequestError>>,
+    ) -> Result<bytes::Bytes, String> {
+        let mut lost = self.lost();
+        tokio::select! {
+            reply = timeout(ANSWER, request) => match reply {
+                Ok(Ok(reply)) => Ok(reply.payload),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer in time".to_owned()),
+            },
+            _ = lost.changed() => Err("the connection was lost".to_owned()),
+        }
+    }
+
+    /// Publishes messages to one stream, all or none.
+    pub(super) async fn publish(&self, mut messages: Vec<Message>) -> Published {
+        if messages.len() > 1 {
+            let id = self.unique();
+            for (n, message) in messages.iter_mut().enumerate() {
+                message.headers.insert(BATCH_ID, id.as_str());
+                message.headers.insert(BATCH_SEQUENCE, (n + 1).to_string());
+            }
+        }
+        let Some(mut last) = messages.pop() else { return Published::Unknown(String::new()) };
+        if !messages.is_empty() {
+            last.headers.insert(BATCH_COMMIT, "1");
+        }
+        let published = async {
+            for Message { subject, headers, payload } in messages {
+                if self.client.publish_with_headers(subject, headers, payload).await.is_err() {
+                    return Err(async_nats::RequestError::new(async_nats::RequestErrorKind::Other));
+                }
+            }
+            let request = Request::new().headers(last.headers).payload(last.payload);
+            self.client.send_request(last.subject, request).await
+        };
+        let reply = match self.answer(published).await {
+            Ok(reply) => reply,
+            Err(detail) => return Published::Unknown(detail),
+        };
+        let reply: Reply<Acknowledged> = match serde_json::from_slice(&reply) {
+            Ok(reply) => reply,
+            Err(error) => return Published::Unknown(error.to_string()),
+        };
+        match (reply.error, reply.answer) {
+            (None, Some(Acknowledged { duplicate: true, .. })) => Published::Seen,
+            (None, Some(Acknowledged { seq, .. })) if seq > 0 => Published::At(seq),
+            (Some(no), _) if number::WRONG_LAST.contains(&no.err_code) => Published::Refused,
+            (Some(no), _) if number::SEEN.contains(&no.err_code) => Published::Seen,
+            // A batch that lost a message, a server without a leader, a full disk: some of these say
+            // no though the messages are in the stream, so none is believed.
+            (Some(no), _) => Published::Unknown(format!("{} ({})", no.description, no.err_code)),
+            (None, _) => Published::Unknown("an answer without a position".to_owned()),
+        }
+    }
+}
+
+/// What must be so of a stream that is there, whoever made it.
+fn check(
+    source: Source,
+    wanted: &Config,
+    found: &Config,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let kept = found.max_messages <= 0 && found.max_bytes <= 0;
+    let wrong = if found.subjects != wanted.subjects {
+        Some(format!("takes {:?}, not {:?}", found.subjects, wanted.subjects))
+    } else if !found.allow_atomic_publish {
+        Some("takes no atomic batches: switch `allow_atomic` on".to_owned())
+    } else if found.max_messages_per_subject != wanted.max_messages_per_subject {
+        let (found, wanted) = (found.max_messages_per_subject, wanted.max_messages_per_subject);
+        Some(format!("keeps {found} messages a subject, not {wanted}"))
+    } else if source != Source::Facts(crate::Stream::Operational)
+        && !(kept && found.max_age == Duration::ZERO)
+    {
+        Some("has limits, and what is in it must be kept for ever: remove them".to_owned())
+    } else {
+        None
+    };
+    let Some(wrong) = wrong else { return Ok(()) };
+    let what = format!("has a stream {} that {wrong}", found.name);
+    Err(OpenError::Unfit { server: options.servers.clone(), what })
+}
+
+/// The part before a dash, number by number.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next()) >= LEAST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, fits) in [
+            ("2.9.10", false),
+            ("2.11.11", false),
+            ("2.12.0", false),
+            ("2.12.7", false),
+            ("2.12.8", true),
+            ("2.12.10", true),
+            ("2.15.1", true),
+            ("2.15.0-beta.1", true),
+            ("3.0.0", true),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(version), fits, "{version}");
+        }
+    }
+}
