@@ -1,5 +1,6 @@
 //! Benches: our figures beside those of others, measured in one run.
 
+mod cluster;
 mod learn;
 mod manager;
 mod rules;
@@ -12,8 +13,12 @@ use crate::workspace::Workspace;
 /// Gets the words after its name, and gives what this program exits with.
 type Bench = fn(&Workspace, &[&str]) -> anyhow::Result<ExitCode>;
 
-const BENCHES: &[(&str, Bench)] =
-    &[("learn", learn::run), ("manager", manager::run), ("rules", rules::run)];
+const BENCHES: &[(&str, Bench)] = &[
+    ("cluster", cluster::run),
+    ("learn", learn::run),
+    ("manager", manager::run),
+    ("rules", rules::run),
+];
 
 /// Runs the bench that the first word names; exit code 2 without such a bench.
 pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {

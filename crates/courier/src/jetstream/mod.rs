@@ -87,7 +87,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
@@ -302,11 +302,21 @@ impl Shared {
 
     /// Waits until the replica shows all that is in a stream now.
     async fn sync(&self, source: Source, until: Instant) -> Result<(), Error> {
+        let mut pause = Duration::from_millis(10);
         loop {
             let gaps = self.replica.gaps(source);
             let now = Instant::now();
             let last = match timeout_at(until, self.server.state(source)).await {
-                Ok(state) => state?.last,
+                Ok(Ok(state)) => state.last,
+                Ok(Err(error)) => {
+                    // No leader yet, or no server.
+                    if Instant::now() + pause > until {
+                        return Err(error);
+                    }
+                    sleep(pause).await;
+                    pause = sync_again(pause);
+                    continue;
+                }
                 Err(_) => return Err(self.unavailable()),
             };
             self.arrive(source, last, until).await?;

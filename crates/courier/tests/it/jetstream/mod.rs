@@ -140,6 +140,29 @@ impl Servers {
         }
     }
 
+    /// Which server leads a stream of the log.
+    pub(crate) async fn leader(&self, stream: &str) -> usize {
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(client) = async_nats::connect(self.alive()).await
+                && let Ok(stream) = async_nats::jetstream::new(client).get_stream(stream).await
+                && let Some(cluster) = &stream.cached_info().cluster
+                && let Some(leader) = &cluster.leader
+                && let Ok(n) = leader.trim_start_matches('s').parse()
+            {
+                return n;
+            }
+            assert!(tokio::time::Instant::now() < until, "no leader\n{}", self.said());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn alive(&self) -> Vec<String> {
+        let all = self.ports.iter().zip(&self.children);
+        let alive = all.filter(|(_, child)| child.is_some());
+        alive.map(|((port, _), _)| format!("nats://127.0.0.1:{port}")).collect()
+    }
+
     /// What the servers said.
     pub(crate) fn said(&self) -> String {
         let logs = (0..self.ports.len()).map(|n| self.dir.path().join(n.to_string()));
