@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::server::{BATCH, Message, Published, REMEMBERED};
+use super::server::{BATCH, Message, Published, remembered};
 use super::wire::{EXPECTED_IN_ALL, Epoch, Source, fact_headers};
 use super::{Shared, replica};
 use crate::courier::Repeats;
@@ -66,6 +66,8 @@ struct Appender {
 /// What we appended and the replica does not show yet.
 #[derive(Default)]
 struct Own {
+    /// How many replicas were forgotten before: what a stream lost was not appended.
+    of: u64,
     /// Position and id, oldest first.
     order: VecDeque<(u64, String, String)>,
     by_id: HashMap<String, (u64, String, String)>,
@@ -250,8 +252,7 @@ impl Appender {
                 *was_sent = true;
                 Ok(match self.send_alone(job, &known, facts, guard).await? {
                     (Published::At(_), positions) => Step::Done(positions),
-                    (Published::Unknown(why), _) => Step::Again(why),
-                    (other, _) => Step::Again(format!("{other:?}")),
+                    (other, _) => Step::Again(other.why()),
                 })
             }
         }
@@ -306,6 +307,9 @@ impl Appender {
 
     /// What the replica and our own last appends say of batches.
     async fn know(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
+        if self.own.of != self.shared.replica.forgotten() {
+            self.own = Own { of: self.shared.replica.forgotten(), ..Own::default() };
+        }
         self.own.prune(self.shared.replica.applied_now(Source::Facts(self.stream)));
         let questions: Vec<Question> = jobs.iter().map(Question::of).collect();
         let stream = self.stream;
@@ -332,7 +336,7 @@ impl Appender {
     /// The server forgets ids after a while; until then the replica has to show what they were.
     async fn freshen(&self) {
         let source = Source::Facts(self.stream);
-        if self.shared.synced_since(source) > REMEMBERED / 4 {
+        if self.shared.synced_since(source) > remembered(source, &self.shared.options) / 4 {
             // Whether it succeeds is seen by what follows.
             drop(self.shared.sync(source, Instant::now() + Duration::from_secs(2)).await);
         }

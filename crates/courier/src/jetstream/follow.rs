@@ -58,7 +58,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                     "the stream is another one or lost messages: the replica is made anew"
                 );
             }
-            replica.forget(source, state.created.clone()).await?;
+            shared.forget(source, state.created.clone()).await?;
             Applied { sequence: 0, stored_ns: 0, created: state.created }
         }
     };
@@ -108,7 +108,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                     stream = source.name(),
                     sequence, "the stream lost messages and went on without them: made anew"
                 );
-                replica.forget(source, applied.created).await?;
+                shared.forget(source, applied.created).await?;
                 return Ok(());
             }
             if sequence > applied.sequence {

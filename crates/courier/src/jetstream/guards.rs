@@ -78,8 +78,7 @@ impl Shared {
                 Published::At(sequence) => {
                     return self.arrive(source, sequence, until).await;
                 }
-                Published::Unknown(detail) => detail,
-                other => format!("{other:?}"),
+                other => other.why(),
             };
             if Instant::now() + pause > until {
                 return Err(Error::Unavailable(tell));

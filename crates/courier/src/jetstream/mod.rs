@@ -284,6 +284,14 @@ impl Shared {
         self.acknowledged[source.index()].fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// Begins the replica of a stream again, which is another one than it was.
+    async fn forget(&self, source: Source, created: String) -> Result<(), Error> {
+        self.replica.forget(source, created).await?;
+        // What was acknowledged before is not there to be waited for.
+        self.acknowledged[source.index()].store(0, Ordering::Release);
+        Ok(())
+    }
+
     fn count(&self, stream: Stream, repeats: Repeats) {
         let n = Source::Facts(stream).index();
         self.repeated_ids[n].fetch_add(repeats.by_id, Ordering::Relaxed);

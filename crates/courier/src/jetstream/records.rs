@@ -125,7 +125,7 @@ impl Shared {
                         change.answer = Some(answer);
                         Ok(Step::Again(why))
                     }
-                    other => Ok(Step::Again(format!("{other:?}"))),
+                    other => Ok(Step::Again(other.why())),
                 }
             }
         }

@@ -84,6 +84,8 @@ pub(super) struct Replica {
     writer: Writer,
     ends: [End; 3],
     tails: [watch::Sender<u64>; 2],
+    /// Counts streams that turned out to be others than those that were followed.
+    forgotten: AtomicU64,
     retention: Retention,
 }
 
@@ -124,7 +126,8 @@ impl Replica {
         let writer = Writer::spawn(&path, connection, QUEUE)?;
         let ends =
             applied.map(|at| End { applied: watch::Sender::new(at), gaps: AtomicU64::new(0) });
-        Ok(Self { reader: Reader::new(&path), writer, ends, tails, retention })
+        let (reader, forgotten) = (Reader::new(&path), AtomicU64::new(0));
+        Ok(Self { reader, writer, ends, tails, forgotten, retention })
     }
 
     /// Asks the file.
@@ -153,6 +156,11 @@ impl Replica {
     /// Counts messages that never came because others replaced them.
     pub(super) fn gaps(&self, source: Source) -> u64 {
         self.ends[source.index()].gaps.load(Ordering::Acquire)
+    }
+
+    /// How many streams were forgotten so far.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
 
     /// Wakes when facts came; the value is the position of the last one.
@@ -187,6 +195,7 @@ impl Replica {
     pub(super) async fn forget(&self, source: Source, created: String) -> Result<(), Error> {
         let work = move |db: &Connection| Ok(forget(db, source, &created)?);
         self.writer.write::<_, Error>(Steps::Many, work, |()| {}).await?;
+        self.forgotten.fetch_add(1, Ordering::Release);
         self.ends[source.index()].applied.send_replace(0);
         if let Source::Facts(_) = source {
             self.tails[source.index()].send_replace(0);

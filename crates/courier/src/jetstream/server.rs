@@ -27,7 +27,17 @@ const LEAST_PAYLOAD: usize = 2 << 20;
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// How long the server remembers the ids of messages.
-pub(super) const REMEMBERED: Duration = Duration::from_mins(10);
+const REMEMBERED: Duration = Duration::from_mins(10);
+
+/// The same for a stream: not longer than its messages, or the server would not have it.
+pub(super) fn remembered(source: Source, options: &Options) -> Duration {
+    match options.retention.max_age {
+        age if source == Source::Facts(crate::Stream::Operational) && !age.is_zero() => {
+            age.min(REMEMBERED)
+        }
+        _ => REMEMBERED,
+    }
+}
 
 /// Most messages of an atomic batch. Source: the server's own limit.
 pub(super) const BATCH: usize = 1000;
@@ -86,6 +96,18 @@ pub(super) enum Published {
     Seen,
     /// Nobody knows: no answer came.
     Unknown(String),
+}
+
+impl Published {
+    /// Why nothing is known to be in the stream, as a sentence.
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::At(_) => "it is in the stream".to_owned(),
+            Self::Refused => "others were faster each time".to_owned(),
+            Self::Seen => "one of the messages is on its way already".to_owned(),
+            Self::Unknown(why) => why,
+        }
+    }
 }
 
 /// A connection to the cluster.
@@ -262,7 +284,7 @@ impl Server {
             subjects: vec![format!("{}.>", self.names.root(source))],
             storage: StorageType::File,
             num_replicas: options.replicas.unwrap_or(3),
-            duplicate_window: REMEMBERED,
+            duplicate_window: remembered(source, options),
             max_messages: -1,
             max_bytes: -1,
             max_message_size: -1,

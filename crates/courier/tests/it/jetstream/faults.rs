@@ -262,6 +262,70 @@ async fn two_nodes_see_what_the_other_did() {
 }
 
 #[tokio::test]
+async fn a_holder_that_died_before_its_guards_is_unknown_until_somebody_learns_of_it() {
+    let Some(servers) = Servers::start(1) else { return };
+    let log = servers.open("node").await;
+    let ttl = Duration::from_secs(10);
+    let old = log.acquire("l", "a", ttl, 0).await.unwrap();
+    let append = async |stream: Stream, id: &str| {
+        log.append(stream, Batch::from(fact(id, "s")).fenced(&old), 0).await
+    };
+    // What a node leaves that dies between the record and the guards.
+    let record = json!({
+        "by": "dead", "kind": "lease", "name": "l", "holder": "b", "epoch": old.epoch + 1,
+        "expires_ms": 99_000,
+    });
+    let client = async_nats::connect(servers.addresses()).await.unwrap();
+    client.request("$KV.test.lease.l", record.to_string().into()).await.unwrap();
+    append(Stream::Pipeline, "1").await.unwrap();
+    let seen = log.lease("l", 0).await.unwrap().unwrap();
+    assert_eq!((seen.holder.as_str(), seen.epoch), ("b", old.epoch + 1));
+    for stream in Stream::ALL {
+        let fenced = append(stream, "2").await;
+        let Err(AppendError::Fenced { current, .. }) = fenced else { panic!("{fenced:?}") };
+        assert_eq!(current, Some(seen.epoch));
+        log.append(stream, Batch::from(fact("3", "s")).fenced(&seen), 0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn old_operational_facts_go_and_guards_stay() {
+    const STREAM: Stream = Stream::Operational;
+    let Some(servers) = Servers::start(1) else { return };
+    // Waits until it has begun.
+    drop(servers.open("first").await);
+    let mut options = servers.options("node");
+    options.name = "brief".to_owned();
+    options.retention.max_facts = 100;
+    options.retention.max_age = Duration::from_secs(4);
+    let log = JetStream::open(options).await.unwrap();
+    let lease = log.acquire("l", "a", Duration::from_secs(10), 0).await.unwrap();
+    for n in 0..5 {
+        let facts = (0..1000).map(|i| fact(&format!("{n}-{i}"), "s"));
+        log.append(STREAM, Batch::new(facts.collect()), 1).await.unwrap();
+    }
+    let client = async_nats::connect(servers.addresses()).await.unwrap();
+    let server = async_nats::jetstream::new(client);
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    // By number at once, then by age; the guard stays.
+    for most in [101, 1] {
+        loop {
+            let stream = server.get_stream("brief_operational").await.unwrap();
+            let messages = stream.cached_info().state.messages;
+            if messages <= most {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < until, "{messages} messages, at most {most}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    log.append(STREAM, Batch::from(fact("last", "s")).fenced(&lease), 1).await.unwrap();
+    let facts = log.read(STREAM, 0, 10_000).await.unwrap();
+    assert!(facts.len() < 400, "{} facts in the replica", facts.len());
+    assert_eq!(facts.last().map(|fact| fact.id.as_str()), Some("last"));
+}
+
+#[tokio::test]
 async fn a_batch_of_the_largest_size_is_taken_with_all_conditions() {
     let Some(servers) = Servers::start(1) else { return };
     let log = servers.open("node").await;
