@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -68,7 +69,7 @@ struct Appender {
 struct Own {
     /// How many replicas were forgotten before: what a stream lost was not appended.
     of: u64,
-    /// Position and id, oldest first.
+    /// Position, id and subject, nearly in order.
     order: VecDeque<(u64, String, String)>,
     by_id: HashMap<String, (u64, String, String)>,
     last: HashMap<String, u64>,
@@ -79,7 +80,9 @@ impl Own {
         self.order.push_back((position, fact.id.clone(), fact.subject.clone()));
         let stored = (position, fact.subject.clone(), body.to_owned());
         self.by_id.insert(fact.id.clone(), stored);
-        self.last.insert(fact.subject.clone(), position);
+        // Those that went out side by side are told of in any order.
+        let last = self.last.entry(fact.subject.clone()).or_default();
+        *last = position.max(*last);
     }
 
     /// Drops what the replica shows by now.
@@ -148,7 +151,7 @@ impl Appender {
             }
         };
         let mut group = Group::default();
-        let mut slow = Vec::new();
+        let (mut slow, mut alone) = (Vec::new(), Vec::new());
         for known in known.into_iter().take(count) {
             let Some(job) = waiting.pop_front() else { break };
             match judge(&job.batch, &known) {
@@ -158,6 +161,15 @@ impl Appender {
                 }
                 // With its fence it might be one message too many.
                 Verdict::Send(facts, Some(_)) if facts.len() == BATCH => slow.push(job),
+                // A batch costs the server a file of its own, tens of milliseconds.
+                Verdict::Send(facts, guard) if facts.len() == 1 => {
+                    let has_room = guard.is_none() || job.batch.facts[facts[0]].expect.is_none();
+                    if has_room {
+                        alone.push((job, known, facts, guard));
+                    } else {
+                        slow.push(job);
+                    }
+                }
                 Verdict::Send(facts, guard) => {
                     if let Err(job) = group.add(job, &known, facts, guard) {
                         waiting.push_back(*job);
@@ -167,12 +179,42 @@ impl Appender {
                 Verdict::Fence | Verdict::No(_) => slow.push(job),
             }
         }
+        slow.splice(0..0, self.send_each(alone).await);
         if !group.jobs.is_empty() {
             slow.splice(0..0, self.send_group(group).await);
         }
         for job in slow {
             self.settle(job).await;
         }
+    }
+
+    /// Sends batches of one message each, all at once; gives back those that have to be looked at.
+    async fn send_each(&mut self, alone: Vec<(Job, Known, Vec<usize>, Option<u64>)>) -> Vec<Job> {
+        let (shared, stream) = (&self.shared, self.stream);
+        let sending = alone.into_iter().map(|(job, known, facts, guard)| async move {
+            let parts = [Part { job: &job, sent: &facts, guard }];
+            let published = match messages(shared, stream, &parts, None) {
+                Ok((messages, _)) => shared.server.publish(messages).await,
+                Err(error) => Published::Unknown(error.to_string()),
+            };
+            (job, known, facts, published)
+        });
+        let mut slow = Vec::new();
+        for (job, known, facts, published) in join_all(sending).await {
+            let Published::At(position) = published else {
+                slow.push(job);
+                continue;
+            };
+            let n = facts[0];
+            self.shared.acknowledge(Source::Facts(self.stream), position);
+            self.since_kept += 1;
+            self.shared.count(self.stream, repeats(&known));
+            self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
+            let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
+            let positions = positions.map(|known| known.unwrap_or(position)).collect();
+            drop(job.answer.send(Ok(positions)));
+        }
+        slow
     }
 
     /// Sends a group; gives back those that have to be looked at one by one.
@@ -249,8 +291,11 @@ impl Appender {
                 None => Ok(Step::Look),
             },
             Verdict::Send(facts, guard) => {
+                // The stream as a whole is a condition that others may spoil: once, unless there is no
+                // other way.
+                let applied = (!*was_sent || facts.len() == BATCH).then_some(known.applied);
                 *was_sent = true;
-                Ok(match self.send_alone(job, &known, facts, guard).await? {
+                Ok(match self.send_alone(job, &known, facts, guard, applied).await? {
                     (Published::At(_), positions) => Step::Done(positions),
                     (other, _) => Step::Again(other.why()),
                 })
@@ -264,9 +309,10 @@ impl Appender {
         known: &Known,
         facts: Vec<usize>,
         guard: Option<u64>,
+        applied: Option<u64>,
     ) -> Result<(Published, Vec<u64>), AppendError> {
         let parts = [Part { job, sent: &facts, guard }];
-        let (messages, order) = messages(&self.shared, self.stream, &parts, known.applied)
+        let (messages, order) = messages(&self.shared, self.stream, &parts, applied)
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         let count = messages.len() as u64;
         let published = self.shared.server.publish(messages).await;
@@ -420,7 +466,7 @@ impl Group {
         let guard = self.fence.as_ref().map(|(_, guard)| *guard);
         let parts: Vec<Part<'_>> =
             self.jobs.iter().map(|Member { job, sent, .. }| Part { job, sent, guard }).collect();
-        messages(shared, stream, &parts, 0)
+        messages(shared, stream, &parts, None)
     }
 }
 
@@ -434,13 +480,13 @@ struct Part<'a> {
 /// The messages of a batch, and which of them each fact is, from 0.
 ///
 /// A message has room for one condition. Its own subject's comes first; the fence goes to the first
-/// message with room, or to one of its own. In a batch without room for that, the guard holds because
-/// the stream as a whole is as the replica shows it.
+/// message with room, or to one of its own. Where that is not possible, or not worth a batch, the guard
+/// holds because the stream as a whole is as the replica shows it: `applied`, if that may be asked for.
 fn messages(
     shared: &Shared,
     stream: Stream,
     parts: &[Part<'_>],
-    applied: u64,
+    applied: Option<u64>,
 ) -> Result<(Vec<Message>, Vec<u64>), serde_json::Error> {
     let names = &shared.server.names;
     let mut messages = Vec::new();
@@ -473,7 +519,7 @@ fn messages(
         if let Some(n) = messages.iter().position(Message::is_free) {
             let free = messages.remove(n);
             messages.insert(n, free.after_on(&subject, guard));
-        } else if messages.len() == BATCH {
+        } else if let Some(applied) = applied.filter(|_| matches!(messages.len(), 1 | BATCH)) {
             messages[0].headers.insert(EXPECTED_IN_ALL, applied.to_string());
         } else {
             let carrier = Message::new(names.fence(stream), "");

@@ -27,8 +27,9 @@
 //!
 //! # Appending
 //!
-//! One task per stream puts the batches that wait together into one atomic batch, as long as they do
-//! not touch each other; those that the server refuses are looked at one by one.
+//! One task per stream. Batches of one fact go out side by side; larger ones that wait together become
+//! one atomic batch, as long as they do not touch each other, for an atomic batch costs the server a
+//! file; those that the server refuses are looked at one by one.
 //!
 //! *An expectation* is the server's own check of the last message on the subject.
 //!
@@ -46,7 +47,9 @@
 //! A lease is a record of the bucket, changed by compare-and-set; each grant adds one to its epoch.
 //! Facts land in other streams, so its epoch is written there as well: the **guard**, a message per
 //! lease and stream. A fenced batch names the guard it relies on by its number, as the condition of one
-//! of its messages (of an empty one, on `.fence`, if each fact has a condition of its own). So the
+//! of its messages (of an empty one, on `.fence`, if each fact has a condition of its own). A single fact
+//! with a condition of its own expects, at first, that the stream as a whole is as the replica shows it,
+//! guard included: that takes no batch. So the
 //! server takes a batch only while the last guard is that of its very epoch, and not one given back.
 //! Why this cannot be forked:
 //!
