@@ -45,8 +45,9 @@
 //!     tasks.spawn(supervision);
 //!
 //!     manager.start(&[Sweeper::ID]).await?;
-//!     let healthy = |view: &warden::DaemonView| view.health == Health::Healthy;
-//!     manager.subscribe().wait_for(|all| all.get(Sweeper::ID).is_some_and(healthy)).await?;
+//!     // It is healthy as soon as it is ready; its first cycle says more.
+//!     let swept = |view: &warden::DaemonView| view.health == Health::Healthy && view.details == 42;
+//!     manager.subscribe().wait_for(|all| all.get(Sweeper::ID).is_some_and(swept)).await?;
 //!
 //!     let health = manager.daemon_health(Sweeper::ID).expect("it is registered");
 //!     assert_eq!((health.status, &health.details), ("healthy", &42.into()));

@@ -551,7 +551,10 @@ impl Supervisor {
         let span = tracing::info_span!("daemon", daemon = %id);
         let life = whole(runnable.task(Cx::new(pulse.clone()))).instrument(span);
         let this = self.this.clone();
-        let task = async move { report(&this, at, run, life.await) };
+        let task = async move {
+            let end = life.await;
+            report(&this, at, run, end).await;
+        };
         let abort = self.tasks.spawn_on(task, &self.settings.runtime);
         self.owners.insert(abort.id(), (at, run));
         let started_at_ms = self.clock.now_ms();
@@ -596,19 +599,33 @@ async fn drive(
 }
 
 /// The end of a run, reported from its own thread: what follows at once begins right here.
-fn report(this: &Weak<Mutex<Supervisor>>, at: usize, run: u64, end: End) {
-    // Whoever drove it is gone, and nothing is started any more.
-    let Some(shared) = this.upgrade() else { return };
-    let bell = {
-        let mut supervisor = lock(&shared);
-        supervisor.ended(at, run, end);
-        // All else that came of it is told by the supervisor's own thread, in its order.
-        for (at, run) in supervisor.lifecycle.take_spawns() {
-            supervisor.spawn(at, run);
-        }
-        supervisor.bell.clone()
-    };
+async fn report(this: &Weak<Mutex<Supervisor>>, at: usize, run: u64, end: End) {
+    let Some((bell, replaced)) = take_end(this, at, run, end) else { return };
+    if replaced {
+        // The new run is next on this thread; to wake another thread takes longer than to begin it.
+        tokio::task::yield_now().await;
+    }
     bell.call(at);
+}
+
+/// Gives whom to call, and whether another run was started.
+fn take_end(
+    this: &Weak<Mutex<Supervisor>>,
+    at: usize,
+    run: u64,
+    end: End,
+) -> Option<(Arc<Bell>, bool)> {
+    // Whoever drove it may be gone; then nothing is started any more.
+    let shared = this.upgrade()?;
+    let mut supervisor = lock(&shared);
+    supervisor.ended(at, run, end);
+    // All else that came of it is told by the supervisor's own thread, in its order.
+    let spawns = supervisor.lifecycle.take_spawns();
+    let replaced = !spawns.is_empty();
+    for (at, run) in spawns {
+        supervisor.spawn(at, run);
+    }
+    Some((supervisor.bell.clone(), replaced))
 }
 
 /// A run until its end, whatever that is; its daemon is dropped by then.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use super::Place;
 use super::births::{Birth, Births, marked};
 use super::figures::microseconds;
-use super::processes::{Departure, Family, Message, Process, now, send, usage};
+use super::processes::{Departure, Family, Message, Process, Usage, now, send};
 use super::supervisors::{Kind, Site, Stop, pid_in};
 
 /// Longest waits, in seconds. What takes longer is a finding, not a figure.
@@ -152,9 +152,9 @@ impl Contender {
     }
 
     /// Resident bytes and nanoseconds run: the supervisor and its helpers, not the children.
-    pub fn usage(&self) -> anyhow::Result<(u64, u64)> {
+    pub fn usage(&self) -> anyhow::Result<Usage> {
         let others: Vec<Process> = self.family()?.others;
-        Ok(usage(&others))
+        Ok(Usage::of(&others))
     }
 
     /// Kills the supervisor alone with SIGKILL.

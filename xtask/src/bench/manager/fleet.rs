@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::contender::Contender;
 use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
-use super::processes::now;
+use super::processes::{Usage, now};
 use super::supervisors::{BARE, Kind, OURS, PEERS};
 use super::table::Sheet;
 use super::{Choice, Place, ours};
@@ -140,18 +140,17 @@ fn starts_and_stops(lanes: &mut [Lane]) {
 /// All rest at the same time, so that all have the same neighbours.
 fn rest(lanes: &mut [Lane]) {
     eprintln!("all idle for {} s", IDLE.as_secs());
-    let before: Vec<Option<u64>> =
-        lanes.iter().map(|lane| used(lane).map(|(_, ran)| ran)).collect();
+    let before: Vec<Option<Usage>> = lanes.iter().map(used).collect();
     let began = now();
     std::thread::sleep(IDLE);
     for (lane, before) in lanes.iter_mut().zip(before) {
-        let (Some(before), Some((memory, ran))) = (before, used(lane)) else { continue };
-        lane.column.memory.push(mebibytes(memory));
-        lane.column.processor.push(percent(ran.saturating_sub(before), now() - began));
+        let (Some(before), Some(after)) = (before, used(lane)) else { continue };
+        lane.column.memory.push(mebibytes(after.memory));
+        lane.column.processor.push(percent(after.ran_since(&before), now() - began));
     }
 }
 
-fn used(lane: &Lane) -> Option<(u64, u64)> {
+fn used(lane: &Lane) -> Option<Usage> {
     lane.contender.as_ref()?.usage().ok()
 }
 

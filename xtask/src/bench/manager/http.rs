@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::births::marked;
 use super::figures::{Goal, Reading, Row, Unit, mebibytes, percent};
 use super::ours::{Target, build};
-use super::processes::{Family, Message, Process, now, send, usage};
+use super::processes::{Family, Message, Process, Usage, now, send};
 use super::table::Sheet;
 use super::tools::Package;
 use super::{Choice, Place};
@@ -81,12 +81,12 @@ impl<'a> Servers<'a> {
         anyhow::bail!("it does not answer within {READY} s")
     }
 
-    /// Resident bytes and nanoseconds run of the manager alone.
-    fn usage(&self) -> anyhow::Result<(u64, u64)> {
+    /// What the manager alone uses.
+    fn usage(&self) -> anyhow::Result<Usage> {
         let family = Family::of(&self.mark, None, &self.place.child)?;
         let is_manager = |process: &Process| process.pid == self.manager.id();
         let manager: Vec<Process> = family.others.into_iter().filter(is_manager).collect();
-        Ok(usage(&manager))
+        Ok(Usage::of(&manager))
     }
 }
 
@@ -214,12 +214,12 @@ fn run(place: &Place<'_>, choice: &Choice, sheet: &mut Sheet) -> anyhow::Result<
     let servers = Servers::start(place)?;
     if choice.has_row("idle") {
         eprintln!("the manager idle for {} s", IDLE.as_secs());
-        let (_, before) = servers.usage()?;
+        let before = servers.usage()?;
         let began = now();
         std::thread::sleep(IDLE);
-        let (memory, after) = servers.usage()?;
-        sheet.add(MEMORY.of(vec![mebibytes(memory)], None));
-        let used = percent(after.saturating_sub(before), now() - began);
+        let after = servers.usage()?;
+        sheet.add(MEMORY.of(vec![mebibytes(after.memory)], None));
+        let used = percent(after.ran_since(&before), now() - began);
         sheet.add(PROCESSOR.of(vec![used], None));
     }
     if !choice.has_any(&["health", "metrics", "flood"]) {

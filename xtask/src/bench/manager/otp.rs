@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Place;
 use super::births::marked;
 use super::figures::{Reading, Spread, mebibytes, percent};
-use super::processes::{Family, now, usage};
+use super::processes::{Family, Usage, now};
 use super::tools::Package;
 use crate::workspace::{capture, succeed};
 
@@ -76,11 +76,11 @@ pub fn idle(place: &Place<'_>) -> (Reading, Reading) {
 
 fn rest(place: &Place<'_>) -> anyhow::Result<(f64, f64)> {
     let machine = Idle::start(place)?;
-    let (_, before) = machine.usage()?;
+    let before = machine.usage()?;
     let began = now();
     std::thread::sleep(IDLE);
-    let (memory, after) = machine.usage()?;
-    Ok((mebibytes(memory), percent(after.saturating_sub(before), now() - began)))
+    let after = machine.usage()?;
+    Ok((mebibytes(after.memory), percent(after.ran_since(&before), now() - began)))
 }
 
 struct Idle<'a> {
@@ -106,8 +106,8 @@ impl<'a> Idle<'a> {
         anyhow::bail!("OTP is not up after 20 s")
     }
 
-    fn usage(&self) -> anyhow::Result<(u64, u64)> {
-        Ok(usage(&Family::of(&self.mark, None, &self.place.child)?.others))
+    fn usage(&self) -> anyhow::Result<Usage> {
+        Ok(Usage::of(&Family::of(&self.mark, None, &self.place.child)?.others))
     }
 }
 

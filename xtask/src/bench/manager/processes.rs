@@ -3,6 +3,7 @@
 //! All that a contender starts inherits a variable with a value of its own. So whatever becomes of
 //! a supervisor, its processes are found, counted and ended one by one, by their numbers.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -192,14 +193,33 @@ impl Departure {
     }
 }
 
-/// Resident bytes and nanoseconds run of all these processes.
-pub fn usage(processes: &[Process]) -> (u64, u64) {
-    let mut sum = (0, 0);
-    for process in processes {
-        sum.0 += resident(process.pid).unwrap_or_default();
-        sum.1 += run_time(process.pid).unwrap_or_default();
+/// What processes use.
+#[derive(Default)]
+pub struct Usage {
+    /// Resident bytes.
+    pub memory: u64,
+    /// Nanoseconds that each thread has run, by process and thread.
+    threads: BTreeMap<(u32, u32), u64>,
+}
+
+impl Usage {
+    pub fn of(processes: &[Process]) -> Self {
+        let mut sum = Self::default();
+        for process in processes {
+            sum.memory += resident(process.pid).unwrap_or_default();
+            sum.threads.extend(run_times(process.pid).unwrap_or_default());
+        }
+        sum
     }
-    sum
+
+    /// Nanoseconds run since an earlier look. A thread that ended meanwhile is left out: it takes along
+    /// what it ran before, so that a difference of sums would hide what others ran.
+    pub fn ran_since(&self, earlier: &Self) -> u64 {
+        let ran = |(thread, ran): (&(u32, u32), &u64)| {
+            ran.saturating_sub(earlier.threads.get(thread).copied().unwrap_or_default())
+        };
+        self.threads.iter().map(ran).sum()
+    }
 }
 
 fn resident(pid: u32) -> Option<u64> {
@@ -208,14 +228,16 @@ fn resident(pid: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
-fn run_time(pid: u32) -> Option<u64> {
-    let mut sum = 0;
+fn run_times(pid: u32) -> Option<Vec<((u32, u32), u64)>> {
+    let mut found = Vec::new();
     for thread in fs_err::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let path = thread.ok()?.path().join("schedstat");
-        let text = fs_err::read_to_string(path).ok()?;
-        sum += text.split(' ').next()?.parse::<u64>().ok()?;
+        let path = thread.ok()?.path();
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        // A thread may end between the list and the look.
+        let Ok(text) = fs_err::read_to_string(path.join("schedstat")) else { continue };
+        found.push(((pid, number), text.split(' ').next()?.parse().ok()?));
     }
-    Some(sum)
+    Some(found)
 }
 
 /// Whether a file name in `PATH`, or where system programs lie, is there.
