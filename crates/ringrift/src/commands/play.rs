@@ -65,6 +65,10 @@ pub fn run(args: &MatchArgs) -> Outcome {
         seating: Seating::Rotated,
     };
     let mut watch = Watch { began: Instant::now(), quiet: args.print.json, seats };
+    if let Some(out) = &args.out {
+        // Better refused now than after the games.
+        fs_err::OpenOptions::new().create(true).append(true).open(out)?;
+    }
     let folder = args.out.as_ref().map(|_| tempfile::tempdir()).transpose()?;
     let kept = folder.as_ref().map(tempfile::TempDir::path);
     let report = arena::run(&settings, args.config, a.as_mut(), b.as_mut(), kept, &mut watch)?;

@@ -229,3 +229,17 @@ fn a_match_of_four_rotates_the_seats_and_is_rated_by_every_place() {
     }
     check_refused(&with(&["6"]), 2, &["6 is no multiple of 4", "from every seat"]);
 }
+
+#[test]
+fn the_games_of_a_match_are_kept_and_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = ["match", "heuristic", "random", "--config", "hex8_2p", "--games", "4", "--out"];
+    let refused = run(dir.path(), &[&order[..], &["nowhere/games.jsonl.gz"]].concat());
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.err.contains("nowhere/games.jsonl.gz"), "{refused:?}");
+
+    assert_eq!(run(dir.path(), &[&order[..], &["games.jsonl.gz"]].concat()).code, 0);
+    let replayed = run(dir.path(), &["rules", "replay", "games.jsonl.gz"]);
+    assert_eq!(replayed.code, 0, "{replayed:?}");
+    assert!(replayed.out.contains("4 games"), "{replayed:?}");
+}

