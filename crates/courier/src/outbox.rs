@@ -90,7 +90,7 @@ impl Outbox {
             }
             (found, _) => return Err(OpenError::Foreign { path: path.to_path_buf(), found }),
         }
-        let writer = Writer::spawn(path, connection, QUEUE)?;
+        let writer = Writer::spawn(path, connection, QUEUE, || {})?;
         Ok(Self(Arc::new(Inner { reader: Reader::new(path), writer })))
     }
 

@@ -91,6 +91,8 @@ struct Ends {
 /// Of one.
 struct End {
     tail: watch::Sender<u64>,
+    /// The head of the last wake-up.
+    woken: AtomicU64,
     repeated_ids: AtomicU64,
     repeated_contents: AtomicU64,
     recent: Mutex<Recent>,
@@ -116,8 +118,9 @@ impl Ends {
 
 impl End {
     fn new(tail: watch::Sender<u64>) -> Self {
+        let woken = AtomicU64::new(*tail.borrow());
         let (repeated_ids, repeated_contents) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { tail, repeated_ids, repeated_contents, recent: Mutex::default() }
+        Self { tail, woken, repeated_ids, repeated_contents, recent: Mutex::default() }
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -127,15 +130,22 @@ impl End {
     fn take_note(&self, appended: &mut sql::Appended) {
         let sql::Appended { positions, repeats, fresh } = appended;
         // Before the wake-up: whoever comes for it finds it here.
-        self.recent().add(std::mem::take(fresh));
+        *fresh = self.recent().add(std::mem::take(fresh));
         self.repeated_ids.fetch_add(repeats.by_id, Ordering::Relaxed);
         self.repeated_contents.fetch_add(repeats.by_content, Ordering::Relaxed);
         let last = positions.iter().copied().max().unwrap_or(0);
         self.tail.send_if_modified(|head| {
-            let grown = last > *head;
             *head = last.max(*head);
-            grown
+            false
         });
+    }
+
+    /// Wakes who waits at the tail, if it has grown: once for a commit, not for each of its facts.
+    fn wake(&self) {
+        let head = *self.tail.borrow();
+        if self.woken.fetch_max(head, Ordering::Relaxed) < head {
+            self.tail.send_modify(|_| {});
+        }
     }
 }
 
@@ -147,7 +157,9 @@ impl Embedded {
     pub fn open(path: &Path, options: Options) -> Result<Courier, OpenError> {
         let connection = schema::open(path, options.durability)?;
         let ends = Ends::read(&connection, path)?;
-        let writer = Writer::spawn(path, connection, options.queue)?;
+        let grown = Arc::clone(&ends);
+        let wake = move || Stream::ALL.into_iter().for_each(|stream| grown.of(stream).wake());
+        let writer = Writer::spawn(path, connection, options.queue, wake)?;
         Ok(Courier::new(Self {
             writer: Some(writer),
             reader: Reader::new(path),

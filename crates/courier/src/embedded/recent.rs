@@ -3,6 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::courier::Page;
 use crate::fact::Fact;
@@ -12,6 +15,10 @@ const MOST: usize = 1024;
 /// Most bytes of their bodies as JSON.
 const MOST_BYTES: usize = 512 << 10;
 
+/// How long nothing newer is looked for behind the last one: only another process can have appended
+/// it, and its facts wake nobody here.
+const HOLDS: Duration = Duration::from_millis(50);
+
 /// A fact that was just appended, and the size of its body.
 pub(super) type Fresh = (Arc<Fact>, usize);
 
@@ -20,31 +27,44 @@ pub(super) type Fresh = (Arc<Fact>, usize);
 pub(super) struct Recent {
     facts: VecDeque<Fresh>,
     bytes: usize,
+    /// When the last one was appended.
+    at: Option<Instant>,
 }
 
 impl Recent {
-    pub(super) fn add(&mut self, fresh: Vec<Fresh>) {
+    /// Gives those that it forgets for them: to drop a thousand takes a while, which is not the
+    /// writer's.
+    pub(super) fn add(&mut self, fresh: Vec<Fresh>) -> Vec<Fresh> {
+        let mut forgotten = Vec::new();
+        if !fresh.is_empty() {
+            self.at = Some(Instant::now());
+        }
         for (fact, bytes) in fresh {
             let follows = |(last, _): &Fresh| last.position + 1 == fact.position;
             if !self.facts.back().is_none_or(follows) {
-                self.facts.clear();
+                forgotten.extend(self.facts.drain(..));
                 self.bytes = 0;
             }
             self.facts.push_back((fact, bytes));
             self.bytes += bytes;
             while self.facts.len() > MOST || self.bytes > MOST_BYTES {
-                let Some((_, bytes)) = self.facts.pop_front() else { break };
-                self.bytes -= bytes;
+                let Some(oldest) = self.facts.pop_front() else { break };
+                self.bytes -= oldest.1;
+                forgotten.push(oldest);
             }
         }
+        forgotten
     }
 
     /// The page after a position; none if the file has to be read for it.
     pub(super) fn page(&self, after: u64, prefix: &str, limit: usize) -> Option<Page> {
         let (first, last) = (self.facts.front()?.0.position, self.facts.back()?.0.position);
-        // Behind the last one there may be facts of other processes.
-        if after + 1 < first || after >= last {
+        if after + 1 < first || after > last {
             return None;
+        }
+        if after == last {
+            let holds = self.at.is_some_and(|at| at.elapsed() < HOLDS);
+            return holds.then(|| Page { facts: Vec::new(), through: last });
         }
         let skip = usize::try_from(after + 1 - first).ok()?;
         let newer = self.facts.iter().skip(skip).map(|(fact, _)| fact);
@@ -88,8 +108,8 @@ mod tests {
         Some(page.facts.iter().map(|fact| fact.position).chain([page.through]).collect())
     }
 
-    #[test]
-    fn a_page_is_there_only_if_nothing_of_it_can_be_missing() {
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_there_only_if_nothing_of_it_can_be_missing() {
         let mut recent = Recent::default();
         assert_eq!(positions(&recent, 0, "", 9), None);
         recent.add(vec![fresh(5, "a.b", 1), fresh(6, "a.bc", 1), fresh(7, "a", 1)]);
@@ -98,8 +118,10 @@ mod tests {
         assert_eq!(positions(&recent, 5, "", 1), Some(vec![6, 6]));
         assert_eq!(positions(&recent, 4, "a.b", 9), Some(vec![5, 7]));
         assert_eq!(positions(&recent, 4, "x", 9), Some(vec![7]));
+        assert_eq!(positions(&recent, 7, "", 9), Some(vec![7]), "nothing came since a moment ago");
+        tokio::time::advance(HOLDS).await;
         assert_eq!(positions(&recent, 7, "", 9), None, "8 may be another process's");
-        // It was.
+        assert_eq!(positions(&recent, 8, "", 9), None, "it is");
         recent.add(vec![fresh(9, "a", 1)]);
         assert_eq!(positions(&recent, 6, "", 9), None);
         assert_eq!(positions(&recent, 8, "", 9), Some(vec![9, 9]));
@@ -110,8 +132,10 @@ mod tests {
         let mut recent = Recent::default();
         recent.add((1..5000).map(|position| fresh(position, "a", 1)).collect());
         assert_eq!((recent.facts.len(), recent.bytes), (MOST, MOST));
-        recent.add((5000..5005).map(|position| fresh(position, "a", MOST_BYTES / 2)).collect());
+        let forgotten =
+            recent.add((5000..5005).map(|position| fresh(position, "a", MOST_BYTES / 2)).collect());
         assert_eq!((recent.facts.len(), recent.bytes), (2, MOST_BYTES));
+        assert_eq!(forgotten.len(), MOST + 3);
         recent.add(vec![fresh(5005, "a", MOST_BYTES + 1)]);
         assert_eq!((recent.facts.len(), recent.bytes), (0, 0));
     }

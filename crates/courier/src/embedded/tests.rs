@@ -49,7 +49,7 @@ async fn the_queue_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let connection = schema::open(&path, Durability::Normal).unwrap();
-    let writer = Arc::new(Writer::spawn(&path, connection, 4).unwrap());
+    let writer = Arc::new(Writer::spawn(&path, connection, 4, || {}).unwrap());
     let (entered, inside) = std::sync::mpsc::channel::<()>();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let mut queued = tokio::task::JoinSet::new();
@@ -129,7 +129,7 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let connection = schema::open(&path, Durability::Normal).unwrap();
-    let writer = Arc::new(Writer::spawn(&path, connection, 16).unwrap());
+    let writer = Arc::new(Writer::spawn(&path, connection, 16, || {}).unwrap());
     let (entered, inside) = std::sync::mpsc::channel::<()>();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let held_up = Arc::clone(&writer);
@@ -187,11 +187,52 @@ async fn held(
 }
 
 #[tokio::test]
+async fn what_waits_is_committed_together_up_to_so_many_rows_with_one_wake_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = schema::open(&dir.path().join("log"), Durability::Normal).unwrap();
+    let commits = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&commits);
+    let wake = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let path = dir.path().join("log");
+    let writer = Arc::new(Writer::spawn(&path, connection, 16, wake).unwrap());
+    for (rows, expected) in [(1, 1), (400, 3)] {
+        let before = commits.load(Ordering::Relaxed);
+        let (open, mut writing) = held(&writer).await;
+        for number in 0..3 {
+            let writer = Arc::clone(&writer);
+            let insert = move |db: &rusqlite::Connection| {
+                for row in 0..rows {
+                    db.execute(
+                        "INSERT INTO lease VALUES (?1, 'a', 1, 1)",
+                        [format!("{rows}-{number}-{row}")],
+                    )?;
+                }
+                Ok::<(), sql::Stop<Error>>(())
+            };
+            writing.spawn(async move { writer.write(Steps::Many, insert, |()| {}).await });
+        }
+        while writer.waiting() < 3 {
+            tokio::task::yield_now().await;
+        }
+        open.send(()).unwrap();
+        while let Some(written) = writing.join_next().await {
+            written.unwrap().unwrap();
+        }
+        // The wake-up comes after the last answer.
+        writer.write(Steps::One, |_| Ok::<(), sql::Stop<Error>>(()), |()| {}).await.unwrap();
+        let made = commits.load(Ordering::Relaxed) - before;
+        assert!((expected..=expected + 1).contains(&made), "{rows} rows each: {made} commits");
+    }
+}
+
+#[tokio::test]
 async fn positions_come_along_with_a_commit_each_once_and_fail_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let connection = schema::open(&path, Durability::Normal).unwrap();
-    let writer = Arc::new(Writer::spawn(&path, connection, 16).unwrap());
+    let writer = Arc::new(Writer::spawn(&path, connection, 16, || {}).unwrap());
     let advance = |name: &'static str, to: u64| {
         let writer = Arc::clone(&writer);
         async move { writer.advance(Stream::Pipeline, name.to_owned(), to).await }
@@ -515,7 +556,7 @@ fn in_background<T: Send + 'static>(
 fn embedded(path: &Path, connection: rusqlite::Connection) -> Courier {
     Courier::new(Embedded {
         reader: Reader::new(path),
-        writer: Some(Writer::spawn(path, connection, 16).unwrap()),
+        writer: Some(Writer::spawn(path, connection, 16, || {}).unwrap()),
         ends: Arc::new(Ends {
             pipeline: End::new(watch::Sender::new(0)),
             operational: End::new(watch::Sender::new(0)),

@@ -13,7 +13,8 @@ use super::sql::{self, Stop};
 use crate::error::Error;
 use crate::fact::Stream;
 
-/// Most writes of one commit: bounds how long the first of them waits for the last.
+/// Most writes of one commit, and most rows that they change: bounds how long the first of them
+/// waits for the last. Two who write large batches in turn prepare one while the other is committed.
 const GROUP: usize = 128;
 
 /// A write: runs in the transaction, if one could begin.
@@ -100,10 +101,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// `wake` is called after each commit, when all who waited for it have their answers.
     pub(crate) fn spawn(
         path: &Path,
         connection: Connection,
         queue: usize,
+        wake: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = mpsc::channel(queue.max(1));
         let file = path.to_path_buf();
@@ -111,7 +114,7 @@ impl Writer {
         let taken = along.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || run(&file, connection, jobs, &taken))?;
+            .spawn(move || run(&file, connection, jobs, &taken, &wake))?;
         Ok(Self { queue: Some(sender), along, thread: Some(thread), path: path.to_path_buf() })
     }
 
@@ -204,9 +207,16 @@ impl Drop for Writer {
     }
 }
 
-fn run(path: &Path, mut connection: Connection, mut jobs: mpsc::Receiver<Job>, along: &Along) {
+fn run(
+    path: &Path,
+    mut connection: Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    along: &Along,
+    wake: &impl Fn(),
+) {
     while let Some(first) = jobs.blocking_recv() {
         commit_group(path, &mut connection, first, &mut jobs, along);
+        wake();
     }
     if let Err((_, error)) = connection.close() {
         warn!(path = %path.display(), %error, "close the log");
@@ -229,12 +239,14 @@ fn commit_group(
             None
         }
         Ok(transaction) => {
+            let before = transaction.total_changes();
             let mut next = Some(first);
             while let Some(job) = next {
                 done.push(job(Ok(&transaction)));
                 // SQLite gives up whole transactions on a full disk and the like.
                 let given_up = transaction.is_autocommit();
-                let room = done.len() < GROUP && !given_up;
+                let rows = transaction.total_changes().saturating_sub(before);
+                let room = done.len() < GROUP && rows < GROUP as u64 && !given_up;
                 next = if room { jobs.try_recv().ok() } else { None };
             }
             done.extend(along.write(Ok(&transaction), path));

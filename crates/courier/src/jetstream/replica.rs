@@ -123,7 +123,7 @@ impl Replica {
         }
         let head = |stream| sql::head(&connection, stream).map_err(failed);
         let tails = [head(Stream::Pipeline)?, head(Stream::Operational)?].map(watch::Sender::new);
-        let writer = Writer::spawn(&path, connection, QUEUE)?;
+        let writer = Writer::spawn(&path, connection, QUEUE, || {})?;
         let ends =
             applied.map(|at| End { applied: watch::Sender::new(at), gaps: AtomicU64::new(0) });
         let (reader, forgotten) = (Reader::new(&path), AtomicU64::new(0));
