@@ -9,7 +9,7 @@ pub struct MemoryGauge(Arc<dyn Fn() -> Option<u8> + Send + Sync>);
 impl MemoryGauge {
     /// A gauge that asks `used` for percents; `None` = it cannot be told, and nothing waits for it.
     ///
-    /// Asked on the supervisor's thread, once a second at most and only while something wants to
+    /// Asked on the supervisor's thread, once a turn at most and only while something wants to
     /// start, so it may take milliseconds, but must not block.
     pub fn new(used: impl Fn() -> Option<u8> + Send + Sync + 'static) -> Self {
         Self(Arc::new(used))

@@ -68,7 +68,7 @@ pub struct Settings {
     pub memory_limit: u8,
     /// Shortest pause between two cycles when wake-ups pour in; ours, 50 ms.
     pub wake_gap: Duration,
-    /// All ages are shown anew, and the loop proves that it turns, at least so often; ours, 1 s.
+    /// All ages are shown anew, and the loop proves that it turns, at least so often; ours, 2 s.
     pub turn: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Settings {
             memory: MemoryGauge::none(),
             memory_limit: 90,
             wake_gap: Duration::from_millis(50),
-            turn: Duration::from_secs(1),
+            turn: Duration::from_secs(2),
         }
     }
 

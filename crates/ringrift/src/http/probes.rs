@@ -16,7 +16,7 @@ use crate::shown::{self, is_failed};
 const HEALTHY_SHARE: f64 = 0.9;
 const DEGRADED_SHARE: f64 = 0.5;
 
-/// A supervisor that has not turned for so long is stuck; it turns every second, asked or not.
+/// A supervisor that has not turned for so long is stuck; it turns every two seconds, asked or not.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// How long ago the supervisor's loop turned last.

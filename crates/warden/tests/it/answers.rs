@@ -21,12 +21,12 @@ async fn programs_get_health_restarts_and_errors_in_the_words_of_the_runbook() {
     let handle = &bench.handle;
     assert!(handle.liveness_probe(), "nobody is asked for");
     handle.start(&[C::ID]).await.unwrap();
-    bench.pass(Duration::from_secs(1)).await;
+    bench.pass(Duration::from_secs(2)).await;
     assert!(!handle.liveness_probe(), "A is critical and pauses after its crash");
     let slowed = DegradedDaemon {
         id: A::ID,
         tier: Tier::Elevated,
-        next_retry_in: Some(Duration::from_secs(159)),
+        next_retry_in: Some(Duration::from_secs(158)),
         critical: true,
     };
     assert_eq!(handle.degraded_daemons(), [slowed]);
