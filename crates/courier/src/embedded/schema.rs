@@ -18,9 +18,13 @@ const FORMAT: i64 = 1;
 /// A write-ahead log larger than this is cut when it is next reused, bytes.
 const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
+/// Bytes of a page of a new file. Each fact is entered into two indexes at random places, and a commit
+/// writes whole pages: half of SQLite's own 4096 is a tenth faster for single facts, as fast in batches.
+const PAGE_BYTES: i64 = 2048;
+
 /// Pages after which a commit folds the write-ahead log into the file: 32 MiB. SQLite's own 1000 make
-/// a writer of many small facts wait for the disk eight times as often.
-const FOLD_EVERY_PAGES: i64 = 8000;
+/// a writer of many small facts wait for the disk far more often.
+const FOLD_EVERY_PAGES: i64 = (32 << 20) / PAGE_BYTES;
 
 /// Memory for pages of the file, KiB; four times SQLite's own: the two indexes of the facts are
 /// entered at random places.
@@ -108,6 +112,9 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
     connection.busy_timeout(pool::BUSY).map_err(sorted)?;
     let new = check(path, &connection)?;
     (|| {
+        if new {
+            connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+        }
         connection.pragma_update(None, "journal_mode", "wal")?;
         let level = match durability {
             Durability::Normal => "normal",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ToSql, params};
 
 use super::Retention;
 use super::recent::Fresh;
@@ -16,6 +16,9 @@ use crate::lease::Lease;
 
 /// Retention is looked after once in so many appends.
 const RETENTION_EVERY: u64 = 256;
+
+/// Most facts of one statement: what SQLite does once for a statement costs as much as a fact.
+const ROWS: usize = 16;
 
 /// Why a write did not happen.
 pub(crate) enum Stop<E> {
@@ -69,30 +72,33 @@ pub(crate) fn append(
         repeats = Repeats::default();
         refuse_if_moved(db, stream, &batch, &known)?;
     }
-    let sql = on(
-        stream,
-        "INSERT INTO {stream} (id, subject, time_ms, source, cause, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    );
-    let mut insert = db.prepare_cached(&sql)?;
-    let mut positions = Vec::with_capacity(batch.facts.len());
-    let mut fresh = Vec::new();
-    for (fact, body) in batch.facts.into_iter().zip(bodies) {
-        let row = params![fact.id, fact.subject, now_ms, fact.source, fact.cause, body];
-        match insert.execute(row) {
-            Ok(_) => {
-                let position = db.last_insert_rowid().try_into().unwrap_or(u64::MAX);
-                positions.push(position);
-                if stream == Stream::Pipeline {
-                    fresh.push((Arc::new(fact.at(position, now_ms)), body.len()));
-                }
-            }
-            // Not `ON CONFLICT DO NOTHING`: that would count the position as given.
-            Err(error) => match known_position(db, stream, &fact, body, &mut repeats)? {
-                Some(position) => positions.push(position),
-                None => return Err(error.into()),
-            },
+    let mut positions: Vec<u64> = Vec::with_capacity(bodies.len());
+    let mut is_new = Vec::with_capacity(bodies.len());
+    let mut rows = ROWS;
+    while positions.len() < bodies.len() {
+        let from = positions.len();
+        let to = bodies.len().min(from + rows);
+        let (facts, texts) = (&batch.facts[from..to], &bodies[from..to]);
+        let (inserted, refused) = insert(db, stream, facts, texts, now_ms)?;
+        let last = db.last_insert_rowid().unsigned_abs();
+        positions.extend(last + 1 - inserted as u64..=last);
+        is_new.resize(positions.len(), true);
+        rows = ROWS;
+        if let Some(error) = refused {
+            let known =
+                known_position(db, stream, &facts[inserted], &texts[inserted], &mut repeats)?;
+            positions.push(known.ok_or(error)?);
+            is_new.push(false);
+            // One that is repeated is seldom alone.
+            rows = 1;
         }
+    }
+    let mut fresh = Vec::new();
+    if stream == Stream::Pipeline {
+        let placed = batch.facts.into_iter().zip(bodies).zip(&positions).zip(is_new);
+        fresh.extend(placed.filter(|(_, is_new)| *is_new).map(|(((fact, body), position), _)| {
+            (Arc::new(fact.at(*position, now_ms)), body.len())
+        }));
     }
     if stream == Stream::Operational {
         let (first, last) = (positions[0], positions[positions.len() - 1]);
@@ -101,6 +107,40 @@ pub(crate) fn append(
         }
     }
     Ok(Appended { positions, repeats, fresh })
+}
+
+/// Inserts facts until SQLite refuses one; gives how many, and why it refused the next.
+fn insert(
+    db: &Connection,
+    stream: Stream,
+    facts: &[NewFact],
+    bodies: &[String],
+    now_ms: i64,
+) -> rusqlite::Result<(usize, Option<rusqlite::Error>)> {
+    // FAIL: those before it stay. Not `ON CONFLICT DO NOTHING`: that would count its position as given.
+    let sql = "INSERT OR FAIL INTO {stream} (id, subject, time_ms, source, cause, body) VALUES ";
+    let rows = vec!["(?, ?, ?, ?, ?, ?)"; facts.len()].join(", ");
+    let mut statement = db.prepare_cached(&(on(stream, sql) + &rows))?;
+    let mut place = 0;
+    let mut bind = |value: &dyn ToSql| {
+        place += 1;
+        statement.raw_bind_parameter(place, value)
+    };
+    for (fact, body) in facts.iter().zip(bodies) {
+        bind(&fact.id)?;
+        bind(&fact.subject)?;
+        bind(&now_ms)?;
+        bind(&fact.source)?;
+        bind(&fact.cause)?;
+        bind(body)?;
+    }
+    match statement.raw_execute() {
+        Ok(inserted) => Ok((inserted, None)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Ok((usize::try_from(db.changes()).unwrap_or(0), Some(error)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Where a fact with this id is already; one on another subject is a mistake.
