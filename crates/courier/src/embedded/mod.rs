@@ -236,10 +236,14 @@ impl Engine for Embedded {
         let is_one = batch.facts.len() == 1 && stream == Stream::Pipeline;
         let appended = self.write_then(
             if is_one { Steps::One } else { Steps::Many },
-            move |db| sql::append(db, stream, batch, &bodies, now_ms, retention),
-            move |appended| ends.of(stream).take_note(appended),
+            move |db| {
+                let appended = sql::append(db, stream, batch, &bodies, now_ms, retention)?;
+                Ok((appended, bodies))
+            },
+            move |(appended, _)| ends.of(stream).take_note(appended),
         );
-        Box::pin(async { Ok(appended.await?.positions) })
+        // With what the writer thread need not take the time to drop.
+        Box::pin(async { Ok(appended.await?.0.positions) })
     }
 
     fn read(
