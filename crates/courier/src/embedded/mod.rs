@@ -69,8 +69,8 @@ impl Default for Options {
 /// The engine on one SQLite file.
 ///
 /// Appends that wait together are committed together. The file may be read, and is safe to write,
-/// from other processes; only the appends of this one wake [`Engine::tail`]. Not for network file
-/// systems.
+/// from other processes; only the appends of this one wake [`Engine::tail`], and for a moment after
+/// one of them, 50 ms, subscribers do not look for facts of others. Not for network file systems.
 pub struct Embedded {
     /// Before the writer: the last connection to close folds the write-ahead log into the file, and
     /// one that only reads cannot.

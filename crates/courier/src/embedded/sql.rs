@@ -44,7 +44,7 @@ pub(crate) struct Appended {
     /// In the batch's order.
     pub(crate) positions: Vec<u64>,
     pub(crate) repeats: Repeats,
-    /// Those of the stream that is subscribed to.
+    /// Those of the stream that is subscribed to; once memory has them, what it gave up for them.
     pub(super) fresh: Vec<Fresh>,
 }
 

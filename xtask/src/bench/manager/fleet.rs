@@ -13,7 +13,7 @@ use super::{Choice, Place, ours};
 const STARTS: usize = 7;
 const STARTS_OF_PEERS: usize = 3;
 /// Kills of a child a moment after its birth.
-const KILLS_AT_ONCE: usize = 5;
+const KILLS_AT_ONCE: usize = 15;
 /// Children that have lived for a second are replaced at once even by those that throttle.
 const GROW_UP: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(20);
