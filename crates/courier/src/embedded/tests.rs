@@ -198,11 +198,11 @@ async fn what_is_known_within_a_large_batch_keeps_its_position_and_leaves_no_gap
     let ids: Vec<u64> = (0..40).collect();
     let positions = log.append(Stream::Pipeline, batch(&ids), NOW).await.unwrap();
     let mut next = 3;
-    let mut model: BTreeMap<u64, u64> = BTreeMap::from([(5, 1), (6, 2), (20, 3)]);
+    let mut placed: BTreeMap<u64, u64> = BTreeMap::from([(5, 1), (6, 2), (20, 3)]);
     let expected: Vec<u64> = ids
         .iter()
         .map(|id| {
-            *model.entry(*id).or_insert_with(|| {
+            *placed.entry(*id).or_insert_with(|| {
                 next += 1;
                 next
             })

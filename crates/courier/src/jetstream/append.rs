@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,8 @@ use crate::embedded::sql;
 use crate::error::{AppendError, Error};
 use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, NewFact, Stream};
 
-/// Most appends of one batch: bounds how long the first of them waits for the last.
+/// Most appends of one batch, and most on their way at a time: bounds how long the first of them waits
+/// for the last.
 const GROUP: usize = 256;
 
 /// The first wait before an append is tried again, and the longest.
@@ -40,20 +41,80 @@ pub(super) struct Job {
 }
 
 /// Takes batches until nobody can send any more.
+///
+/// Batches of one message go out as they come, without a wait for those before them: their conditions
+/// are checked by the server, in the order in which it gets them. What needs more than that is held
+/// until nothing is on its way, and what comes then waits for it.
 pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Receiver<Job>) {
     let mut appender = Appender { shared, stream, own: Own::default(), since_kept: 0 };
     let mut waiting: VecDeque<Job> = VecDeque::new();
+    let mut flying = FuturesUnordered::new();
+    let mut held = Held::default();
+    let mut over = false;
     loop {
         if waiting.is_empty() {
-            let Some(job) = jobs.recv().await else { return };
+            if over && flying.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                Some(landed) = flying.next() => held.slow.extend(appender.landed(landed)),
+                job = jobs.recv(), if !over && flying.len() < GROUP => match job {
+                    Some(job) => waiting.push_back(job),
+                    None => over = true,
+                },
+            }
+        }
+        while waiting.len() < GROUP
+            && let Ok(job) = jobs.try_recv()
+        {
             waiting.push_back(job);
         }
-        while waiting.len() < GROUP {
-            let Ok(job) = jobs.try_recv() else { break };
-            waiting.push_back(job);
+        for single in appender.sort(&mut waiting, &mut held).await {
+            flying.push(fly(Arc::clone(&appender.shared), stream, single));
         }
-        appender.round(&mut waiting).await;
+        if !held.is_empty() {
+            while let Some(landed) = flying.next().await {
+                held.slow.extend(appender.landed(landed));
+            }
+            appender.serve(std::mem::take(&mut held)).await;
+        }
         appender.keep().await;
+    }
+}
+
+/// A batch of which one message is to be sent.
+struct Single {
+    job: Job,
+    known: Known,
+    /// Which of its facts.
+    n: usize,
+    guard: Option<u64>,
+}
+
+/// Sends one.
+async fn fly(shared: Arc<Shared>, stream: Stream, single: Single) -> (Single, Published) {
+    let Single { job, n, guard, .. } = &single;
+    let parts = [Part { job, sent: std::slice::from_ref(n), guard: *guard }];
+    let published = match messages(&shared, stream, &parts, None) {
+        Ok((messages, _)) => shared.server.publish(messages).await,
+        Err(error) => Published::Unknown(error.to_string()),
+    };
+    (single, published)
+}
+
+/// What waits until nothing is on its way.
+#[derive(Default)]
+struct Held {
+    /// One atomic batch.
+    group: Group,
+    /// To be looked at one by one.
+    slow: Vec<Job>,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.group.jobs.is_empty() && self.slow.is_empty()
     }
 }
 
@@ -134,11 +195,15 @@ enum Step {
 }
 
 impl Appender {
-    /// Appends as many of those that wait as fit into one batch, the first one always.
-    async fn round(&mut self, waiting: &mut VecDeque<Job>) {
+    /// Looks at those that wait: gives those of one message, and holds the others as far as they fit
+    /// into one batch.
+    async fn sort(&mut self, waiting: &mut VecDeque<Job>, held: &mut Held) -> Vec<Single> {
+        if waiting.is_empty() {
+            return Vec::new();
+        }
         self.freshen().await;
         let count = waiting.len();
-        let known = match self.know(waiting.make_contiguous()).await {
+        let known = match self.know(waiting.make_contiguous()) {
             Ok(known) => known,
             Err(error) => {
                 let detail = error.to_string();
@@ -147,11 +212,10 @@ impl Appender {
                     let error = Error::Unavailable(detail.clone()).into();
                     drop(job.answer.send(Err(error)));
                 }
-                return;
+                return Vec::new();
             }
         };
-        let mut group = Group::default();
-        let (mut slow, mut alone) = (Vec::new(), Vec::new());
+        let mut singles = Vec::new();
         for known in known.into_iter().take(count) {
             let Some(job) = waiting.pop_front() else { break };
             match judge(&job.batch, &known) {
@@ -160,61 +224,51 @@ impl Appender {
                     drop(job.answer.send(Ok(positions)));
                 }
                 // With its fence it might be one message too many.
-                Verdict::Send(facts, Some(_)) if facts.len() == BATCH => slow.push(job),
+                Verdict::Send(facts, Some(_)) if facts.len() == BATCH => held.slow.push(job),
                 // A batch costs the server a file of its own, tens of milliseconds.
                 Verdict::Send(facts, guard) if facts.len() == 1 => {
-                    let has_room = guard.is_none() || job.batch.facts[facts[0]].expect.is_none();
-                    if has_room {
-                        alone.push((job, known, facts, guard));
+                    let n = facts[0];
+                    if guard.is_none() || job.batch.facts[n].expect.is_none() {
+                        singles.push(Single { job, known, n, guard });
                     } else {
-                        slow.push(job);
+                        held.slow.push(job);
                     }
                 }
                 Verdict::Send(facts, guard) => {
-                    if let Err(job) = group.add(job, &known, facts, guard) {
+                    if let Err(job) = held.group.add(job, &known, facts, guard) {
                         waiting.push_back(*job);
                     }
                 }
                 // Whoever is refused is refused by the log as it is now.
-                Verdict::Fence | Verdict::No(_) => slow.push(job),
+                Verdict::Fence | Verdict::No(_) => held.slow.push(job),
             }
         }
-        slow.splice(0..0, self.send_each(alone).await);
+        singles
+    }
+
+    /// Takes note of one that was sent; gives it back if it has to be looked at.
+    fn landed(&mut self, (single, published): (Single, Published)) -> Option<Job> {
+        let Single { job, known, n, .. } = single;
+        let Published::At(position) = published else { return Some(job) };
+        self.shared.acknowledge(Source::Facts(self.stream), position);
+        self.since_kept += 1;
+        self.shared.count(self.stream, repeats(&known));
+        self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
+        let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
+        let positions = positions.map(|known| known.unwrap_or(position)).collect();
+        drop(job.answer.send(Ok(positions)));
+        None
+    }
+
+    /// What was held, when nothing is on its way any more.
+    async fn serve(&mut self, held: Held) {
+        let Held { group, mut slow } = held;
         if !group.jobs.is_empty() {
             slow.splice(0..0, self.send_group(group).await);
         }
         for job in slow {
             self.settle(job).await;
         }
-    }
-
-    /// Sends batches of one message each, all at once; gives back those that have to be looked at.
-    async fn send_each(&mut self, alone: Vec<(Job, Known, Vec<usize>, Option<u64>)>) -> Vec<Job> {
-        let (shared, stream) = (&self.shared, self.stream);
-        let sending = alone.into_iter().map(|(job, known, facts, guard)| async move {
-            let parts = [Part { job: &job, sent: &facts, guard }];
-            let published = match messages(shared, stream, &parts, None) {
-                Ok((messages, _)) => shared.server.publish(messages).await,
-                Err(error) => Published::Unknown(error.to_string()),
-            };
-            (job, known, facts, published)
-        });
-        let mut slow = Vec::new();
-        for (job, known, facts, published) in join_all(sending).await {
-            let Published::At(position) = published else {
-                slow.push(job);
-                continue;
-            };
-            let n = facts[0];
-            self.shared.acknowledge(Source::Facts(self.stream), position);
-            self.since_kept += 1;
-            self.shared.count(self.stream, repeats(&known));
-            self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
-            let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
-            let positions = positions.map(|known| known.unwrap_or(position)).collect();
-            drop(job.answer.send(Ok(positions)));
-        }
-        slow
     }
 
     /// Sends a group; gives back those that have to be looked at one by one.
@@ -275,7 +329,7 @@ impl Appender {
         if let Err(error) = self.shared.sync(Source::Facts(self.stream), job.until).await {
             return Ok(Step::Again(error.to_string()));
         }
-        let known = self.know(std::slice::from_ref(job)).await?;
+        let known = self.know(std::slice::from_ref(job))?;
         let known = known.into_iter().next().ok_or(Error::Closed)?;
         match judge(&job.batch, &known) {
             Verdict::Done(positions, repeats) => {
@@ -352,19 +406,16 @@ impl Appender {
     }
 
     /// What the replica and our own last appends say of batches.
-    async fn know(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
+    fn know(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
         if self.own.of != self.shared.replica.forgotten() {
             self.own = Own { of: self.shared.replica.forgotten(), ..Own::default() };
         }
         self.own.prune(self.shared.replica.applied_now(Source::Facts(self.stream)));
-        let questions: Vec<Question> = jobs.iter().map(Question::of).collect();
         let stream = self.stream;
-        let mut known = self
+        let mut known: Vec<Known> = self
             .shared
             .replica
-            .read(move |db| questions.iter().map(|question| question.ask(db, stream)).collect())
-            .await
-            .map(|known: Vec<Known>| known)?;
+            .read_here(|db| jobs.iter().map(|job| ask(db, stream, job)).collect())?;
         for (job, known) in jobs.iter().zip(&mut known) {
             let facts = job.batch.facts.iter().zip(&job.bodies);
             for (n, (fact, body)) in facts.enumerate() {
@@ -531,42 +582,24 @@ fn messages(
     Ok((messages, order))
 }
 
-/// What the replica is asked about a batch.
-struct Question {
-    facts: Vec<(String, String, String)>,
-    lease: Option<String>,
-}
-
-impl Question {
-    fn of(job: &Job) -> Self {
-        let facts = job.batch.facts.iter().zip(&job.bodies);
-        Self {
-            facts: facts
-                .map(|(fact, body)| (fact.id.clone(), fact.subject.clone(), body.clone()))
-                .collect(),
-            lease: job.batch.fence.as_ref().map(|fence| fence.lease.clone()),
-        }
+/// What the replica says of a batch.
+fn ask(db: &Connection, stream: Stream, job: &Job) -> rusqlite::Result<Known> {
+    let by_id = format!("SELECT position, subject, body = ?2 FROM {} WHERE id = ?1", stream.name());
+    let mut by_id = db.prepare_cached(&by_id)?;
+    let applied = replica::applied_to(db, Source::Facts(stream))?;
+    let applied = applied.map_or(0, |applied| applied.sequence);
+    let mut known = Known { facts: Vec::new(), last: Vec::new(), guard: None, applied };
+    for (fact, body) in job.batch.facts.iter().zip(&job.bodies) {
+        let found = by_id
+            .query_row([&fact.id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        known.facts.push(found);
+        known.last.push(sql::last_position_on(db, stream, &fact.subject)?);
     }
-
-    fn ask(&self, db: &Connection, stream: Stream) -> rusqlite::Result<Known> {
-        let by_id =
-            format!("SELECT position, subject, body = ?2 FROM {} WHERE id = ?1", stream.name());
-        let mut by_id = db.prepare_cached(&by_id)?;
-        let applied = replica::applied_to(db, Source::Facts(stream))?;
-        let applied = applied.map_or(0, |applied| applied.sequence);
-        let mut known = Known { facts: Vec::new(), last: Vec::new(), guard: None, applied };
-        for (id, subject, body) in &self.facts {
-            let found = by_id
-                .query_row([id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
-            known.facts.push(found);
-            known.last.push(sql::last_position_on(db, stream, subject)?);
-        }
-        if let Some(lease) = &self.lease {
-            known.guard = replica::guard(db, stream, lease)?;
-        }
-        Ok(known)
+    if let Some(fence) = &job.batch.fence {
+        known.guard = replica::guard(db, stream, &fence.lease)?;
     }
+    Ok(known)
 }
 
 fn repeats(known: &Known) -> Repeats {

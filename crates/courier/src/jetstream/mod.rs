@@ -27,9 +27,10 @@
 //!
 //! # Appending
 //!
-//! One task per stream. Batches of one fact go out side by side; larger ones that wait together become
-//! one atomic batch, as long as they do not touch each other, for an atomic batch costs the server a
-//! file; those that the server refuses are looked at one by one.
+//! One task per stream. Batches of one fact go out as they come, without a wait for those before them;
+//! larger ones that wait together become one atomic batch, as long as they do not touch each other, for
+//! an atomic batch costs the server a file; those that the server refuses are looked at one by one,
+//! while nothing else is on its way.
 //!
 //! *An expectation* is the server's own check of the last message on the subject.
 //!

@@ -138,6 +138,15 @@ impl Replica {
         self.reader.read(query).await
     }
 
+    /// Asks the file on this thread: for a look of some microseconds, into pages that are in memory
+    /// nearly always, where the way to another thread would take most of the time.
+    pub(super) fn read_here<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        self.reader.read_blocking(query)
+    }
+
     /// How far a stream was followed; none if it was not yet.
     pub(super) async fn applied_to(&self, source: Source) -> Result<Option<Applied>, Error> {
         self.read(move |db| applied_to(db, source)).await
