@@ -18,8 +18,8 @@ use crate::embedded::sql;
 use crate::error::{AppendError, Error};
 use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, NewFact, Stream};
 
-/// Most appends of one batch, and most on their way at a time: bounds how long the first of them waits
-/// for the last.
+/// Facts that are looked at or on their way at a time, beyond which no further batch is taken: bounds how
+/// long the first waits for the last.
 const GROUP: usize = 256;
 
 /// The first wait before an append is tried again, and the longest.
@@ -65,9 +65,13 @@ pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Re
                 },
             }
         }
-        while waiting.len() < GROUP
+        let facts = |job: &Job| job.batch.facts.len();
+        let mut room =
+            GROUP.saturating_sub(flying.len() + waiting.iter().map(facts).sum::<usize>());
+        while room > 0
             && let Ok(job) = jobs.try_recv()
         {
+            room = room.saturating_sub(facts(&job));
             waiting.push_back(job);
         }
         for single in appender.sort(&mut waiting, &mut held).await {

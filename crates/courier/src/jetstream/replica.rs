@@ -138,8 +138,8 @@ impl Replica {
         self.reader.read(query).await
     }
 
-    /// Asks the file on this thread: for a look of some microseconds, into pages that are in memory
-    /// nearly always, where the way to another thread would take most of the time.
+    /// Asks the file on this thread: for looks of some microseconds each, into pages that are in memory
+    /// nearly always, where the way to another thread would take most of the time. Not for thousands.
     pub(super) fn read_here<T>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
