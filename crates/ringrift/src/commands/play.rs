@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
 use ringrift_learn::{
     Flow, Progress,
-    arena::{self, Seating},
+    arena::{self, Bounds, Decision, Seating},
     rating::{self, Rating},
 };
 use ringrift_pipeline::{Config, ModelId};
@@ -35,6 +35,9 @@ pub struct MatchArgs {
     /// Games, a multiple of the seats, as A plays each opening from every seat, alone against B in the others [default: 100, of three 99]
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     games: Option<u32>,
+    /// End, after --games at the latest, when the sequential test has told whether A is no more than ELO0 or no less than ELO1 better; for two seats
+    #[arg(long, value_name = "ELO0,ELO1", value_parser = bounds, allow_hyphen_values = true)]
+    test: Option<Bounds>,
     /// Seed of openings and searches
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -47,9 +50,29 @@ pub struct MatchArgs {
     print: Print,
 }
 
+fn bounds(text: &str) -> Result<Bounds, String> {
+    let (elo0, elo1) = text
+        .split_once(',')
+        .and_then(|(low, high)| {
+            Some((low.trim().parse::<f64>().ok()?, high.trim().parse::<f64>().ok()?))
+        })
+        .filter(|(low, high)| -1000.0 <= *low && low < high && *high <= 1000.0)
+        .ok_or_else(|| {
+            "allowed are two numbers of Elo, -1000 to 1000, the smaller one first, like 0,50"
+                .to_owned()
+        })?;
+    Ok(Bounds { elo0, elo1, ..Bounds::default() })
+}
+
 /// Runs the command.
 pub fn run(args: &MatchArgs) -> Outcome {
     let seats = u32::from(args.config.players);
+    if args.test.is_some() && seats != 2 {
+        return Err(Failure::usage(anyhow!(
+            "--test: {} has {seats} seats; a test is of pairs of games, so of two seats",
+            args.config
+        )));
+    }
     let games = args.games.unwrap_or(100 / seats * seats);
     if !games.is_multiple_of(seats) {
         return Err(Failure::usage(anyhow!(
@@ -60,7 +83,7 @@ pub fn run(args: &MatchArgs) -> Outcome {
     let mut b = open(&args.b, args.config, &args.place)?;
     let settings = arena::Settings {
         pairs: games / seats,
-        test: None,
+        test: args.test,
         seed: args.seed,
         seating: Seating::Rotated,
     };
@@ -100,6 +123,9 @@ fn json(args: &MatchArgs, report: &arena::Report) -> Outcome {
         "rating": by_places(report)?,
         "distinct_games": report.distinct_games,
         "book": report.book,
+        "test": report.test,
+        "llr": report.llr,
+        "decision": report.decision,
         "seed": args.seed,
         "seconds": report.seconds,
     }))?;
@@ -126,6 +152,14 @@ fn text(args: &MatchArgs, report: &arena::Report) -> Outcome {
             report.score * 100.0,
             report.equal_score * 100.0
         ));
+    }
+    if let (Some(Bounds { elo0, elo1, .. }), Some(llr)) = (&report.test, report.llr) {
+        let said = match report.decision {
+            Some(Decision::H1) => format!("accepts H1, {elo1:+} Elo"),
+            Some(Decision::H0) => format!("accepts H0, {elo0:+} Elo"),
+            Some(Decision::Undecided) | None => "is not decided".to_owned(),
+        };
+        console::say(&format!("the test of [{elo0}, {elo1}] Elo {said}: LLR {llr:.2}"));
     }
     console::say(&format!("{} openings, book {}", report.book.openings, report.book.hash));
     if let Some(Rating { elo, low, high, .. }) = by_places(report)? {

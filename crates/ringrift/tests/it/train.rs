@@ -243,3 +243,20 @@ fn the_games_of_a_match_are_kept_and_replay() {
     assert_eq!(replayed.code, 0, "{replayed:?}");
     assert!(replayed.out.contains("4 games"), "{replayed:?}");
 }
+
+#[test]
+fn a_match_with_a_test_ends_when_it_is_decided() {
+    let dir = tempfile::tempdir().unwrap();
+    // 266 Elo apart, so a test of less than a hundred is soon over.
+    let order = ["match", "heuristic", "random", "--games", "400"];
+    let with = |args: &[&str]| run(dir.path(), &[&order[..], args].concat());
+    let report = with(&["--test=-50,50", "--config", "hex8_2p", "--json"]).json();
+    assert_eq!(report["decision"], "H1", "{report}");
+    assert!(report["games"].as_u64() < Some(400), "{report}");
+    assert!(report["llr"].as_f64() > Some(2.9), "{report}");
+    let text = with(&["--test=-50,50", "--config", "hex8_2p"]).out;
+    assert!(text.contains("the test of [-50, 50] Elo accepts H1, +50 Elo: LLR "), "{text}");
+    check_refused(&with(&["--test=0,50", "--config", "hex8_4p"]), 2, &["hex8_4p has 4 seats"]);
+    let wrong = with(&["--test=50,0", "--config", "hex8_2p"]);
+    assert!(wrong.code == 2 && wrong.err.contains("the smaller one first"), "{wrong:?}");
+}
