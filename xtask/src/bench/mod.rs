@@ -1,6 +1,7 @@
 //! Benches: our figures beside those of others, measured in one run.
 
 mod cluster;
+mod latency;
 mod learn;
 mod manager;
 mod rules;
@@ -15,6 +16,7 @@ type Bench = fn(&Workspace, &[&str]) -> anyhow::Result<ExitCode>;
 
 const BENCHES: &[(&str, Bench)] = &[
     ("cluster", cluster::run),
+    ("latency", latency::run),
     ("learn", learn::run),
     ("manager", manager::run),
     ("rules", rules::run),

@@ -18,7 +18,7 @@ use super::{Choice, Place};
 use crate::workspace::capture;
 
 const WRK: Package = Package::Debian { name: "wrk", program: "wrk" };
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 /// As the anchors were measured: one thread of wrk, four connections; it shares the cores.
 const STEADY: &[&str] = &["-t1", "-c4", "-d3s"];
 /// 256 connections that ask as fast as they can, for longer than the probe beside them.
