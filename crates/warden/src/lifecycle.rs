@@ -414,9 +414,11 @@ impl Lifecycle {
         interval.min(spec.cycle_limit)
     }
 
-    /// The first need that keeps this daemon from starting.
+    /// The first need that keeps this daemon from starting. One that stands by does not: the node that
+    /// leads runs it.
     fn unmet(&self, at: usize) -> Option<usize> {
-        self.graph.needs(at).iter().copied().find(|&need| !self.lives[need].seen.well)
+        let lacks = |need: usize| !self.lives[need].seen.well && !self.stands_by(need);
+        self.graph.needs(at).iter().copied().find(|&need| lacks(need))
     }
 
     fn obstacle(&self, at: usize) -> Option<Obstacle> {
@@ -431,7 +433,8 @@ impl Lifecycle {
 
     /// The first need that does not run any more.
     fn fallen(&self, at: usize) -> Option<usize> {
-        self.graph.needs(at).iter().copied().find(|&need| !self.lives[need].seen.runs)
+        let lacks = |need: usize| !self.lives[need].seen.runs && !self.stands_by(need);
+        self.graph.needs(at).iter().copied().find(|&need| lacks(need))
     }
 
     fn set(&mut self, at: usize, phase: Phase, reason: Reason, error: Option<String>) {

@@ -82,9 +82,11 @@ impl Lifecycle {
 
     /// Critical daemons that run, and that somebody asked for.
     pub(super) fn criticals(&self) -> (u32, u32) {
-        let asked = self.lives.iter().filter(|life| life.spec.critical && life.asked);
-        asked
-            .fold((0, 0), |(running, asked), life| (running + u32::from(life.seen.runs), asked + 1))
+        let asked =
+            (0..self.lives.len()).filter(|&at| self.lives[at].spec.critical && self.asked(at));
+        asked.fold((0, 0), |(running, asked), at| {
+            (running + u32::from(self.lives[at].seen.runs), asked + 1)
+        })
     }
 
     pub(crate) fn last_error(&self, at: usize) -> Option<&str> {

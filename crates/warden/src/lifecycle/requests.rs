@@ -145,7 +145,8 @@ impl Lifecycle {
     pub(crate) fn lead(&mut self, now: At, leadership: Leadership) {
         self.leadership = leadership;
         for at in 0..self.lives.len() {
-            if self.lives[at].spec.leader_only {
+            let leads = |at: usize| self.lives[at].spec.leader_only;
+            if leads(at) || self.graph.needs(at).iter().copied().any(leads) {
                 self.touch(at);
             }
         }

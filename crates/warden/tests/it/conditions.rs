@@ -10,7 +10,7 @@ use std::{
 
 use warden::{Health, Leadership, MemoryGauge, State};
 
-use crate::puppet::{A, Act, B, Bench, Leads, Puppet, Script};
+use crate::puppet::{A, Act, B, Bench, Follows, Leads, Puppet, Script};
 
 const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -59,6 +59,29 @@ async fn without_memory_only_critical_daemons_start_and_the_others_wait_for_it()
     bench.until_state(B::ID, State::Running).await;
     let moves: Vec<_> = bench.moves_of(B::ID).into_iter().map(|(_, _, reason)| reason).collect();
     assert_eq!(moves, ["start_requested", "ready", "exception", "restart_complete"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_need_that_the_leader_runs_holds_nobody_up_on_the_other_nodes() {
+    let bench = Bench::new(|diary| {
+        vec![
+            Puppet::<Leads>::runnable(Script::default(), diary),
+            Puppet::<Follows>::runnable(Script::default(), diary),
+        ]
+    });
+    bench.handle.lead(Leadership::Lost).await.unwrap();
+    bench.handle.start(&[Follows::ID]).await.unwrap();
+    bench.until_state(Follows::ID, State::Running).await;
+    assert_eq!(bench.handle.snapshot().get(Leads::ID).unwrap().state, State::Stopped);
+    // Who begins to lead starts the need; what runs already runs on.
+    bench.handle.lead(Leadership::Held).await.unwrap();
+    bench.until_state(Leads::ID, State::Running).await;
+    bench.handle.lead(Leadership::Lost).await.unwrap();
+    bench.until_state(Leads::ID, State::Stopped).await;
+    bench.pass(secs(100)).await;
+    assert_eq!(bench.diary.times("Follows start"), [0]);
+    let view = bench.handle.snapshot().get(Follows::ID).unwrap().clone();
+    assert_eq!((view.state, view.health, view.cause), (State::Running, Health::Healthy, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -308,8 +308,12 @@ impl Oracle {
 
     fn begin(&mut self, now: u64, of: usize) {
         let At::Waits { again } = self.daemons[of].at else { return };
-        let runs = |&need: &usize| matches!(self.daemons[need].at, At::Runs { .. });
-        if !self.daemons[of].needs.iter().all(runs) {
+        // What the leader alone runs is run by another node.
+        let met = |&need: &usize| {
+            let need = &self.daemons[need];
+            matches!(need.at, At::Runs { .. }) || (need.leader_only && !self.leads)
+        };
+        if !self.daemons[of].needs.iter().all(met) {
             return;
         }
         let daemon = &mut self.daemons[of];

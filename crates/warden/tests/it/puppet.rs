@@ -45,6 +45,7 @@ role!(C, needs: &[B::ID], wakes_on: &[WAKE]);
 role!(Slow, ready_within: Duration::from_mins(2));
 role!(AfterSlow, needs: &[Slow::ID]);
 role!(Leads, leader_only: true);
+role!(Follows, needs: &[Leads::ID]);
 role!(Quick, cycle_limit: Duration::from_millis(200));
 
 /// What a puppet does at one place of its script.
