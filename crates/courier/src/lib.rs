@@ -29,6 +29,7 @@ pub mod jetstream;
 mod lease;
 mod outbox;
 mod pool;
+mod sightings;
 mod subscriber;
 
 #[cfg(feature = "conformance")]
@@ -45,7 +46,21 @@ pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, folded, refol
 pub use lease::Lease;
 pub use outbox::{HandedIn, Kept, Outbox};
 pub use pool::Reader;
+pub use sightings::Sightings;
 pub use subscriber::{Delivery, Failed, Subscriber};
+
+/// Addresses, joined by commas, as people and logs may see them: without users, passwords and tokens.
+pub fn without_secrets(addresses: &str) -> String {
+    let open = |address: &str| {
+        let address = address.trim();
+        match (address.split_once("://"), address.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => address.to_owned(),
+        }
+    };
+    addresses.split(',').map(open).collect::<Vec<_>>().join(", ")
+}
 
 /// The SQLite binding of the projections, so that their authors share its version.
 pub use rusqlite;

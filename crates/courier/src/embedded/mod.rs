@@ -168,8 +168,9 @@ impl Embedded {
         }))
     }
 
-    /// Opens an existing file for reading only, also beside the process that writes it. Blocks as
-    /// [`Embedded::open`] does. [`Engine::tail`] never wakes.
+    /// Opens an existing file for reading only, also beside the process that writes it: a log, or a node's
+    /// replica of one, which shows what the node knew last. Blocks as [`Embedded::open`] does.
+    /// [`Engine::tail`] never wakes.
     pub fn open_read_only(path: &Path) -> Result<Courier, OpenError> {
         let connection = schema::open_read_only(path)?;
         let ends = Ends::read(&connection, path)?;

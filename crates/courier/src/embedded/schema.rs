@@ -15,6 +15,12 @@ const APPLICATION_ID: i64 = 0x4352_4c47;
 /// The newest format this program writes and reads.
 const FORMAT: i64 = 1;
 
+/// "CRPL" in the header of the file: no log, only a node's copy of one, with more tables. May be read.
+pub(crate) const REPLICA_ID: i64 = 0x4352_504c;
+
+/// The format of a replica.
+pub(crate) const REPLICA_FORMAT: i64 = 1;
+
 /// A write-ahead log larger than this is cut when it is next reused, bytes.
 const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
@@ -110,7 +116,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
     let sorted = |error| sort(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
     connection.busy_timeout(pool::BUSY).map_err(sorted)?;
-    let new = check(path, &connection)?;
+    let new = check(path, &connection, &[(APPLICATION_ID, FORMAT)])?;
     (|| {
         if new {
             connection.pragma_update(None, "page_size", PAGE_BYTES)?;
@@ -150,7 +156,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Missing { path: path.to_path_buf() });
     }
     let connection = pool::connect(path).map_err(|error| sort(path, error))?;
-    if check(path, &connection)? {
+    if check(path, &connection, &[(APPLICATION_ID, FORMAT), (REPLICA_ID, REPLICA_FORMAT)])? {
         return Err(OpenError::Foreign { path: path.to_path_buf(), found: 0 });
     }
     Ok(connection)
@@ -161,8 +167,8 @@ pub(super) fn head(connection: &Connection, path: &Path, stream: Stream) -> Resu
     sql::head(connection, stream).map_err(|error| sort(path, error))
 }
 
-/// Refuses what is not a sound log that we know; tells whether the file is still empty.
-fn check(path: &Path, connection: &Connection) -> Result<bool, OpenError> {
+/// Refuses what is not a sound file of these kinds and formats; tells whether the file is still empty.
+fn check(path: &Path, connection: &Connection, kinds: &[(i64, i64)]) -> Result<bool, OpenError> {
     let number = |name: &str| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -178,11 +184,13 @@ fn check(path: &Path, connection: &Connection) -> Result<bool, OpenError> {
             return Ok(true);
         }
     }
-    if application != APPLICATION_ID {
-        return Err(OpenError::Foreign { path: path.to_path_buf(), found: application });
-    }
-    if format > FORMAT {
-        return Err(OpenError::TooNew { path: path.to_path_buf(), found: format, known: FORMAT });
+    let path_of = || path.to_path_buf();
+    match kinds.iter().find(|(kind, _)| *kind == application) {
+        None => return Err(OpenError::Foreign { path: path_of(), found: application }),
+        Some((_, known)) if format > *known => {
+            return Err(OpenError::TooNew { path: path_of(), found: format, known: *known });
+        }
+        Some(_) => {}
     }
     let verdict: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))

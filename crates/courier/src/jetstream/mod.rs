@@ -99,6 +99,7 @@ use crate::embedded::{Retention, sql};
 use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
+use crate::without_secrets;
 use append::Job;
 use replica::Replica;
 use server::Server;
@@ -120,6 +121,9 @@ pub struct Options {
     pub name: String,
     /// This node's folder for the replica. Not for two nodes.
     pub folder: PathBuf,
+    /// Whether a log that is not there is made; otherwise it is refused, so that a wrong name or a server
+    /// that lost its store is noticed.
+    pub make: bool,
     /// Replicas of the streams when they are made; none means three in a cluster, one otherwise.
     pub replicas: Option<usize>,
     /// How long anything is tried while no server answers. An election takes six seconds.
@@ -141,6 +145,7 @@ impl Options {
             servers: servers.into(),
             name: name.into(),
             folder: folder.into(),
+            make: true,
             replicas: None,
             patience: Duration::from_secs(15),
             queue: 256,
@@ -148,8 +153,27 @@ impl Options {
         }
     }
 
-    fn addresses(&self) -> Vec<String> {
-        self.servers.split(',').map(|address| address.trim().to_owned()).collect()
+    /// The addresses for people.
+    fn shown(&self) -> String {
+        without_secrets(&self.servers)
+    }
+
+    /// The addresses, and the token that stands before the host of one of them. A user with a password stays
+    /// there, where the client finds it.
+    fn addresses(&self) -> (Vec<String>, Option<String>) {
+        let mut token = None;
+        let addresses = self.servers.split(',').map(|address| {
+            let address = address.trim();
+            let (scheme, rest) = address.split_once("://").unwrap_or(("nats", address));
+            match rest.rsplit_once('@') {
+                Some((secret, host)) if !secret.contains(':') => {
+                    token = Some(secret.to_owned());
+                    format!("{scheme}://{host}")
+                }
+                _ => address.to_owned(),
+            }
+        });
+        (addresses.collect(), token)
     }
 }
 
@@ -259,7 +283,7 @@ fn check_name(options: &Options) -> Result<(), OpenError> {
     let what = format!(
         "cannot have a log of the name {name:?}: 1 to 32 letters, digits, `-` and `_` are allowed"
     );
-    Err(OpenError::Unfit { server: options.servers.clone(), what })
+    Err(OpenError::Unfit { server: options.shown(), what })
 }
 
 /// The next wait before something is tried again.
@@ -281,7 +305,7 @@ impl Shared {
     fn unavailable(&self) -> Error {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let why = if trouble.is_empty() { "no answer in time" } else { trouble.as_str() };
-        Error::Unavailable(format!("{}: {why}", self.options.servers))
+        Error::Unavailable(format!("{}: {why}", self.options.shown()))
     }
 
     fn acknowledge(&self, source: Source, sequence: u64) {
@@ -608,5 +632,27 @@ impl Engine for JetStream {
             self.shared.guard_all(&prefix, self.shared.deadline()).await?;
             Ok(found)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_from_the_addresses_and_a_user_stays_there() {
+        let check = |servers: &str, addresses: &[&str], token: Option<&str>| {
+            let found = Options::new(servers, "log", "folder").addresses();
+            assert_eq!(found.0, addresses, "{servers}");
+            assert_eq!(found.1.as_deref(), token, "{servers}");
+        };
+        check("nats://a.example:4222, b", &["nats://a.example:4222", "b"], None);
+        check(
+            "tls://secret@a.example:4222,nats://b.example",
+            &["tls://a.example:4222", "nats://b.example"],
+            Some("secret"),
+        );
+        check("secret@a.example:4222", &["nats://a.example:4222"], Some("secret"));
+        check("nats://me:secret@a.example", &["nats://me:secret@a.example"], None);
     }
 }

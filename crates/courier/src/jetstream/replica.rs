@@ -12,18 +12,13 @@ use tracing::{error, warn};
 
 use super::wire::{Content, Epoch, Guard, Record, Source, Written};
 use crate::dead::LetterState;
+use crate::embedded::Retention;
+use crate::embedded::schema::{self, REPLICA_FORMAT, REPLICA_ID};
 use crate::embedded::sql;
 use crate::embedded::writer::{Steps, Writer};
-use crate::embedded::{Retention, schema};
 use crate::error::{Error, OpenError};
 use crate::fact::Stream;
 use crate::pool::{BUSY, Reader};
-
-/// "CRPL" in the header of the file: no log, only a copy of one.
-const APPLICATION_ID: i64 = 0x4352_504c;
-
-/// The format of the file; one of another format is made anew.
-const FORMAT: i64 = 1;
 
 /// Writes that may wait: one of each stream, for each waits for its own.
 const QUEUE: usize = 4;
@@ -239,9 +234,10 @@ fn connect(path: &Path) -> rusqlite::Result<Option<Connection>> {
     if found == (0, 0) {
         transaction.execute_batch(schema::SCHEMA)?;
         transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
-    } else if found != (APPLICATION_ID, FORMAT) {
+        transaction.pragma_update(None, "application_id", REPLICA_ID)?;
+        transaction.pragma_update(None, "user_version", REPLICA_FORMAT)?;
+    } else if found != (REPLICA_ID, REPLICA_FORMAT) {
+        // Of another program or another format: made anew.
         return Ok(None);
     }
     transaction.commit()?;

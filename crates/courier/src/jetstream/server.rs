@@ -173,7 +173,7 @@ enum NoAnswer {
 impl Server {
     /// Connects, checks what is there, and makes the streams that are missing.
     pub(super) async fn connect(options: &Options) -> Result<Self, OpenError> {
-        let servers = options.servers.clone();
+        let servers = options.shown();
         let unreachable =
             |detail: String| OpenError::Unreachable { servers: servers.clone(), detail };
         let (connected, lost) = watch::channel(0_u64);
@@ -197,7 +197,12 @@ impl Server {
                 }
                 std::future::ready(())
             });
-        let connecting = connect.connect(options.addresses());
+        let (addresses, token) = options.addresses();
+        let connect = match token {
+            Some(token) => connect.token(token),
+            None => connect,
+        };
+        let connecting = connect.connect(addresses);
         let client = timeout(options.patience, connecting)
             .await
             .map_err(|_| unreachable("no answer".to_owned()))?
@@ -239,6 +244,10 @@ impl Server {
         loop {
             let detail = match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
                 Ok(described) => return check(source, &config, &described.config, options),
+                Err(NoAnswer::Refused(no)) if no.err_code == number::NO_STREAM && !options.make => {
+                    let what = format!("has no log of the name {:?}", options.name);
+                    return Err(OpenError::Unfit { server: options.shown(), what });
+                }
                 Err(NoAnswer::Refused(no)) if no.err_code == number::NO_STREAM => {
                     let body = serde_json::to_string(&config).unwrap_or_default();
                     match self.ask::<Described>(&format!("STREAM.CREATE.{name}"), &body).await {
@@ -263,7 +272,7 @@ impl Server {
                 Err(NoAnswer::Refused(no)) if no.err_code == number::NO_JETSTREAM => {
                     let what = "has JetStream switched off: add `jetstream { store_dir: ... }` \
                                 to its configuration";
-                    let server = options.servers.clone();
+                    let server = options.shown();
                     return Err(OpenError::Unfit { server, what: what.to_owned() });
                 }
                 Err(NoAnswer::Refused(no)) => no.description,
@@ -272,7 +281,7 @@ impl Server {
             // A cluster that has just begun has no leader yet.
             if tokio::time::Instant::now() > until {
                 let detail = format!("stream {name}: {detail}");
-                return Err(OpenError::Unreachable { servers: options.servers.clone(), detail });
+                return Err(OpenError::Unreachable { servers: options.shown(), detail });
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -445,7 +454,7 @@ fn check(
     };
     let Some(wrong) = wrong else { return Ok(()) };
     let what = format!("has a stream {} that {wrong}", found.name);
-    Err(OpenError::Unfit { server: options.servers.clone(), what })
+    Err(OpenError::Unfit { server: options.shown(), what })
 }
 
 /// The part before a dash, number by number.
