@@ -17,6 +17,8 @@
 
 mod error;
 mod hash;
+#[cfg(feature = "peers")]
+pub mod peers;
 mod retention;
 mod store;
 mod trash;

@@ -363,7 +363,7 @@ impl Depot {
     }
 
     /// Where contents with this hash are to go; none if they are there already and sound.
-    fn place_for(&self, hash: &Hash, extension: &str) -> Result<Option<PathBuf>> {
+    pub(crate) fn place_for(&self, hash: &Hash, extension: &str) -> Result<Option<PathBuf>> {
         if let Some(present) = self.path_of(hash)? {
             return match self.verify(hash) {
                 Ok(()) => Ok(None),
@@ -491,13 +491,19 @@ fn check_expected(path: &Path, actual: &Hash, expected: Option<&Hash>) -> Result
 
 /// Flushes a finished file and gives it its name for good.
 fn publish(file: &fs::File, from: &Path, to: &Path) -> Result<()> {
-    // Against accidents only: the hash is what protects.
-    file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
-    file.sync_all()?;
+    seal(file)?;
     fs::rename(from, to)?;
     if let Some(folder) = to.parent() {
         sync_folder(folder)?;
     }
+    Ok(())
+}
+
+/// Makes a finished file ready for its name.
+pub(crate) fn seal(file: &fs::File) -> Result<()> {
+    // Against accidents only: the hash is what protects.
+    file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
+    file.sync_all()?;
     Ok(())
 }
 

@@ -1,0 +1,179 @@
+//! The side that is asked: who may, and what is there.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use iroh_blobs::{
+    BlobFormat,
+    api::{
+        Store,
+        blobs::{AddPathOptions, BlobStatus, ImportMode},
+    },
+    protocol::GetRequest,
+    provider::events::{
+        AbortReason, ConnectMode, EventMask, EventSender, ObserveMode, ProviderMessage,
+        RequestMode, ThrottleMode,
+    },
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tracing::{debug, warn};
+
+use super::{Members, PeerId, own};
+use crate::Depot;
+
+/// What was asked for last stays known with its hash tree, so that it is not hashed again.
+const REMEMBERED: usize = 256;
+/// Events that may wait.
+const QUEUE: usize = 64;
+
+/// What is not to be forgotten: what is fetched now, and what was served last.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Mutex<(HashSet<iroh_blobs::Hash>, VecDeque<iroh_blobs::Hash>)>);
+
+impl Wanted {
+    pub(super) fn fetch(&self, hash: iroh_blobs::Hash) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.insert(hash);
+    }
+
+    pub(super) fn fetched(&self, hash: &iroh_blobs::Hash) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.remove(hash);
+    }
+
+    fn served(&self, hash: iroh_blobs::Hash) {
+        let served = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
+        served.retain(|known| *known != hash);
+        served.push_back(hash);
+        if served.len() > REMEMBERED {
+            served.pop_front();
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<iroh_blobs::Hash> {
+        let wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.0.iter().chain(&wanted.1).copied().collect()
+    }
+}
+
+/// What those who ask may do: read whole artefacts, and nothing else.
+pub(super) fn events(limited: bool) -> (EventSender, mpsc::Receiver<ProviderMessage>) {
+    let mask = EventMask {
+        connected: ConnectMode::Intercept,
+        get: RequestMode::Intercept,
+        get_many: RequestMode::Disabled,
+        push: RequestMode::Disabled,
+        observe: ObserveMode::Intercept,
+        throttle: if limited { ThrottleMode::Intercept } else { ThrottleMode::None },
+    };
+    EventSender::channel(QUEUE, mask)
+}
+
+/// Answers until nobody can ask any more.
+pub(super) struct Server {
+    pub(super) depot: Depot,
+    pub(super) store: Store,
+    pub(super) members: Members,
+    pub(super) wanted: Arc<Wanted>,
+    /// Bytes a second that are sent in all; none = no limit.
+    pub(super) rate: Option<u64>,
+}
+
+impl Server {
+    pub(super) async fn answer(self, mut asked: mpsc::Receiver<ProviderMessage>) {
+        let server = Arc::new(self);
+        let mut answers = JoinSet::new();
+        // When all that was sent so far may have been sent.
+        let mut sent_by = Instant::now();
+        while let Some(message) = asked.recv().await {
+            while answers.try_join_next().is_some() {}
+            match message {
+                ProviderMessage::ClientConnected(message) => {
+                    let answer = server.admit(message.endpoint_id.map(PeerId));
+                    // Who is gone hears nothing, and needs to.
+                    drop(message.tx.send(answer).await);
+                }
+                ProviderMessage::GetRequestReceived(message) => {
+                    let server = Arc::clone(&server);
+                    answers.spawn(async move {
+                        let answer = server.offer(&message.request).await;
+                        drop(message.tx.send(answer).await);
+                    });
+                }
+                ProviderMessage::Throttle(message) => {
+                    let Some(rate) = server.rate else { continue };
+                    sent_by = sent_by.max(Instant::now()) + time_for(message.size, rate);
+                    let until = sent_by;
+                    answers.spawn(async move {
+                        tokio::time::sleep_until(until).await;
+                        drop(message.tx.send(Ok(())).await);
+                    });
+                }
+                // Dropped unanswered, which refuses it.
+                _ => {}
+            }
+        }
+    }
+
+    fn admit(&self, peer: Option<PeerId>) -> Result<(), AbortReason> {
+        match peer {
+            Some(peer) if self.members.borrow().contains_key(&peer) => Ok(()),
+            Some(peer) => {
+                warn!(%peer, "a stranger asked for artefacts and was turned away");
+                Err(AbortReason::Permission)
+            }
+            None => Err(AbortReason::Permission),
+        }
+    }
+
+    /// Makes an artefact of the depot known to the store, which reads it where it lies.
+    async fn offer(&self, request: &GetRequest) -> Result<(), AbortReason> {
+        if !request.ranges.is_blob() {
+            return Err(AbortReason::Permission);
+        }
+        let (depot, hash) = (self.depot.clone(), own(&request.hash));
+        let found = tokio::task::spawn_blocking(move || depot.path_of(&hash)).await;
+        let path = match found {
+            Ok(Ok(Some(path))) => path,
+            Ok(Ok(None)) => {
+                debug!(%hash, "asked for what is not here");
+                return Err(AbortReason::Permission);
+            }
+            Ok(Err(error)) => {
+                warn!(%hash, %error, "an artefact cannot be served");
+                return Err(AbortReason::RateLimited);
+            }
+            Err(ended) => {
+                warn!(%hash, %ended, "an artefact cannot be served");
+                return Err(AbortReason::RateLimited);
+            }
+        };
+        self.wanted.served(request.hash);
+        // Known, and what is known of it still leads to a file.
+        if let Ok(BlobStatus::Complete { .. }) = self.store.status(request.hash).await
+            && self.store.export_ranges(request.hash, 0..1).concatenate().await.is_ok()
+        {
+            return Ok(());
+        }
+        let options =
+            AddPathOptions { path, mode: ImportMode::TryReference, format: BlobFormat::Raw };
+        match self.store.add_path_with_opts(options).temp_tag().await {
+            Ok(tag) if tag.hash() == request.hash => Ok(()),
+            Ok(tag) => {
+                warn!(%hash, actual = %own(&tag.hash()), "an artefact is damaged and not served");
+                Err(AbortReason::Permission)
+            }
+            Err(error) => {
+                warn!(%hash, %error, "an artefact cannot be served");
+                Err(AbortReason::RateLimited)
+            }
+        }
+    }
+}
+
+/// How long so many bytes take.
+fn time_for(bytes: u64, per_second: u64) -> Duration {
+    let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
