@@ -30,14 +30,20 @@ const STEPS: &[(&str, Step)] = &[
 struct Suite {
     name: &'static str,
     packages: &'static [&'static str],
+    /// What it needs beside that.
+    features: &'static [&'static str],
 }
 
+/// Off by default: what it uses takes as long to build as all the rest.
+const CLUSTER: &str = "ringrift/cluster";
+
 const SUITES: &[Suite] = &[
-    Suite { name: "faults", packages: &["ringrift"] },
-    Suite { name: "learning", packages: &["ringrift-learn"] },
-    Suite { name: "manager", packages: &["warden", "ringrift"] },
-    Suite { name: "rules", packages: &["ringrift-rules"] },
-    Suite { name: "torch", packages: &["ringrift"] },
+    Suite { name: "cluster", packages: &["ringrift"], features: &[CLUSTER] },
+    Suite { name: "faults", packages: &["ringrift"], features: &[] },
+    Suite { name: "learning", packages: &["ringrift-learn"], features: &[] },
+    Suite { name: "manager", packages: &["warden", "ringrift"], features: &[] },
+    Suite { name: "rules", packages: &["ringrift-rules"], features: &[] },
+    Suite { name: "torch", packages: &["ringrift"], features: &[] },
 ];
 
 /// The version is pinned: a newer one may know new lints, and a check must not change by itself.
@@ -225,11 +231,11 @@ fn tests(workspace: &Workspace) -> anyhow::Result<()> {
         println!("promtool is absent, so nobody lints /metrics; to have it: {PROMTOOL}");
     }
     if has_nextest(workspace) {
-        return succeed(workspace.cargo(&["nextest", "run", "--workspace"]));
+        return succeed(workspace.cargo(&["nextest", "run", "--workspace", "--features", CLUSTER]));
     }
     println!("cargo-nextest is absent, so no test has a time limit; to have it: {NEXTEST}");
     let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast"]);
-    command.args(["--lib", "--bins", "--tests", "--examples"]);
+    command.args(["--features", CLUSTER, "--lib", "--bins", "--tests", "--examples"]);
     succeed(command)
 }
 
@@ -254,6 +260,9 @@ fn long_suite(workspace: &Workspace, suite: &Suite) -> anyhow::Result<()> {
     for package in suite.packages {
         target.extend(["--package".to_owned(), (*package).to_owned()]);
         target.extend(["--features".to_owned(), format!("{package}/long")]);
+    }
+    for feature in suite.features {
+        target.extend(["--features".to_owned(), (*feature).to_owned()]);
     }
     // Output is not captured: somebody watches a run of an hour.
     let command = if has_nextest(workspace) {
@@ -316,7 +325,7 @@ mod tests {
         let error = select("storms").err().unwrap().to_string();
         assert_eq!(
             error,
-            "no long suite `storms`; there are: faults, learning, manager, rules, torch"
+            "no long suite `storms`; there are: cluster, faults, learning, manager, rules, torch"
         );
     }
 

@@ -3,6 +3,7 @@
 //! Exit codes are those of the binary: 0 done, 1 a check failed, 2 usage.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that talks to people")]
 
+mod bed;
 mod bench;
 mod check;
 mod docs;
@@ -22,6 +23,9 @@ usage: cargo xtask COMMAND
   tidy                the layout rules alone
   docs                write the derived documents again
   docs --check        say which derived documents are stale
+  bed                 several hosts with a loop over them on this machine, until Ctrl-C [--hosts N]
+  bench cluster       the log on a server beside the bare client [SECONDS]
+  bench latency       how long the loop leaves things lying [CONFIG [PROMOTIONS]]
   bench rules         the rules engine on one core beside the reference engines [CONFIG]...
   bench learn         network and training on one core beside PyTorch and burn [--peers A,B] [--kernels NAME]
   bench manager       the manager beside other supervisors [--rows A,B] [--peers A,B] [--rounds N] [--json]";
@@ -37,6 +41,10 @@ fn main() -> ExitCode {
         ["tidy"] => report(tidy::run(&workspace)),
         ["docs"] => report(docs::write(&workspace)),
         ["docs", "--check"] => report(docs::verify(&workspace)),
+        ["bed", ref words @ ..] => bed::run(&workspace, words).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }),
         ["bench", ref words @ ..] => bench::run(&workspace, words).unwrap_or_else(|error| {
             eprintln!("{error:#}");
             ExitCode::FAILURE

@@ -37,7 +37,7 @@ impl Alarms {
             } else {
                 info!(alarm, "alarm cleared");
             }
-            let fact = AlarmChanged { alarm: alarm.to_owned(), raised, sentence };
+            let fact = AlarmChanged { alarm: catalogue.called_here(alarm), raised, sentence };
             match catalogue.note(Operational::AlarmChanged(fact), now_ms).await {
                 Err(error) if error.is_obstacle() => return Ok(()),
                 noted => noted?,
@@ -53,7 +53,7 @@ pub(crate) async fn alarm_of(
     catalogue: &Catalogue,
     alarm: &str,
 ) -> Result<Option<(String, i64)>, CatalogueError> {
-    let subject = format!("alarm.{alarm}");
+    let subject = format!("alarm.{}", catalogue.called_here(alarm));
     let Some(fact) = catalogue.log().last_on(Stream::Operational, &subject).await? else {
         return Ok(None);
     };

@@ -3,18 +3,18 @@
 //! The state of an item is its last fact. Each step here expects that fact, so an item is never
 //! taken twice, and its result and its end enter the log together or not at all.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    Catalogue, CatalogueError, Job, NodeId, Record, Topic as _, WorkClaimed, WorkCompleted,
-    WorkFailed, WorkId, WorkKind, WorkReleased, WorkRow, WorkState,
+    Catalogue, CatalogueError, Job, Record, Topic as _, WorkClaimed, WorkCompleted, WorkFailed,
+    WorkId, WorkKind, WorkReleased, WorkRow, WorkState,
 };
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use warden::{Cx, DaemonId, Health};
 
-use crate::{Finished, Order, Product, Report, Running, WorkError, Workshop};
+use crate::{Finished, Loop, Order, Product, Report, Running, WorkError, Workshop, registry};
 
 /// What this part says in the name of its daemon.
 pub(crate) const EMITS: &[&str] =
@@ -30,7 +30,9 @@ const WIND_DOWN: Duration = Duration::from_secs(20);
 pub(crate) struct Claims {
     kind: WorkKind,
     owner: DaemonId,
-    node: NodeId,
+    /// Only the node that leads runs the owner, so only it works on such items.
+    leader_only: bool,
+    the_loop: Arc<Loop>,
     catalogue: Catalogue,
     workshop: Workshop,
     held: BTreeMap<WorkId, Held>,
@@ -71,14 +73,16 @@ impl Claims {
     pub(crate) fn new(
         kind: WorkKind,
         owner: DaemonId,
-        node: NodeId,
+        the_loop: Arc<Loop>,
         catalogue: Catalogue,
         workshop: Workshop,
     ) -> Self {
+        let leads = registry().any(|(_, entry)| entry.spec.id == owner && entry.spec.leader_only);
         Self {
             kind,
             owner,
-            node,
+            leader_only: leads,
+            the_loop,
             catalogue,
             workshop,
             held: BTreeMap::new(),
@@ -92,31 +96,42 @@ impl Claims {
         ClaimCounts { held: self.held.len(), ..self.counts }
     }
 
-    /// Gives back what an earlier life of this node, or of the whole process, left claimed.
+    /// Gives back what an earlier life of this node, or a node that is gone, left claimed.
     pub(crate) async fn release_lost(
         &mut self,
         open: &[WorkRow],
         now_ms: i64,
     ) -> Result<(), CatalogueError> {
-        for item in open {
-            let ours = item.node.as_ref() == Some(&self.node);
-            let lost = item.kind == self.kind
-                && item.state == WorkState::Claimed
-                && (ours || item.epoch < self.catalogue.epoch())
-                && !self.held.contains_key(&item.id);
-            if lost {
-                let reason = if item.epoch < self.catalogue.epoch() {
-                    "the process that worked on it is gone"
-                } else {
-                    "the daemon that worked on it was restarted"
-                };
-                info!(work = %item.id, reason, "item given back");
-                let released = WorkReleased { work: item.id.clone(), reason: reason.into() };
-                self.catalogue.record(vec![Record::after(released, item.position)], now_ms).await?;
-                self.counts.released += 1;
+        let claimed = |item: &&WorkRow| item.kind == self.kind && item.state == WorkState::Claimed;
+        for item in open.iter().filter(claimed) {
+            if self.held.contains_key(&item.id) {
+                continue;
+            }
+            let Some(reason) = self.lost(item) else { continue };
+            info!(work = %item.id, reason, "item given back");
+            let released = WorkReleased { work: item.id.clone(), reason };
+            match self.catalogue.record(vec![Record::after(released, item.position)], now_ms).await
+            {
+                Ok(_) => self.counts.released += 1,
+                // Another node gave it back, or its own one has ended it after all.
+                Err(error) if error.is_superseded() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Why nobody works on this claimed item any more, although we do not; none while another node may.
+    fn lost(&self, item: &WorkRow) -> Option<String> {
+        let is_of_this_life = item.epoch == self.catalogue.epoch();
+        match &item.node {
+            Some(node) if *node != self.the_loop.node && self.leader_only => {
+                Some(format!("node {node} does not lead any more"))
+            }
+            Some(node) if *node != self.the_loop.node => self.the_loop.nodes.gone(node, item.epoch),
+            _ if is_of_this_life => Some("the daemon that worked on it was restarted".into()),
+            _ => Some("the process that worked on it is gone".into()),
+        }
     }
 
     /// The obstacle in force, if claiming rests because of one.
@@ -136,7 +151,7 @@ impl Claims {
         let claim = WorkClaimed {
             work: item.id.clone(),
             attempt,
-            node: self.node.clone(),
+            node: self.the_loop.node.clone(),
             epoch: self.catalogue.epoch(),
         };
         let position = match self

@@ -7,7 +7,7 @@ use ringrift_pipeline::{
 };
 use warden::{Daemon as _, DaemonId, Outcome};
 
-use crate::{Pressure, event::event_router::EventRouter};
+use crate::{OutOfReach, Pressure, event::event_router::EventRouter};
 
 /// What every daemon needs.
 pub(crate) const EVENT_ROUTER: DaemonId = EventRouter::ID;
@@ -46,9 +46,28 @@ pub(crate) fn obstacle(error: &anyhow::Error) -> Option<(String, Duration)> {
             };
             return Some((known.to_string(), pause));
         }
+        if let Some(known) = cause.downcast_ref::<OutOfReach>() {
+            return Some((known.to_string(), OBSTACLE));
+        }
         let known = cause.downcast_ref::<courier::Error>()?;
-        matches!(known, courier::Error::Full { .. }).then(|| (known.to_string(), OBSTACLE))
+        matches!(known, courier::Error::Full { .. } | courier::Error::Unavailable(_))
+            .then(|| (known.to_string(), OBSTACLE))
     })
+}
+
+/// Lets a cycle go on with the rest where one thing is out of reach; what held it up is told at its end.
+pub(crate) fn beyond<T>(
+    result: anyhow::Result<T>,
+    held_up: &mut Option<anyhow::Error>,
+) -> anyhow::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.chain().any(<dyn std::error::Error>::is::<OutOfReach>) => {
+            held_up.get_or_insert(error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The gate of everything that makes data: closed while a resource runs out.

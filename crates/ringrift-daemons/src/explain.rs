@@ -64,9 +64,14 @@ pub(crate) async fn closed_gates(
     catalogue: &Catalogue,
     config: Option<Config>,
 ) -> Result<Vec<Sentence>, CatalogueError> {
-    let mut closed = Vec::new();
+    let (mut closed, of_all) = (Vec::new(), catalogue.of_node(None));
     for (_, entry) in registry().filter(|(_, entry)| entry.is_built()) {
-        let Some((gate, since)) = catalogue.gate(entry.spec.id.0, config).await? else { continue };
+        let name = entry.spec.id.0;
+        let told = match catalogue.gate(name, config).await? {
+            Some(here) => Some(here),
+            None => of_all.gate(name, config).await?,
+        };
+        let Some((gate, since)) = told else { continue };
         if !gate.open {
             closed.push(Sentence {
                 gate: gate.gate,
@@ -100,7 +105,12 @@ async fn alarms(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, 
     names.extend(daemons.map(|(_, entry)| alarm_on(entry.spec.id.0)));
     let mut raised = Vec::new();
     for name in names {
-        if let Some((sentence, since)) = alarm_of(catalogue, &name).await? {
+        let here = alarm_of(catalogue, &name).await?;
+        let anywhere = match here {
+            Some(here) => Some(here),
+            None => alarm_of(&catalogue.of_node(None), &name).await?,
+        };
+        if let Some((sentence, since)) = anywhere {
             raised.push(Sentence {
                 gate: format!("alarm {name}"),
                 open: false,

@@ -19,10 +19,12 @@ pub mod resource;
 pub mod sync;
 
 mod alarms;
+mod at_hand;
 mod blobs;
 mod claims;
 mod cycle;
 mod explain;
+mod leases;
 mod ports;
 mod profiles;
 mod ranges;
@@ -37,8 +39,9 @@ mod tests;
 mod topics;
 mod workshop;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
+pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;

@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Workshop, registry};
+use crate::{Blobs, Leases, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -27,6 +27,18 @@ pub struct Loop {
     pub data: PathBuf,
     /// All roles on one machine: role tests are off, disk limits go by free bytes.
     pub standalone: bool,
+    /// Other nodes have the same log.
+    pub shared: bool,
+    /// The other nodes.
+    pub nodes: Nodes,
+}
+
+impl Loop {
+    /// The name under which a daemon of this node keeps its position in the log: in a cluster each node
+    /// has its own.
+    pub fn subscriber(&self, name: &str) -> String {
+        if self.shared { format!("{name}@{}", self.node) } else { name.to_owned() }
+    }
 }
 
 /// Why production stands still.
@@ -129,6 +141,8 @@ pub trait HttpPort: Send + Sync + 'static {
 pub struct Wiring {
     /// Facts in, state out.
     pub catalogue: Catalogue,
+    /// What facts are recorded under.
+    pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
     /// Worker processes.
@@ -153,11 +167,20 @@ pub trait FromWiring: Sized + Send + 'static {
 
 impl FromWiring for Catalogue {
     fn from_wiring(wiring: &Wiring, id: DaemonId) -> Self {
-        let emits = registry()
-            .find(|(_, entry)| entry.spec.id == id)
-            .map_or(&[][..], |(_, entry)| entry.emits);
+        let found = registry().find(|(_, entry)| entry.spec.id == id);
+        let emits = found.map_or(&[][..], |(_, entry)| entry.emits);
+        // Taken anew with each start of the daemon, so that of the leader is that of its present term.
+        let fence = match found {
+            Some((_, entry)) if entry.spec.leader_only => wiring.leases.leader(),
+            _ => wiring.leases.node(),
+        };
         let source = format!("{}@{}", id.0, wiring.the_loop.node);
-        wiring.catalogue.for_source(source).that_emits(emits)
+        let catalogue = wiring.catalogue.for_source(source).that_emits(emits).fenced(fence);
+        // Gates and alarms of what the leader alone runs are those of all nodes.
+        match found {
+            Some((_, entry)) if entry.spec.leader_only => catalogue.of_node(None),
+            _ => catalogue,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
 
-use crate::{Bell, Blobs, Emits, Loop, Pressure, Supervision, Workshop, WorkshopSettings};
+use crate::{Bell, Blobs, Emits, Loop, Nodes, Pressure, Supervision, Workshop, WorkshopSettings};
 
 /// Longest wait for a worker process.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,6 +101,8 @@ impl Bed {
                 seed: 7,
                 data: dir.path().to_path_buf(),
                 standalone: true,
+                shared: false,
+                nodes: Nodes::default(),
             }),
             now: Arc::new(AtomicI64::new(1_700_000_000_000)),
             woken,

@@ -6,8 +6,8 @@
 
 use ringrift_pipeline::{
     AlarmChanged, ArtefactTrashed, BatchRejected, DaemonRestartsChanged, DaemonStatusChanged,
-    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, Operational, Topic as _, WorkReleased,
-    kinds,
+    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, NodeJoined, Operational, Topic as _,
+    WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -36,7 +36,8 @@ pub struct Route {
 }
 
 /// What the binary records itself.
-const OF_THE_MANAGER: &[&str] = &[DaemonStatusChanged::TOPIC, DaemonRestartsChanged::TOPIC];
+const OF_THE_MANAGER: &[&str] =
+    &[DaemonStatusChanged::TOPIC, DaemonRestartsChanged::TOPIC, NodeJoined::TOPIC];
 
 /// Topics that wake no daemon, and why.
 const WAKES_NOBODY: &[(&str, &str)] = &[
@@ -48,6 +49,10 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
     (BatchRejected::TOPIC, "people, and the catalogue: a refused batch is nobody's work"),
     (ModelAccepted::TOPIC, "`model.promoted` is in the same append, and wakes"),
     (ArtefactTrashed::TOPIC, "the catalogue: nobody waits for a file to go"),
+    (
+        NodeJoined::TOPIC,
+        "the managers of all nodes, which serve their artefacts to this one from now on",
+    ),
     (
         DaemonStatusChanged::TOPIC,
         "people; DAEMON_WATCHDOG looks at the supervisor, which knows it first",

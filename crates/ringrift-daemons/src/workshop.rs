@@ -254,6 +254,11 @@ impl Workshop {
         })))
     }
 
+    /// The store that it takes inputs from.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+
     /// Workers that may run at a time.
     pub fn slots(&self) -> usize {
         self.0.settings.slots

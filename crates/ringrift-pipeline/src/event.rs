@@ -70,6 +70,8 @@ facts! {
     CurriculumRebalanced = "curriculum.rebalanced", |_: &CurriculumRebalanced| "curriculum".to_owned();
     /// Shares of self-play changed.
     AllocationUpdated = "selfplay.allocated", |_: &AllocationUpdated| "allocation".to_owned();
+    /// A node of a cluster began to run, from another place or with other abilities than before.
+    NodeJoined = "node.joined", |e: &NodeJoined| format!("node.{}", e.node);
     /// An artefact went to the trash.
     ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
 }
@@ -464,6 +466,25 @@ bodies! {
         pub shares: BTreeMap<Config, f64>,
         /// Why, one sentence.
         pub reason: String,
+    }
+
+    /// See [`Event::NodeJoined`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NodeJoined {
+        /// The node.
+        pub node: NodeId,
+        /// Its public key, 64 hexadecimal digits: what it proves itself with to the others.
+        pub peer: String,
+        /// Where the others reach it, each as address and port.
+        pub addresses: Vec<String>,
+        /// What it was asked to run, in words.
+        pub role: String,
+        /// Version of its program.
+        pub version: String,
+        /// Workers that it runs at a time.
+        pub slots: u32,
+        /// Those of them that may play games; 0 = it plays none.
+        pub playing: u32,
     }
 
     /// See [`Event::ArtefactTrashed`].

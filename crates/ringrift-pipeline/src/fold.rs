@@ -91,6 +91,10 @@ CREATE TABLE allocation (
   since_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX matches_by_age ON matches (config, position);
+CREATE TABLE nodes (
+  node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
+  version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL
+) STRICT;
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;
@@ -102,7 +106,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -406,6 +410,25 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                     params![config.to_string(), share, e.reason, pos, ms],
                 )?;
             }
+        }
+        Event::NodeJoined(e) => {
+            tx.prepare_cached(
+                "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
+                 since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (node) DO UPDATE
+                 SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
+                 position = ?8, since_ms = ?9",
+            )?
+            .execute(params![
+                e.node.0,
+                e.peer,
+                json(&e.addresses)?,
+                e.role,
+                e.version,
+                e.slots,
+                e.playing,
+                pos,
+                ms
+            ])?;
         }
         Event::ArtefactTrashed(e) => {
             tx.prepare_cached(

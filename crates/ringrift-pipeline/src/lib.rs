@@ -15,7 +15,7 @@ mod topic;
 
 pub use catalogue::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
-    DistributionRow, GameTotals, MatchRow, Minute, ModelRow, ModelStatus, ParametersRow,
+    DistributionRow, GameTotals, MatchRow, Minute, ModelRow, ModelStatus, NodeRow, ParametersRow,
     PromotionRow, Record, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts, WorkRow,
     WorkState,
 };

@@ -3,7 +3,10 @@
 use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::topic::{bodies, facts};
+use crate::{
+    NodeId,
+    topic::{bodies, facts},
+};
 
 facts! {
     /// A fact of the operational stream.
@@ -13,7 +16,7 @@ facts! {
     /// A daemon changed its state.
     DaemonStatusChanged = "daemon.status_changed", |e: &DaemonStatusChanged| format!("daemon.{}", e.daemon);
     /// The crashes of a daemon, as the next manager must know them.
-    DaemonRestartsChanged = "daemon.restarts_changed", |e: &DaemonRestartsChanged| restarts_subject(&e.daemon);
+    DaemonRestartsChanged = "daemon.restarts_changed", |e: &DaemonRestartsChanged| restarts_subject(&e.daemon, e.node.as_ref());
     /// A gate opened, closed, or is closed for another reason.
     GateChanged = "gate.changed", |e: &GateChanged| gate_subject(&e.gate, e.config);
     /// Something needs a person's eye, or no longer does.
@@ -43,6 +46,9 @@ bodies! {
     pub struct DaemonRestartsChanged {
         /// The daemon.
         pub daemon: String,
+        /// The node of a cluster on which it runs; none where there is one node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub node: Option<NodeId>,
         /// Crashes in a row that were followed by a restart.
         pub crashes: u32,
         /// Crashes of the last hour, milliseconds since the Unix epoch, oldest first.
@@ -95,9 +101,12 @@ bodies! {
     }
 }
 
-/// Subject of a daemon's crashes.
-pub fn restarts_subject(daemon: &str) -> String {
-    format!("restarts.{daemon}")
+/// Subject of a daemon's crashes; in a cluster each node has its own.
+pub fn restarts_subject(daemon: &str, node: Option<&NodeId>) -> String {
+    match node {
+        Some(node) => format!("restarts.{daemon}.{node}"),
+        None => format!("restarts.{daemon}"),
+    }
 }
 
 /// Subject of a gate.

@@ -190,13 +190,13 @@ macro_rules! bodies {
     ($(
         $(#[$meta:meta])*
         pub struct $name:ident {
-            $($(#[doc = $about:literal])+ pub $field:ident: $kind:ty,)+
+            $($(#[doc = $about:literal])+ $(#[serde($($serde:tt)*)])? pub $field:ident: $kind:ty,)+
         }
     )+) => {
         $(
             $(#[$meta])*
             pub struct $name {
-                $($(#[doc = $about])+ pub $field: $kind,)+
+                $($(#[doc = $about])+ $(#[serde($($serde)*)])? pub $field: $kind,)+
             }
 
             impl $crate::Body for $name {

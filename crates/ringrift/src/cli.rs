@@ -144,6 +144,8 @@ enum Command {
     Play(commands::person::PlayArgs),
     /// Learn without a manager: from random weights to a champion, with its proofs
     Train(commands::train::TrainArgs),
+    /// Make this data directory a node of a cluster, or show its nodes
+    Cluster(commands::cluster::ClusterArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
@@ -208,6 +210,7 @@ impl Cli {
             Command::Match(args) => commands::play::run(&args),
             Command::Play(args) => commands::person::run(&args),
             Command::Train(args) => commands::train::run(&args),
+            Command::Cluster(args) => commands::cluster::run(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Rules(args) => commands::rules::run(&args),

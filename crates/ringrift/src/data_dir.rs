@@ -44,6 +44,22 @@ impl DataDir {
         self.0.join("facts.sqlite")
     }
 
+    /// Which cluster this directory belongs to.
+    pub fn membership(&self) -> PathBuf {
+        self.0.join("cluster.toml")
+    }
+
+    /// The secret key of this node of a cluster.
+    #[cfg(feature = "cluster")]
+    pub fn key(&self) -> PathBuf {
+        self.0.join("key")
+    }
+
+    /// The folder of what this node knows of a cluster's log.
+    pub fn replica(&self) -> PathBuf {
+        self.0.join("replica")
+    }
+
     /// The catalogue, a fold of the log.
     pub fn catalogue(&self) -> PathBuf {
         self.0.join("catalogue.sqlite")
@@ -91,7 +107,7 @@ impl DataDir {
 
     /// Has a manager ever written here?
     pub fn exists(&self) -> bool {
-        self.facts().exists()
+        self.facts().exists() || self.membership().exists()
     }
 
     /// Where the manager's socket lies. A path that is too long for a socket is replaced by one in

@@ -205,6 +205,11 @@ fn pipeline(event: &Event) -> Told {
                 .collect();
             (None, Quiet, format!("self-play is shared out: {}", shares.join(", ")))
         }
+        Event::NodeJoined(e) => {
+            let (node, role, slots) = (&e.node, &e.role, e.slots);
+            let at = e.addresses.join(", ");
+            (None, Plain, format!("node {node} runs {role} with {slots} workers, reached at {at}"))
+        }
         Event::ArtefactTrashed(e) => {
             let hash: String = e.hash.0.chars().take(12).collect();
             (None, Quiet, format!("file {hash} went to the trash: {}", e.reason))

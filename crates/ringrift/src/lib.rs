@@ -18,6 +18,7 @@ mod launch;
 mod log_lines;
 mod logs;
 mod matches;
+mod membership;
 mod plan;
 mod shown;
 mod state;

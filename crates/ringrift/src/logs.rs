@@ -9,13 +9,13 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use tracing::{
-    Event, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer as _, Registry,
-    filter::LevelFilter,
+    filter::{FilterExt as _, LevelFilter, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::Writer,
@@ -85,7 +85,7 @@ pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> 
         .with_ansi(false)
         .event_format(DaemonFirst { time: true, format })
         .with_writer(writer)
-        .with_filter(level);
+        .with_filter(level.and(filter_fn(is_discreet)));
     let to_people = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .event_format(DaemonFirst { time: false, format: Format::Text })
@@ -97,6 +97,11 @@ pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> 
         .try_init()
         .context("start the log")?;
     Ok(Log { level: LogLevel(handle), _guard: guard })
+}
+
+/// Below `INFO` the client of a cluster's servers tells their addresses with what stands before the host.
+fn is_discreet(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::INFO || !event.target().starts_with("async_nats")
 }
 
 /// One line per event, whoever speaks before the message.

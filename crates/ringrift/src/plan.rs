@@ -121,7 +121,37 @@ pub struct Plan {
     pub skipped: Vec<DaemonId>,
     /// Switched off by configuration.
     pub disabled: Vec<DaemonId>,
+    /// Whether a node of a cluster that starts these takes part in leading.
+    pub may_lead: bool,
 }
+
+/// Who leads a cluster hands out what was promoted.
+const COORDINATES: &str = "MODEL_DISTRIBUTION";
+
+/// What the nodes of a cluster start beside what was asked for: the rest of their part in the loop. The
+/// runbook's profiles name only what stands out of each role; on one machine `standalone` has it all.
+const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
+    (
+        COORDINATES,
+        &[
+            "AUTO_EXPORT",
+            "AUTO_PROMOTION",
+            "CURRICULUM_INTEGRATION",
+            "DATA_CONSOLIDATION",
+            "DLQ_RETRY",
+            "EVALUATION",
+            "FEEDBACK_LOOP",
+            "GAUNTLET_FEEDBACK",
+            "NPZ_COMBINATION",
+            "PROGRESS_WATCHDOG",
+            "QUEUE_POPULATOR",
+            "SELFPLAY_COORDINATOR",
+            "WORK_QUEUE_MONITOR",
+        ],
+    ),
+    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION"]),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+];
 
 /// Why a type is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,9 +161,11 @@ enum Because {
     Needed,
 }
 
-/// Plans a start, closed under needs.
-pub fn plan(settings: &Settings, wanted: &Wanted) -> Plan {
-    let mut plan = Plan::default();
+/// Plans a start, closed under needs; on a node of a cluster with the rest of its role.
+pub fn plan(settings: &Settings, wanted: &Wanted, in_a_cluster: bool) -> Plan {
+    let asked =
+        |name: &str| wanted.named.iter().chain(&wanted.listed).any(|entry| entry.spec.id.0 == name);
+    let mut plan = Plan { may_lead: asked(COORDINATES), ..Plan::default() };
     let mut planned: BTreeSet<DaemonId> = BTreeSet::new();
     let with = |entries: &[&'static Entry], because| -> Vec<(&'static Entry, Because)> {
         entries.iter().map(|entry| (*entry, because)).collect()
@@ -141,6 +173,9 @@ pub fn plan(settings: &Settings, wanted: &Wanted) -> Plan {
     let mut open = with(&wanted.named, Because::Named);
     open.extend(with(&wanted.listed, Because::Listed));
     open.extend(ALWAYS.iter().filter_map(|name| entry(name)).map(|e| (e, Because::Needed)));
+    let roles = IN_A_CLUSTER.iter().filter(|(mark, _)| in_a_cluster && asked(mark));
+    let rest = roles.flat_map(|(_, rest)| rest.iter()).filter_map(|name| entry(name));
+    open.extend(rest.map(|entry| (entry, Because::Listed)));
     let mut next = 0;
     while let Some((entry, because)) = open.get(next).copied() {
         next += 1;
@@ -229,7 +264,30 @@ mod tests {
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let here = "/nonexistent".into();
         let settings = load(&Sources { env, here, ..Sources::default() }).unwrap();
-        plan(&settings, &Wanted::of(selections).unwrap())
+        plan(&settings, &Wanted::of(selections).unwrap(), false)
+    }
+
+    #[test]
+    fn the_roles_of_a_cluster_have_the_whole_loop_between_them_and_one_of_them_leads() {
+        let settings =
+            load(&Sources { here: "/nonexistent".into(), ..Sources::default() }).unwrap();
+        let of = |profile: &str| {
+            let wanted = Wanted::of(&[Selection::Profile(profile.into())]).unwrap();
+            plan(&settings, &wanted, true)
+        };
+        let roles = ["coordinator", "training", "selfplay"].map(of);
+        assert_eq!(roles.each_ref().map(|plan| plan.may_lead), [true, false, false]);
+        let started = |plan: &Plan, name: &str| plan.start.iter().any(|id| id.0 == name);
+        for id in planned(&[], &[Selection::Profile("standalone".into())]).start {
+            let on = roles.iter().filter(|plan| started(plan, id.0)).count();
+            // Of the monitors of a whole machine the wider profiles have the rest.
+            let wider =
+                ["AUTO_SYNC", "INTEGRITY_CHECK", "MEMORY_MONITOR", "COORDINATOR_DISK_MANAGER"];
+            assert!(on > 0 || wider.contains(&id.0), "nobody runs {id}");
+        }
+        assert!(started(&roles[1], "TRAINING_TRIGGER") && !started(&roles[2], "TRAINING_TRIGGER"));
+        assert!(started(&roles[2], "IDLE_RESOURCE") && !started(&roles[0], "IDLE_RESOURCE"));
+        assert!(roles.iter().all(|plan| started(plan, "MODEL_DISTRIBUTION")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringrift_daemons::{Bell, LiveWork, Loop, Pressure, Workshop};
+use ringrift_daemons::{Bell, Leases, LiveWork, Loop, Pressure, Workshop};
 use ringrift_pipeline::Catalogue;
 use warden::{Clock, Snapshot};
 
@@ -13,6 +13,8 @@ use crate::{http::Sources, logs::LogLevel};
 pub struct State {
     /// Facts and what is the case.
     pub catalogue: Catalogue,
+    /// Whether this node leads.
+    pub leases: Leases,
     /// The supervisor.
     pub bell: Bell,
     /// Worker processes.

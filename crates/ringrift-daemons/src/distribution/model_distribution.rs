@@ -16,7 +16,7 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
     Blobs, COORDINATOR, COORDINATOR_FULL, Emits, Loop, STANDALONE, Topics,
-    cycle::{EVENT_ROUTER, settled},
+    cycle::{EVENT_ROUTER, beyond, settled},
     evaluation::{auto_promotion::AutoPromotion, evaluation::Evaluation},
     on,
 };
@@ -82,10 +82,13 @@ impl Daemon for ModelDistribution {
 
 impl ModelDistribution {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
-        let mut status = Status::default();
+        let (mut status, mut held_up) = (Status::default(), None);
         for config in self.the_loop.configs.clone() {
             cx.beat()?;
-            match self.hand_out(config, cx).await? {
+            let Some(handed_out) = beyond(self.hand_out(config, cx).await, &mut held_up)? else {
+                continue;
+            };
+            match handed_out {
                 Ok(Some(model)) => {
                     status.models.insert(config.to_string(), model);
                 }
@@ -94,7 +97,7 @@ impl ModelDistribution {
             }
         }
         status.handed_out = self.handed_out;
-        Ok(Outcome::Done(status))
+        held_up.map_or_else(|| Ok(Outcome::Done(status)), Err)
     }
 
     /// The model in use afterwards; or what is wrong with the champion's file.

@@ -16,7 +16,7 @@ use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
     Blobs, Emits, Loop, STANDALONE, Topics,
-    cycle::{EVENT_ROUTER, settled},
+    cycle::{EVENT_ROUTER, beyond, settled},
     evaluation::evaluation::Evaluation,
     on,
 };
@@ -77,6 +77,7 @@ impl Daemon for AutoPromotion {
         profiles: &[STANDALONE],
         period: Duration::from_secs(10),
         wakes_on: &[on::<EvaluationCompleted>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -95,13 +96,14 @@ impl Daemon for AutoPromotion {
 impl AutoPromotion {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         self.status.void = 0;
+        let mut held_up = None;
         for config in self.the_loop.configs.clone() {
             for candidate in self.catalogue.candidates(config).await? {
                 cx.beat()?;
-                self.decide(config, &candidate, cx).await?;
+                beyond(self.decide(config, &candidate, cx).await, &mut held_up)?;
             }
         }
-        Ok(Outcome::Done(self.status.clone()))
+        held_up.map_or_else(|| Ok(Outcome::Done(self.status.clone())), Err)
     }
 
     async fn decide(

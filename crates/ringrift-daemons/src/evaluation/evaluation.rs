@@ -18,7 +18,9 @@ use crate::{
     Blobs, COORDINATOR, Emits, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
     WorkError, Workshop,
     claims::{ClaimCounts, Claims},
-    cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
+    cycle::{
+        EVENT_ROUTER, beyond, brake, denied, first_closed, rest_after_deaths, seed, settled, tell,
+    },
     on,
 };
 
@@ -101,6 +103,7 @@ impl Daemon for Evaluation {
         period: Duration::from_secs(10),
         wakes_on: &[on::<ModelCreated>(), on::<ModelPromoted>(), on::<WorkQueued>()],
         health_interval: Some(Duration::from_mins(2)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -111,7 +114,7 @@ impl Daemon for Evaluation {
         let claims = Claims::new(
             WorkKind::Gauntlet,
             Self::ID,
-            the_loop.node.clone(),
+            the_loop.clone(),
             catalogue.clone(),
             workshop,
         );
@@ -137,10 +140,10 @@ impl Evaluation {
         self.settle(cx).await?;
         let open = self.catalogue.open_works().await?;
         self.claims.release_lost(&open, cx.now()).await?;
-        let mut waiting = 0;
+        let (mut waiting, mut held_up) = (0, None);
         for config in self.the_loop.configs.clone() {
             cx.beat()?;
-            waiting += self.ask(config, cx).await?;
+            waiting += beyond(self.ask(config, cx).await, &mut held_up)?.unwrap_or(0);
         }
         let brake = brake(&self.pressure);
         tell(&self.catalogue, &brake, Self::ID, None, cx.now()).await?;
@@ -153,7 +156,10 @@ impl Evaluation {
                 }
             }
         }
-        Ok(denied(&brake, Status { items: self.claims.counts(), waiting }))
+        match held_up {
+            Some(error) => Err(error),
+            None => Ok(denied(&brake, Status { items: self.claims.counts(), waiting })),
+        }
     }
 
     /// Queues a gauntlet for each candidate that has none against the champion of now.

@@ -68,6 +68,7 @@ impl Daemon for GauntletFeedback {
         profiles: &[COORDINATOR_FULL, STANDALONE],
         period: Duration::from_secs(15),
         wakes_on: &[on::<ModelPromoted>(), on::<ModelRejected>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

@@ -106,6 +106,7 @@ impl Daemon for DlqRetry {
         needs: &[EVENT_ROUTER],
         profiles: &[COORDINATOR_FULL, TRAINING_FULL, STANDALONE],
         period: Duration::from_mins(1),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

@@ -4,7 +4,7 @@
 //! Writes  nothing but its position; a fact that is no event goes to the dead letters.
 //! Never   carries data: a wake-up that is late, lost or doubled costs time only.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use courier::{Failed, Stream, Subscriber};
 use ringrift_pipeline::{Catalogue, Event};
@@ -13,7 +13,7 @@ use tracing::warn;
 use warden::{Cx, Daemon, DaemonId, Health, Priority, Spec, Wake};
 
 use crate::{
-    Bell, COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Emits, MINIMAL, SELFPLAY, SELFPLAY_FULL,
+    Bell, COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Emits, Loop, MINIMAL, SELFPLAY, SELFPLAY_FULL,
     STANDALONE, TRAINING, TRAINING_FULL, Topics, cycle::obstacle,
 };
 
@@ -64,6 +64,7 @@ pub struct EventRouter {
     config: Config,
     catalogue: Catalogue,
     bell: Bell,
+    the_loop: Arc<Loop>,
     status: Status,
 }
 
@@ -92,19 +93,19 @@ impl Daemon for EventRouter {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Bell);
+    type Ports = (Catalogue, Bell, Arc<Loop>);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, bell): Self::Ports) -> Self {
-        Self { config, catalogue, bell, status: Status::default() }
+    fn new(config: Config, (catalogue, bell, the_loop): Self::Ports) -> Self {
+        Self { config, catalogue, bell, the_loop, status: Status::default() }
     }
 
     async fn run(mut self, cx: Cx) -> anyhow::Result<()> {
         let log = self.catalogue.log().clone();
         let mut tail = log.tail(Stream::Pipeline);
-        let mut subscriber =
-            Subscriber::new(log.clone(), Stream::Pipeline, SUBSCRIBER, "", MAX_ATTEMPTS);
-        self.status.position = log.position(Stream::Pipeline, SUBSCRIBER).await?;
+        let name = self.the_loop.subscriber(SUBSCRIBER);
+        self.status.position = log.position(Stream::Pipeline, &name).await?;
+        let mut subscriber = Subscriber::new(log.clone(), Stream::Pipeline, name, "", MAX_ATTEMPTS);
         cx.ready();
         while !cx.stopping() {
             tail.mark_unchanged();
@@ -178,7 +179,7 @@ impl EventRouter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use courier::{Batch, LetterFilter, LetterState, NewFact};
     use serde_json::json;
@@ -210,7 +211,10 @@ mod tests {
         let log = bed.catalogue.log().clone();
         let subscriber = Subscriber::new(log, Stream::Pipeline, SUBSCRIBER, "", MAX_ATTEMPTS);
         (
-            EventRouter::new(Config::default(), (bed.catalogue_of::<EventRouter>(), bell)),
+            EventRouter::new(
+                Config::default(),
+                (bed.catalogue_of::<EventRouter>(), bell, bed.the_loop.clone()),
+            ),
             subscriber,
             ears,
         )

@@ -67,6 +67,7 @@ impl Daemon for CurriculumIntegration {
         profiles: &[COORDINATOR_FULL, TRAINING_FULL, STANDALONE],
         period: Duration::from_secs(15),
         wakes_on: &[on::<EvaluationCompleted>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

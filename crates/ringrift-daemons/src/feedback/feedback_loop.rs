@@ -89,6 +89,7 @@ impl Daemon for FeedbackLoop {
         wakes_on: &[on::<AdviceGiven>()],
         critical: true,
         health_interval: Some(Duration::from_mins(1)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

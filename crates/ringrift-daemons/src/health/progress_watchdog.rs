@@ -97,6 +97,7 @@ impl Daemon for ProgressWatchdog {
         period: Duration::from_mins(1),
         wakes_on: &[on::<ModelCreated>(), on::<ModelPromoted>(), on::<ModelRejected>()],
         health_interval: Some(Duration::from_mins(30)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

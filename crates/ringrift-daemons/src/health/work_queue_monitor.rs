@@ -104,6 +104,7 @@ impl Daemon for WorkQueueMonitor {
         profiles: &[STANDALONE],
         period: Duration::from_secs(30),
         wakes_on: &[on::<WorkFailed>(), on::<WorkCancelled>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

@@ -17,6 +17,7 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 use crate::{
     COORDINATOR_FULL, Emits, Finished, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
     WorkError, Workshop,
+    at_hand::AtHand,
     cycle::{EVENT_ROUTER, brake, denied, settled, tell},
     on,
     runs::{Ended, Runs},
@@ -58,6 +59,7 @@ pub struct AutoExport {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     runs: Runs<GameConfig>,
+    at_hand: AtHand,
     /// A set of batches was refused: go one by one until the bad one is found.
     one_by_one: bool,
     status: Status,
@@ -76,6 +78,7 @@ impl Daemon for AutoExport {
         profiles: &[COORDINATOR_FULL, TRAINING_FULL, STANDALONE],
         period: Duration::from_secs(10),
         wakes_on: &[on::<BatchAccepted>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -90,6 +93,7 @@ impl Daemon for AutoExport {
             the_loop,
             pressure,
             runs: Runs::default(),
+            at_hand: AtHand::default(),
             one_by_one: false,
             status: Status::default(),
         }
@@ -126,15 +130,19 @@ impl AutoExport {
             return Ok(());
         }
         let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_file };
-        let batches = self.catalogue.unexported(config, limit).await?;
-        let Some(first) = batches.first() else { return Ok(()) };
+        let asked = limit.saturating_add(self.at_hand.more());
+        let batches = self.catalogue.unexported(config, asked).await?;
+        let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
+        let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
+            return Ok(());
+        };
         let order = Order {
             work: WorkId(format!("export-{config}-{}", first.position)),
             attempt: 1,
             config,
-            job: Job::Export(ExportJob {
-                batches: batches.iter().map(|batch| batch.hash.clone()).collect(),
-            }),
+            job: Job::Export(ExportJob { batches: inputs }),
             owner: Self::ID,
         };
         self.runs.start(config, order, &self.workshop, cx);

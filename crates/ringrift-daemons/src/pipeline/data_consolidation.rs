@@ -20,6 +20,7 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
     COORDINATOR_FULL, Emits, Loop, Order, Pressure, STANDALONE, Topics, WorkError, Workshop,
+    at_hand::AtHand,
     cycle::{EVENT_ROUTER, brake, denied, settled, tell},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -64,6 +65,7 @@ pub struct DataConsolidation {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     runs: Runs<GameConfig>,
+    at_hand: AtHand,
     /// A set of batches was refused: go one by one until the bad one is found.
     one_by_one: bool,
     status: Status,
@@ -82,6 +84,7 @@ impl Daemon for DataConsolidation {
         profiles: &[COORDINATOR_FULL, STANDALONE],
         period: Duration::from_secs(10),
         wakes_on: &[on::<GamesCommitted>()],
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -89,8 +92,17 @@ impl Daemon for DataConsolidation {
     type Status = Status;
 
     fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
-        let (runs, status) = (Runs::default(), Status::default());
-        Self { config, catalogue, workshop, the_loop, pressure, runs, one_by_one: false, status }
+        Self {
+            config,
+            catalogue,
+            workshop,
+            the_loop,
+            pressure,
+            runs: Runs::default(),
+            at_hand: AtHand::default(),
+            one_by_one: false,
+            status: Status::default(),
+        }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -124,13 +136,19 @@ impl DataConsolidation {
             return Ok(());
         }
         let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_check };
-        let batches = self.catalogue.batches(config, BatchState::Committed, limit).await?;
-        let Some(first) = batches.first() else { return Ok(()) };
+        let asked = limit.saturating_add(self.at_hand.more());
+        let batches = self.catalogue.batches(config, BatchState::Committed, asked).await?;
+        let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
+        let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
+            return Ok(());
+        };
         let order = Order {
             work: WorkId(format!("check-{config}-{}", first.position)),
             attempt: 1,
             config,
-            job: Job::Check(CheckJob { batches: batches.iter().map(|b| b.hash.clone()).collect() }),
+            job: Job::Check(CheckJob { batches: inputs }),
             owner: Self::ID,
         };
         self.runs.start(config, order, &self.workshop, cx);

@@ -87,6 +87,7 @@ impl Daemon for DataPipeline {
         ],
         critical: true,
         health_interval: Some(Duration::from_secs(30)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -161,7 +162,7 @@ pub async fn stage_view(
     let newest = window.as_ref().map_or(0, |window| window.newest_samples);
     let (_, files) = catalogue.rows_after(config, newest).await?;
     // Files that are too few for a window wait for games, not for the combination.
-    let combination = catalogue.gate(NpzCombination::ID.0, Some(config)).await?;
+    let combination = catalogue.of_node(None).gate(NpzCombination::ID.0, Some(config)).await?;
     let too_few = combination.is_some_and(|(gate, _)| gate.code == TOO_FEW_ROWS);
     let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
     Ok(StageView {

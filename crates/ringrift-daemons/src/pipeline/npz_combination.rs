@@ -18,6 +18,7 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 use crate::{
     Blobs, COORDINATOR_FULL, Emits, Loop, Order, Pressure, STANDALONE, TRAINING_FULL, Topics,
     WorkError, Workshop,
+    at_hand::AtHand,
     cycle::{EVENT_ROUTER, brake, denied, first_closed, settled, tell},
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -64,6 +65,7 @@ pub struct NpzCombination {
     the_loop: Arc<Loop>,
     pressure: Pressure,
     runs: Runs<GameConfig>,
+    at_hand: AtHand,
     /// Sample files that a worker stumbled over: a window is made without them.
     unsound: BTreeSet<BlobHash>,
     status: Status,
@@ -88,6 +90,7 @@ impl Daemon for NpzCombination {
             on::<ModelRejected>(),
         ],
         health_interval: Some(Duration::from_mins(1)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -95,8 +98,18 @@ impl Daemon for NpzCombination {
     type Status = Status;
 
     fn new(config: Config, (catalogue, blobs, workshop, the_loop, pressure): Self::Ports) -> Self {
-        let (runs, unsound, status) = (Runs::default(), BTreeSet::new(), Status::default());
-        Self { config, catalogue, blobs, workshop, the_loop, pressure, runs, unsound, status }
+        Self {
+            config,
+            catalogue,
+            blobs,
+            workshop,
+            the_loop,
+            pressure,
+            runs: Runs::default(),
+            at_hand: AtHand::default(),
+            unsound: BTreeSet::new(),
+            status: Status::default(),
+        }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -155,16 +168,18 @@ impl NpzCombination {
         if files.is_empty() {
             return Ok(());
         }
-        let samples = newest_files(&files, max_rows);
+        let newest = newest_files(&files, max_rows);
+        let picked = newest.into_iter().map(|file| file.hash.clone()).collect();
+        let samples = self.at_hand.take(&self.blobs, picked, usize::MAX, cx).await?;
+        if samples.is_empty() {
+            return Ok(());
+        }
         let head = files.first().map_or(0, |file| file.position);
         let order = Order {
             work: WorkId(format!("combine-{config}-{head}")),
             attempt: 1,
             config,
-            job: Job::Combine(CombineJob {
-                samples: samples.iter().map(|file| file.hash.clone()).collect(),
-                max_rows,
-            }),
+            job: Job::Combine(CombineJob { samples, max_rows }),
             owner: Self::ID,
         };
         self.runs.start(config, order, &self.workshop, cx);

@@ -80,6 +80,7 @@ impl Daemon for SelfplayCoordinator {
         period: Duration::from_secs(15),
         wakes_on: &[on::<CurriculumRebalanced>(), on::<ModelPromoted>()],
         health_interval: Some(Duration::from_mins(1)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;

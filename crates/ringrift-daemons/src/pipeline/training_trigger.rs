@@ -121,10 +121,12 @@ impl Daemon for TrainingTrigger {
     type Status = Status;
 
     fn new(config: Config, (catalogue, blobs, workshop, the_loop, pressure): Self::Ports) -> Self {
+        // Whether a training is due follows from what all nodes know, and the leader waits for the answer.
+        let catalogue = catalogue.of_node(None);
         let claims = Claims::new(
             WorkKind::Train,
             Self::ID,
-            the_loop.node.clone(),
+            the_loop.clone(),
             catalogue.clone(),
             workshop.clone(),
         );
@@ -300,7 +302,7 @@ impl TrainingTrigger {
         let Job::Train(job) = &item.job else { return Ok(()) };
         let mut checkpoint = self.catalogue.checkpoint(&item.id).await?.map(|(hash, _)| hash);
         if let Some(hash) = &checkpoint
-            && self.blobs.verify(hash).await?.is_err()
+            && !self.blobs.is_at_hand(hash).await?
         {
             // It can be made again: the training starts from its parent.
             info!(work = %item.id, checkpoint = %hash, "checkpoint is lost");

@@ -119,6 +119,7 @@ impl Daemon for QueuePopulator {
         ],
         critical: true,
         health_interval: Some(Duration::from_mins(2)),
+        leader_only: true,
         ..Spec::DEFAULT
     };
     type Config = Config;
@@ -144,7 +145,7 @@ impl QueuePopulator {
             .count();
         let mut status = Status {
             waiting,
-            wanted: self.workshop.slots() * self.config.waiting_per_slot,
+            wanted: self.slots().await? * self.config.waiting_per_slot,
             queued: self.queued,
             resting: BTreeMap::new(),
         };
@@ -188,6 +189,16 @@ impl QueuePopulator {
         status.waiting = waiting;
         status.queued = self.queued;
         Ok(Outcome::Done(status))
+    }
+
+    /// Workers that may play: here, or on all nodes of a cluster.
+    async fn slots(&self) -> anyhow::Result<usize> {
+        if !self.the_loop.shared {
+            return Ok(self.workshop.slots());
+        }
+        let mut nodes = self.catalogue.nodes().await?;
+        nodes.retain(|row| row.node == self.the_loop.node || self.the_loop.nodes.lives(&row.node));
+        Ok(nodes.iter().map(|row| usize::try_from(row.playing).unwrap_or(usize::MAX)).sum())
     }
 
     /// The model that plays; none before one was handed out.
@@ -406,6 +417,25 @@ mod tests {
             assert_eq!((opponents, job.opponent_share), (vec![former.clone()], 0.2));
             assert_eq!(item.job.inputs().len(), 2, "the worker is handed both networks");
         }
+    }
+
+    #[tokio::test]
+    async fn the_leader_hears_of_a_training_host_that_lacks_rows() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        bed.batch(hex(), &["a", "b"]).await;
+        let there = bed.catalogue_of::<TrainingTrigger>();
+        let there = there.of_node(Some(ringrift_pipeline::NodeId("there".into())));
+        let (blobs, shop) = (bed.blobs.clone(), bed.workshop("honest"));
+        let ports = (there, blobs, shop, bed.the_loop.clone(), bed.pressure.clone());
+        let config = crate::pipeline::training_trigger::Config::default();
+        let mut trigger = TrainingTrigger::new(config, ports);
+        let (cx, _probe) = bed.cx::<TrainingTrigger>();
+        done(trigger.cycle(&cx).await);
+        // Ahead by its own count, but the rows that wait are none that a training waits for.
+        let mut daemon = daemon(&bed, Config { max_unused_rows: 60, ..Config::default() });
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        assert!(done(daemon.cycle(&cx).await).queued > 0);
     }
 
     #[tokio::test]

@@ -154,7 +154,7 @@ impl CoordinatorDiskManager {
         let trashed = ArtefactTrashed { hash: doomed.key.clone(), reason: doomed.rule.clone() };
         match self.catalogue.record(vec![Record::always(trashed)], now_ms).await {
             Ok(_) => {}
-            Err(error) if error.is_obstacle() && self.pressure.obstacle().is_some() => {
+            Err(error) if error.is_full() && self.pressure.obstacle().is_some() => {
                 warn!(hash = %doomed.key, role, %error, "given up before its fact");
                 let moved =
                     self.blobs.with(move |depot| depot.trash(&hash, &warrant, now_ms)).await?;

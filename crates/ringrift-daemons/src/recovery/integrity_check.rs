@@ -5,7 +5,7 @@
 //! Writes  an alarm on those that are missing or damaged.
 //! Never   repairs or deletes: `AUTO_SYNC` brings back, the disk daemons delete.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{BlobHash, BlobRow, Catalogue};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, Emits, STANDALONE, Topics,
+    Blobs, Emits, Loop, STANDALONE, Topics,
     alarms::{Alarms, alarm_of},
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
@@ -59,6 +59,7 @@ pub struct IntegrityCheck {
     config: Config,
     catalogue: Catalogue,
     blobs: Blobs,
+    the_loop: Arc<Loop>,
     alarms: Alarms,
     status: Status,
     /// The last part that was hashed, counted from the Unix epoch; none = everything is due.
@@ -83,14 +84,15 @@ impl Daemon for IntegrityCheck {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Blobs);
+    type Ports = (Catalogue, Blobs, Arc<Loop>);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, blobs): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, blobs, the_loop): Self::Ports) -> Self {
         Self {
             config,
             catalogue,
             blobs,
+            the_loop,
             alarms: Alarms::default(),
             status: Status::default(),
             done: None,
@@ -150,6 +152,8 @@ impl IntegrityCheck {
                 self.status.verified += 1;
                 self.status.verified_bytes += row.bytes;
             }
+            // Another node has it.
+            Err(depot::Fault::Missing { .. }) if self.the_loop.shared => {}
             // Somebody may have thrown it away since the list was made.
             Err(_) if self.catalogue.is_trashed(&row.hash).await? => {}
             Err(fault) => {
@@ -195,7 +199,8 @@ mod tests {
     use crate::testbed::{Bed, done, hex};
 
     fn daemon(bed: &Bed) -> IntegrityCheck {
-        IntegrityCheck::new(Config::default(), (bed.catalogue.clone(), bed.blobs.clone()))
+        let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());
+        IntegrityCheck::new(Config::default(), ports)
     }
 
     async fn damage(bed: &Bed, hash: &BlobHash) {

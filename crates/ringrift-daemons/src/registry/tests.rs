@@ -251,10 +251,11 @@ fn the_whole_registry_at_a_glance() {
                 |list: Vec<&str>| if list.is_empty() { "-".into() } else { list.join(",") };
             writeln!(
                 text,
-                "  {} ({}{}, {:?}, every {}{}{}): {}\n      needs {}; in {}",
+                "  {} ({}{}{}, {:?}, every {}{}{}): {}\n      needs {}; in {}",
                 spec.id,
                 if entry.is_built() { "built" } else { "planned" },
                 if spec.critical { ", critical" } else { "" },
+                if spec.leader_only { ", leader only" } else { "" },
                 spec.priority,
                 humantime::format_duration(spec.period),
                 spec.health_interval

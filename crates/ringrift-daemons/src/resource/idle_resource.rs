@@ -97,7 +97,7 @@ impl Daemon for IdleResource {
         let claims = Claims::new(
             WorkKind::Selfplay,
             Self::ID,
-            the_loop.node.clone(),
+            the_loop.clone(),
             catalogue.clone(),
             workshop.clone(),
         );
@@ -194,9 +194,13 @@ impl IdleResource {
 
     /// The very same games came in before, under another item: they count once.
     async fn void(&self, done: &Done, committed: &GamesCommitted, cx: &Cx) -> anyhow::Result<()> {
+        let Some(item) = self.catalogue.work(&done.order.work).await? else { return Ok(()) };
+        if item.state != WorkState::Claimed {
+            // It is in the log already: the answer to an earlier append was lost.
+            return Ok(());
+        }
         let reason = format!("its games are those of the batch {}, known before", committed.batch);
         info!(work = %done.order.work, reason, "item cancelled");
-        let Some(item) = self.catalogue.work(&done.order.work).await? else { return Ok(()) };
         let cancelled = WorkCancelled { work: item.id.clone(), reason };
         self.catalogue.record(vec![Record::after(cancelled, item.position)], cx.now()).await?;
         Ok(())

@@ -7,7 +7,7 @@
 //!
 //! On one machine there are no peers, and that is healthy.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use courier::Stream;
@@ -22,7 +22,8 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, COORDINATOR, EPHEMERAL, Emits, SELFPLAY_FULL, STANDALONE, TRAINING_FULL, Topics,
+    Blobs, COORDINATOR, EPHEMERAL, Emits, Loop, OutOfReach, SELFPLAY_FULL, STANDALONE,
+    TRAINING_FULL, Topics,
     alarms::Alarms,
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
@@ -70,6 +71,7 @@ pub struct AutoSync {
     config: Config,
     catalogue: Catalogue,
     blobs: Blobs,
+    the_loop: Arc<Loop>,
     alarms: Alarms,
     mirror: Option<Depot>,
     status: Status,
@@ -110,14 +112,15 @@ impl Daemon for AutoSync {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Blobs);
+    type Ports = (Catalogue, Blobs, Arc<Loop>);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, blobs): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, blobs, the_loop): Self::Ports) -> Self {
         Self {
             config,
             catalogue,
             blobs,
+            the_loop,
             alarms: Alarms::default(),
             mirror: None,
             status: Status::default(),
@@ -127,7 +130,7 @@ impl Daemon for AutoSync {
 
     async fn start(&mut self, _: &Cx) -> anyhow::Result<()> {
         let log = self.catalogue.log();
-        self.status.position = log.position(Stream::Pipeline, self.subscriber()).await?;
+        self.status.position = log.position(Stream::Pipeline, &self.subscriber()).await?;
         Ok(())
     }
 
@@ -145,8 +148,9 @@ impl Daemon for AutoSync {
 
 impl AutoSync {
     /// With a mirror the position is another one: it begins with the oldest artefact.
-    fn subscriber(&self) -> &'static str {
-        if self.config.mirror.is_some() { "auto_sync.mirror" } else { "auto_sync" }
+    fn subscriber(&self) -> String {
+        let mirrors = self.config.mirror.is_some();
+        self.the_loop.subscriber(if mirrors { "auto_sync.mirror" } else { "auto_sync" })
     }
 
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -157,7 +161,7 @@ impl AutoSync {
         self.status.faults.clear();
         for (hash, row) in faulty {
             if named.iter().any(|named| named.hash == row.hash) {
-                self.look(row, cx).await?;
+                self.look(row, true, cx).await?;
             } else {
                 info!(hash, "a faulty artefact is no longer wanted");
             }
@@ -180,13 +184,13 @@ impl AutoSync {
                 blocked = Some(reason);
                 break;
             }
-            self.look(row, cx).await?;
+            self.look(row, false, cx).await?;
             looked_at += 1;
             self.status.position = position;
         }
         if looked_at > 0 {
             let (log, name) = (self.catalogue.log(), self.subscriber());
-            log.advance(Stream::Pipeline, name, self.status.position).await?;
+            log.advance(Stream::Pipeline, &name, self.status.position).await?;
         }
         let bytes = self.status.verified_bytes - verified_before;
         self.status.bytes_last_cycle = bytes;
@@ -230,10 +234,21 @@ impl AutoSync {
         }
     }
 
-    /// Hashes one artefact, brings it back if the mirror can, and mirrors it.
-    async fn look(&mut self, row: BlobRow, cx: &Cx) -> anyhow::Result<()> {
+    /// Hashes one artefact, brings it here if another node or the mirror can, and mirrors it.
+    async fn look(&mut self, row: BlobRow, again: bool, cx: &Cx) -> anyhow::Result<()> {
         cx.beat()?;
         let hash = parse(&row.hash)?;
+        // In a cluster what another node has is brought here.
+        if let Err(error) = self.blobs.path_of(&row.hash).await {
+            let out_of_reach = error.downcast::<OutOfReach>()?;
+            if !again {
+                // Whoever has it may just be about to be introduced.
+                info!(role = row.role, error = %out_of_reach, "artefact is not here yet");
+                self.faulty.insert(row.hash.to_string(), row);
+                return Ok(());
+            }
+            warn!(role = row.role, error = %out_of_reach, "artefact is not brought here");
+        }
         let mirror = self.mirror.clone();
         let found = self.blobs.with(move |depot| examine(depot, mirror.as_ref(), &hash)).await?;
         match found {
@@ -319,7 +334,10 @@ mod tests {
     };
 
     fn daemon(bed: &Bed, config: Config) -> AutoSync {
-        AutoSync::new(config, (bed.catalogue_of::<AutoSync>(), bed.blobs.clone()))
+        AutoSync::new(
+            config,
+            (bed.catalogue_of::<AutoSync>(), bed.blobs.clone(), bed.the_loop.clone()),
+        )
     }
 
     fn path(depot: &Depot, hash: &BlobHash) -> Option<PathBuf> {

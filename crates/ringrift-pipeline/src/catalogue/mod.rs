@@ -15,11 +15,11 @@ use std::{
 
 use courier::{AppendError, Batch, Courier, Fence, FoldError, Folder, NewFact, Reader, Stream};
 
-use crate::{Event, Operational, gate_subject, operational::GateChanged};
+use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
-    MatchRow, ModelRow, ModelStatus, ParametersRow, PromotionRow, SamplesRow, TrainingRow,
+    MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow,
     WindowRow, WorkCounts, WorkRow, WorkState,
 };
 
@@ -66,12 +66,19 @@ impl CatalogueError {
         matches!(self, Self::Superseded { .. })
     }
 
-    /// An obstacle, not a crash: the disk is full, or the fold is held up. It goes on by itself.
+    /// No space is left for the log.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Log(courier::Error::Full { .. }))
+    }
+
+    /// An obstacle, not a crash: the disk is full, the log is out of reach, or the fold is held up. It
+    /// goes on by itself.
     pub fn is_obstacle(&self) -> bool {
         matches!(
             self,
             Self::Full { .. }
-                | Self::Log(courier::Error::Full { .. })
+                | Self::Log(courier::Error::Full { .. } | courier::Error::Unavailable(_))
+                | Self::Append { source: AppendError::Failed(courier::Error::Unavailable(_)), .. }
                 | Self::Fold(FoldError::Stuck { .. } | FoldError::Late { .. })
         )
     }
@@ -150,6 +157,8 @@ pub struct Catalogue {
     /// What the writer declares to record; none = anything.
     emits: Option<&'static [&'static [&'static str]]>,
     fence: Option<Fence>,
+    /// Gates and alarms are those of this node of a cluster; none = there is one for all.
+    node: Option<NodeId>,
 }
 
 impl Catalogue {
@@ -165,6 +174,7 @@ impl Catalogue {
             source: "ringrift".to_owned(),
             emits: None,
             fence: None,
+            node: None,
         }
     }
 
@@ -178,6 +188,21 @@ impl Catalogue {
             source: "reader".to_owned(),
             emits: None,
             fence: None,
+            node: None,
+        }
+    }
+
+    /// The same catalogue, whose gates and alarms are those of one node of a cluster.
+    #[must_use]
+    pub fn of_node(&self, node: Option<NodeId>) -> Self {
+        Self { node, ..self.clone() }
+    }
+
+    /// What a gate or an alarm of this name is called in the log: in a cluster each node has its own.
+    pub fn called_here(&self, name: &str) -> String {
+        match &self.node {
+            Some(node) => format!("{name}@{node}"),
+            None => name.to_owned(),
         }
     }
 
@@ -302,11 +327,16 @@ impl Catalogue {
     }
 
     /// Stores a gate's answer if its code differs from the stored one; returns whether it did.
-    pub async fn tell_gate(&self, gate: GateChanged, now_ms: i64) -> Result<bool, CatalogueError> {
+    pub async fn tell_gate(
+        &self,
+        mut gate: GateChanged,
+        now_ms: i64,
+    ) -> Result<bool, CatalogueError> {
         let before = self.gate(&gate.gate, gate.config).await?;
         if before.as_ref().is_some_and(|(stored, _)| stored.code == gate.code) {
             return Ok(false);
         }
+        gate.gate = self.called_here(&gate.gate);
         self.note(Operational::GateChanged(gate), now_ms).await?;
         Ok(true)
     }
@@ -317,7 +347,7 @@ impl Catalogue {
         gate: &str,
         config: Option<ringrift_rules::Config>,
     ) -> Result<Option<(GateChanged, i64)>, CatalogueError> {
-        let subject = gate_subject(gate, config);
+        let subject = gate_subject(&self.called_here(gate), config);
         let Some(fact) = self.log.last_on(Stream::Operational, &subject).await? else {
             return Ok(None);
         };

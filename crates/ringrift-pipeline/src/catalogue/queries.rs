@@ -5,7 +5,7 @@ use ringrift_rules::Config;
 
 use super::rows::{
     AdviceRow, AllocationRow, BatchRow, BlobRow, Champion, DistributionRow, FromRow, GameTotals,
-    MatchRow, ModelRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow, WindowRow,
+    MatchRow, ModelRow, NodeRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow, WindowRow,
     WorkCounts, WorkRow,
 };
 use super::{BatchState, Catalogue, CatalogueError};
@@ -553,6 +553,17 @@ impl Catalogue {
             )
         })
         .await
+    }
+
+    /// An artefact that the log names, trashed or not.
+    pub async fn blob(&self, hash: &BlobHash) -> Result<Option<BlobRow>, CatalogueError> {
+        let hash = hash.0.clone();
+        self.ask(move |db| row(db, "blobs", "WHERE hash = ?1", [hash])).await
+    }
+
+    /// The nodes of the cluster that ever ran, by name.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, CatalogueError> {
+        self.ask(|db| rows(db, "nodes", "ORDER BY node", [])).await
     }
 
     /// Is this artefact in the trash by decision?

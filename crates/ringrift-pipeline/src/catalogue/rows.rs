@@ -351,6 +351,29 @@ pub struct DistributionRow {
     pub since_ms: i64,
 }
 
+/// A node of a cluster, as it said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its public key, 64 hexadecimal digits.
+    pub peer: String,
+    /// Where the others reach it, each as address and port.
+    pub addresses: Vec<String>,
+    /// What it was asked to run, in words.
+    pub role: String,
+    /// Version of its program.
+    pub version: String,
+    /// Workers that it runs at a time.
+    pub slots: u32,
+    /// Those of them that may play games.
+    pub playing: u32,
+    /// Position of the fact that says so.
+    pub position: u64,
+    /// Since when, ms.
+    pub since_ms: i64,
+}
+
 /// An artefact that the log names and nobody trashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlobRow {
@@ -506,6 +529,25 @@ impl FromRow for ModelRow {
             evaluation: if evaluated.is_some() { Some(json(row, 8)?) } else { None },
             position: count(row, 9)?,
             created_ms: row.get(10)?,
+        })
+    }
+}
+
+impl FromRow for NodeRow {
+    const COLUMNS: &'static str =
+        "node, peer, addresses, role, version, slots, playing, position, since_ms";
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            node: NodeId(row.get(0)?),
+            peer: row.get(1)?,
+            addresses: json(row, 2)?,
+            role: row.get(3)?,
+            version: row.get(4)?,
+            slots: row.get(5)?,
+            playing: row.get(6)?,
+            position: count(row, 7)?,
+            since_ms: row.get(8)?,
         })
     }
 }

@@ -5,9 +5,9 @@ use ringrift_pipeline::{
     BlobHash, ChampionInstalled, CheckpointSaved, Config, CurriculumRebalanced,
     EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job, MatchPlayed, MatchResult,
     ModelAccepted, ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected,
-    NodeId, Parameters, ParametersSet, SamplesExported, SelfplayJob, TestDecision, TrainJob,
-    TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed, WorkCompleted,
-    WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
+    NodeId, NodeJoined, Parameters, ParametersSet, SamplesExported, SelfplayJob, TestDecision,
+    TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed,
+    WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
 };
 
 pub(crate) fn hex() -> Config {
@@ -264,5 +264,15 @@ pub(crate) fn story() -> Vec<Event> {
         .into(),
         CurriculumRebalanced { weights: [(config, 1.5)].into(), reason: "it gains".into() }.into(),
         ArtefactTrashed { hash: hash("c1"), reason: "its training is over".into() }.into(),
+        NodeJoined {
+            node: NodeId("there".into()),
+            peer: "ab".repeat(32),
+            addresses: vec!["10.0.0.2:4433".into()],
+            role: "profile selfplay".into(),
+            version: "0.0.0".into(),
+            slots: 2,
+            playing: 2,
+        }
+        .into(),
     ]
 }

@@ -47,7 +47,7 @@ fn daemons() -> anyhow::Result<String> {
     let mut text = String::from(
         "# Daemons\n\n\
          A daemon is started by a profile, or by its name. Planned ones are listed and configurable; \
-         asking for one by name is refused.\n\n## Profiles\n\n| profile | for |\n|---|---|\n",
+         asking for one by name is refused. In a cluster one that is leader only runs on the node that leads.\n\n## Profiles\n\n| profile | for |\n|---|---|\n",
     );
     for (profile, about) in PROFILES {
         writeln!(text, "| `{}` | {about} |", profile.0)?;
@@ -67,7 +67,11 @@ fn daemons() -> anyhow::Result<String> {
                 text,
                 "| `{}`{} | {} | {} | {} | {} s | {} |",
                 spec.id,
-                if spec.critical { " (critical)" } else { "" },
+                match (spec.critical, spec.leader_only) {
+                    (true, _) => " (critical)",
+                    (false, true) => " (leader only)",
+                    (false, false) => "",
+                },
                 if entry.is_built() { "built" } else { "planned" },
                 cell(spec.about),
                 needs.join(", "),

@@ -20,6 +20,7 @@ use crate::{
     control::{Request, ask, status},
     data_dir::DataDir,
     exit::{FAILED, Failure, Outcome},
+    membership::known,
 };
 
 /// Least free space that the loop starts with, bytes. Source: decisions, disk limits of standalone.
@@ -145,8 +146,12 @@ fn data(dir: &DataDir) -> Finding {
 
 fn facts(dir: &DataDir) -> Finding {
     let what = "facts";
-    match Embedded::open_read_only(&dir.facts()) {
-        Ok(_) => Finding::well(what, format!("{} is sound", dir.facts().display())),
+    let path = match known(dir) {
+        Ok(path) => path,
+        Err(error) => return Finding::ill(what, format!("{error:#}"), "mend or remove that file"),
+    };
+    match Embedded::open_read_only(&path) {
+        Ok(_) => Finding::well(what, format!("{} is sound", path.display())),
         Err(OpenError::Missing { .. }) => Finding::well(what, "none yet"),
         Err(error) => Finding::ill(what, format!("{error:#}"), "see the sentence above"),
     }

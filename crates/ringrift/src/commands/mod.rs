@@ -1,5 +1,6 @@
 //! The commands that are over when they have printed.
 
+pub mod cluster;
 pub mod config;
 pub mod dlq;
 pub mod docs;

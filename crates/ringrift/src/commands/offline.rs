@@ -1,11 +1,12 @@
 //! Reading a data directory without its manager, or beside it.
 
-use courier::{Courier, Embedded, OpenError, Reader, Stream, folded, refold};
+use courier::{Courier, Embedded, Reader, Stream, folded, refold};
 use ringrift_pipeline::{Catalogue, PipelineFold};
 
 use crate::{
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
+    membership::known,
 };
 
 /// The log and a catalogue that shows all of it.
@@ -40,11 +41,12 @@ impl Offline {
     }
 }
 
-/// Opens the log for reading, also beside the manager that writes it.
-pub async fn open_log(dir: &DataDir) -> Result<Courier, OpenError> {
-    let path = dir.facts();
-    let opened = tokio::task::spawn_blocking(move || Embedded::open_read_only(&path)).await;
-    opened.unwrap_or_else(|ended| Err(OpenError::Io(std::io::Error::other(ended))))
+/// Opens what the directory knows of its log for reading, also beside the manager: its own file, or the
+/// replica of a cluster's log, which shows what this node knew last.
+pub async fn open_log(dir: &DataDir) -> anyhow::Result<Courier> {
+    let path = known(dir)?;
+    let opened = tokio::task::spawn_blocking(move || Embedded::open_read_only(&path)).await?;
+    Ok(opened?)
 }
 
 /// Runs a command that waits for little else than the disk.

@@ -13,7 +13,8 @@ use crate::{
     cli::{Place, Print},
     console,
     data_dir::DataDir,
-    exit::{FAILED, Failure, Outcome},
+    exit::{FAILED, Failure, OrExit as _, Outcome},
+    membership::Membership,
 };
 
 /// See [`crate::cli`].
@@ -30,6 +31,8 @@ pub struct VerifyArgs {
 struct Findings {
     artefacts: u64,
     bytes: u64,
+    /// Not on this node of a cluster: another one has them.
+    elsewhere: u64,
     games: u64,
     facts: u64,
     faults: Vec<String>,
@@ -49,8 +52,12 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         for fault in &findings.faults {
             console::say(fault);
         }
+        let elsewhere = match findings.elsewhere {
+            0 => String::new(),
+            count => format!(" ({count} are on other nodes)"),
+        };
         console::say(&format!(
-            "{}: {} artefacts ({}) hashed, {} games replayed, {} facts folded, {} faults",
+            "{}: {} artefacts ({}) hashed{elsewhere}, {} games replayed, {} facts folded, {} faults",
             if clean { "clean" } else { "NOT CLEAN" },
             findings.artefacts,
             crate::config::kind::bytes_text(findings.bytes),
@@ -74,14 +81,23 @@ async fn verify(dir: &DataDir, quiet: bool) -> Result<Findings, Failure> {
         .map(|batch| batch.hash.as_str())
         .collect();
     let depot = depot::Depot::open_existing(dir.root());
+    let shared = Membership::of(dir).or_usage()?.is_some();
     let total = blobs.len();
     for (number, blob) in blobs.into_iter().enumerate() {
         if !quiet {
             console::status(&format!("{number} of {total} artefacts, {} games", findings.games));
         }
         let path = match verify_blob(&depot, &blob) {
-            Ok(path) => path,
-            Err(fault) => {
+            Ok(Some(path)) => path,
+            Ok(None) if shared => {
+                findings.elsewhere += 1;
+                continue;
+            }
+            found => {
+                let fault = match found {
+                    Err(fault) => fault,
+                    Ok(_) => format!("{} is missing", shown(&blob)),
+                };
                 // A manager at work may have thrown it away since the list was made.
                 if !offline.catalogue.is_trashed(&blob.hash).await? {
                     findings.faults.push(fault);
@@ -106,20 +122,24 @@ async fn verify(dir: &DataDir, quiet: bool) -> Result<Findings, Failure> {
     Ok(findings)
 }
 
-/// Where a whole artefact lies, or what is wrong with it, file name included.
-fn verify_blob(depot: &depot::Depot, blob: &BlobRow) -> Result<std::path::PathBuf, String> {
+fn shown(blob: &BlobRow) -> String {
+    format!("{} of {} (fact {}): {}", blob.role, blob.config, blob.position, blob.hash)
+}
+
+/// Where a whole artefact lies, none if it is not here; or what is wrong with it, file name included.
+fn verify_blob(depot: &depot::Depot, blob: &BlobRow) -> Result<Option<std::path::PathBuf>, String> {
     let named = || format!("{} of {} (fact {})", blob.role, blob.config, blob.position);
     let hash: depot::Hash = blob
         .hash
         .as_str()
         .parse()
         .map_err(|error| format!("{}: '{}' is no hash: {error}", named(), blob.hash))?;
-    depot.verify(&hash).map_err(|fault| format!("{}: {fault}", named()))?;
-    match depot.path_of(&hash) {
-        Ok(Some(path)) => Ok(path),
-        Ok(None) => Err(format!("{}: {hash} is missing", named())),
-        Err(error) => Err(format!("{}: {error}", named())),
+    match depot.verify(&hash) {
+        Ok(()) => {}
+        Err(depot::Fault::Missing { .. }) => return Ok(None),
+        Err(fault) => return Err(format!("{}: {fault}", named())),
     }
+    depot.path_of(&hash).map_err(|error| format!("{}: {error}", named()))
 }
 
 /// Folds the log again and compares with the catalogue that lies there.

@@ -110,7 +110,7 @@ async fn start(selection: Selection, control: &Control) -> Answer {
     for warning in &wanted.warnings {
         warn!(warning, "asked to start");
     }
-    let plan = plan(&control.settings, &wanted);
+    let plan = plan(&control.settings, &wanted, control.state.the_loop.shared);
     match control.handle.start(&plan.start).await {
         Ok(begun) => {
             info!(started = ?begun.started, "asked to start");

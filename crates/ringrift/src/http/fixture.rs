@@ -139,6 +139,8 @@ impl World {
                 seed: 7,
                 data: dir.path().to_path_buf(),
                 standalone: true,
+                shared: false,
+                nodes: ringrift_daemons::Nodes::default(),
             },
             started_ms: now_ms,
             now_ms: AtomicI64::new(now_ms),

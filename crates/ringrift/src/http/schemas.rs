@@ -192,6 +192,7 @@ fn registry() -> Value {
         ("about", text()),
         ("priority", or_null(&one_of(&["critical", "high", "medium", "low"]))),
         ("critical", truth()),
+        ("leader_only", truth()),
         ("needs", list(&text())),
         ("profiles", list(&text())),
         ("interval_seconds", or_null(&seconds())),

@@ -5,21 +5,25 @@
 use anyhow::Context as _;
 use courier::{Courier, Stream};
 use ringrift_pipeline::{
-    AlarmChanged, Catalogue, DaemonRestartsChanged, Operational, restarts_subject,
+    AlarmChanged, Catalogue, DaemonRestartsChanged, NodeId, Operational, restarts_subject,
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tracing::warn;
 use warden::{Clock, Degraded, History, Notice, Runnable};
 
-/// Gives each daemon the history that an earlier manager kept of it.
+/// Gives each daemon the history that an earlier manager kept of it, on this node of a cluster.
 ///
 /// # Errors
 /// The log cannot be read.
-pub async fn recall(log: &Courier, runnables: Vec<Runnable>) -> anyhow::Result<Vec<Runnable>> {
+pub async fn recall(
+    log: &Courier,
+    node: Option<&NodeId>,
+    runnables: Vec<Runnable>,
+) -> anyhow::Result<Vec<Runnable>> {
     let mut recalled = Vec::with_capacity(runnables.len());
     for runnable in runnables {
         let daemon = runnable.spec.id.name();
-        let kept = log.last_on(Stream::Operational, &restarts_subject(daemon)).await;
+        let kept = log.last_on(Stream::Operational, &restarts_subject(daemon, node)).await;
         let kept = kept.with_context(|| format!("read the history of {daemon}"))?;
         let Some(fact) = kept else {
             recalled.push(runnable);
@@ -52,7 +56,12 @@ fn to_history(past: DaemonRestartsChanged, noted_ms: i64) -> History {
 }
 
 /// Keeps every history that the supervisor tells, and raises an alarm while it restarts nothing.
-pub async fn keep(mut notices: Receiver<Notice>, catalogue: Catalogue, clock: Clock) {
+pub async fn keep(
+    mut notices: Receiver<Notice>,
+    catalogue: Catalogue,
+    node: Option<NodeId>,
+    clock: Clock,
+) {
     loop {
         let notice = match notices.recv().await {
             Ok(notice) => notice,
@@ -66,6 +75,7 @@ pub async fn keep(mut notices: Receiver<Notice>, catalogue: Catalogue, clock: Cl
             Notice::History { daemon, history } => (
                 Operational::DaemonRestartsChanged(DaemonRestartsChanged {
                     daemon: daemon.name().to_owned(),
+                    node: node.clone(),
                     crashes: history.crashes,
                     recent_ms: history.recent_ms,
                     given_up: history.given_up,
@@ -140,7 +150,7 @@ mod tests {
         let mut tasks = JoinSet::new();
 
         for (life, crashes) in [(1, 1), (2, 0)] {
-            let runnables = recall(&log, vec![Runnable::of(|| Ok(Failing))]).await.unwrap();
+            let runnables = recall(&log, None, vec![Runnable::of(|| Ok(Failing))]).await.unwrap();
             let settings = Settings {
                 restart: RestartPolicy { max: 0, ..RestartPolicy::default() },
                 ..Settings::new(tokio::runtime::Handle::current())
@@ -148,7 +158,7 @@ mod tests {
             let (handle, drive) = Supervisor::new(runnables, settings, Clock::system()).unwrap();
             let mut moves = handle.transitions();
             tasks.spawn(async { drop(drive.await) });
-            tasks.spawn(keep(handle.notices(), catalogue.clone(), Clock::system()));
+            tasks.spawn(keep(handle.notices(), catalogue.clone(), None, Clock::system()));
             handle.start_planned(&[Failing::ID]).await.unwrap();
             let failed = |s: &std::sync::Arc<warden::Snapshot>| s.daemons[0].state == State::Failed;
             let mut snapshots = handle.subscribe();
@@ -160,7 +170,7 @@ mod tests {
                 told += usize::from(moved.to == State::Failed);
             }
             assert_eq!(told, crashes, "life {life}");
-            let subject = restarts_subject("FAILING");
+            let subject = restarts_subject("FAILING", None);
             while log.last_on(Stream::Operational, &subject).await.unwrap().is_none() {
                 tokio::task::yield_now().await;
             }

@@ -1,50 +1,217 @@
-//! The right to write: a lease with an epoch that every fact of this manager carries.
+//! The leases of a manager: that of its node, without which it ends, and that of the leader.
+//!
+//! No clock of another machine is believed: a lease is over when it stood still for as long as it is
+//! granted for, as seen from here.
 
 use std::time::Duration;
 
-use courier::{Courier, Fence, Lease, LeaseError};
+use courier::{Courier, Lease, LeaseError, Sightings};
+use ringrift_daemons::{LEADER, Leases, Nodes, lease_of, prolong};
+use ringrift_pipeline::NodeId;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
-use warden::Clock;
+use warden::{Clock, Handle, Leadership};
 
-/// Name of the lease.
-const NAME: &str = "leader";
-/// Time for which it is granted; a manager of another machine may take it after that.
-const TTL: Duration = Duration::from_secs(30);
+/// Time for which leases are granted where no other node has the log: nobody waits for them, and each
+/// prolonging is a write.
+const ALONE: Duration = Duration::from_mins(2);
+/// Time for which a node of a cluster gets its own lease.
+const NODE: Duration = Duration::from_secs(30);
+/// The same of a leader: so long after its last sign it is replaced.
+const LEADER_OF_OTHERS: Duration = Duration::from_secs(6);
+/// A lease is prolonged, or looked at, so often within its time.
+const LOOKS: u32 = 4;
 
-/// Takes the lease under the name of this installation; a lease that an earlier life of it left is
-/// taken over, with a new epoch.
-pub async fn take(log: &Courier, node: &str, clock: &Clock) -> Result<Lease, LeaseError> {
-    log.acquire(NAME, node, TTL, clock.now_ms()).await
+/// What a manager holds.
+pub struct Seat {
+    log: Courier,
+    node: NodeId,
+    clock: Clock,
+    /// Other nodes have the same log.
+    shared: bool,
+    /// Time for which this node's lease is granted.
+    stay: Duration,
+    /// The same of the leader's.
+    term: Duration,
+    /// Whether it leads when nobody does.
+    competes: bool,
+    own: Lease,
+    /// When that was last prolonged, by our clock.
+    own_prolonged: Instant,
+    leader: Option<Lease>,
+    /// When the lease of the leader was last prolonged, by our clock.
+    prolonged: Instant,
+    seen: Sightings,
+    leases: Leases,
+    nodes: Nodes,
+    /// The log is out of reach, and that was said.
+    cut_off: bool,
 }
 
-/// What proves it, for appends.
-pub fn fence(lease: &Lease) -> Fence {
-    Fence { lease: lease.name.clone(), epoch: lease.epoch }
-}
+impl Seat {
+    /// Takes the lease of this node, and that of the leader if it is free or an earlier life of this node
+    /// left it.
+    ///
+    /// Another process under the name of this node, as after a copy of its directory, loses its lease by
+    /// this and ends.
+    ///
+    /// # Errors
+    /// The log is out of reach.
+    pub async fn take(
+        log: &Courier,
+        node: &NodeId,
+        clock: &Clock,
+        shared: bool,
+        competes: bool,
+    ) -> Result<Self, LeaseError> {
+        let (stay, term) = if shared { (NODE, LEADER_OF_OTHERS) } else { (ALONE, ALONE) };
+        let own = log.acquire(&lease_of(node), &node.0, stay, clock.now_ms()).await?;
+        let mut seat = Self {
+            log: log.clone(),
+            node: node.clone(),
+            clock: clock.clone(),
+            shared,
+            stay,
+            term,
+            competes,
+            leases: Leases::of_node(&own),
+            own,
+            own_prolonged: Instant::now(),
+            leader: None,
+            prolonged: Instant::now(),
+            seen: Sightings::default(),
+            nodes: Nodes::default(),
+            cut_off: false,
+        };
+        seat.try_to_lead().await?;
+        Ok(seat)
+    }
 
-/// Prolongs the lease for ever; returns when somebody else has it.
-pub async fn keep(log: Courier, mut lease: Lease, clock: Clock) {
-    loop {
-        tokio::time::sleep(TTL / 3).await;
-        let now = clock.now_ms();
-        match log.renew(&lease, TTL, now).await {
-            Ok(renewed) => lease = renewed,
-            Err(LeaseError::Failed(failed)) => warn!(error = %failed, "the lease is not prolonged"),
-            Err(_) => match log.lease(NAME, now).await {
-                // The machine slept longer than the lease lasts. Nobody took it: the epoch is still
-                // ours, and the lock of the data directory keeps it so on this machine.
-                Ok(None) => info!(epoch = lease.epoch, "the lease ran out and nobody took it"),
-                Ok(Some(held)) if held.epoch == lease.epoch => {}
-                Ok(Some(held)) => {
-                    error!(
-                        by = held.holder,
-                        epoch = held.epoch,
-                        "the lease went to another manager"
-                    );
-                    return;
+    /// Under what this node records.
+    pub fn leases(&self) -> Leases {
+        self.leases.clone()
+    }
+
+    /// The other nodes, which it looks for while it keeps its leases.
+    pub fn nodes(&self) -> Nodes {
+        self.nodes.clone()
+    }
+
+    /// Prolongs what is held, and leads when nobody else does; returns when this node lost its own lease.
+    pub async fn keep(&mut self, handle: &Handle) {
+        loop {
+            tokio::time::sleep(self.term / LOOKS).await;
+            if self.own_prolonged.elapsed() >= self.stay / LOOKS
+                && let Err(lost) = self.prolong_own().await
+            {
+                error!(error = %lost, "another process runs under the name of this node");
+                self.leases.lead(None);
+                return;
+            }
+            let led = self.leader.is_some();
+            self.follow().await;
+            if self.shared
+                && let Err(error) = self.nodes.look(&self.log).await
+                && !self.cut_off
+            {
+                warn!(%error, "who is in the cluster cannot be told");
+            }
+            let leads = self.leader.is_some();
+            if led != leads {
+                let leadership = if leads { Leadership::Held } else { Leadership::Lost };
+                // Refused by a supervisor that ends: then nothing runs any more.
+                drop(handle.lead(leadership).await);
+            }
+        }
+    }
+
+    /// Gives back what is held.
+    ///
+    /// # Errors
+    /// The log is out of reach; the leases run out by themselves.
+    pub async fn leave(&mut self) -> Result<(), courier::Error> {
+        self.leases.lead(None);
+        if let Some(lease) = self.leader.take() {
+            self.log.release(&lease).await?;
+        }
+        self.log.release(&self.own).await
+    }
+
+    /// Prolongs this node's lease.
+    ///
+    /// # Errors
+    /// It is lost.
+    async fn prolong_own(&mut self) -> Result<(), LeaseError> {
+        match prolong(&self.log, &self.own, self.stay, self.clock.now_ms()).await {
+            Ok(prolonged) => {
+                self.own = prolonged;
+                self.own_prolonged = Instant::now();
+                if std::mem::take(&mut self.cut_off) {
+                    info!("the log is within reach again");
                 }
-                Err(failed) => warn!(error = %failed, "the lease cannot be read"),
-            },
+            }
+            Err(LeaseError::Failed(failed)) => {
+                if !std::mem::replace(&mut self.cut_off, true) {
+                    warn!(error = %failed, "the leases are not prolonged");
+                }
+            }
+            Err(lost) => return Err(lost),
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self) {
+        let Some(lease) = self.leader.clone() else {
+            if let Err(error) = self.try_to_lead().await
+                && !self.cut_off
+            {
+                warn!(%error, "whether a node leads cannot be told");
+            }
+            return;
+        };
+        match prolong(&self.log, &lease, self.term, self.clock.now_ms()).await {
+            Ok(prolonged) => {
+                self.leader = Some(prolonged);
+                self.prolonged = Instant::now();
+            }
+            // Without others nobody can have led meanwhile.
+            Err(LeaseError::Failed(_)) if !self.shared || self.prolonged.elapsed() < self.term => {}
+            Err(why) => {
+                warn!(epoch = lease.epoch, %why, "this node leads no more");
+                self.leader = None;
+                self.leases.lead(None);
+            }
+        }
+    }
+
+    /// Takes the lease of the leader if nobody prolongs it.
+    async fn try_to_lead(&mut self) -> Result<(), LeaseError> {
+        if !self.competes {
+            return Ok(());
+        }
+        let leases = self.log.leases(LEADER, i64::MIN).await?;
+        let now = Instant::now();
+        self.seen.note(leases, now);
+        let as_of_ms = match self.seen.silent(LEADER, now) {
+            Some((held, _)) if held.holder == self.node.0 => self.clock.now_ms(),
+            // Just after its end by its holder's clock: who was faster than we holds it beyond that.
+            Some((held, silent)) if silent >= self.term => held.expires_ms.saturating_add(1),
+            Some(_) => return Ok(()),
+            None => self.clock.now_ms(),
+        };
+        match self.log.acquire(LEADER, &self.node.0, self.term, as_of_ms).await {
+            Ok(lease) => {
+                info!(epoch = lease.epoch, node = %self.node, "this node leads");
+                self.prolonged = Instant::now();
+                self.leases.lead(Some(&lease));
+                self.leader = Some(lease);
+                Ok(())
+            }
+            Err(LeaseError::Held { by, .. }) => {
+                info!(by, "another node leads");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 }

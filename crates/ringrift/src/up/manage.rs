@@ -15,12 +15,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
-use warden::{Breaker, Clock, MemoryGauge, RestartPolicy, Supervisor, Transition};
+use warden::{Breaker, Clock, Leadership, MemoryGauge, RestartPolicy, Supervisor, Transition};
 
 use super::{
     feed::{Feed, Saved},
     goal::Goal,
-    greet, history, leader,
+    greet, history,
+    leader::Seat,
     parts::Parts,
 };
 use crate::{
@@ -63,7 +64,7 @@ pub enum End {
     TimeOver,
     /// A second signal: what still ran was left as it was.
     AtOnce(Vec<String>),
-    /// Another manager holds the lease.
+    /// Another process holds the lease of this node.
     Deposed,
     /// The supervisor ended by itself.
     Broken(String),
@@ -79,7 +80,7 @@ impl fmt::Display for End {
             Self::AtOnce(running) => {
                 write!(f, "stopped at once, with {} still running", running.join(", "))
             }
-            Self::Deposed => f.write_str("another manager took the lease of this data directory"),
+            Self::Deposed => f.write_str("another process runs under the name of this node"),
             Self::Broken(why) => write!(f, "the supervisor ended: {why}"),
         }
     }
@@ -97,7 +98,9 @@ pub async fn run(
     // Before anything runs, so that a signal that comes now is not missed.
     let mut signals = Signals::listen()?;
     let runnables = std::mem::take(&mut parts.runnables);
-    let runnables = history::recall(&parts.log, runnables).await?;
+    let the_loop = &parts.state.the_loop;
+    let node = the_loop.shared.then(|| the_loop.node.clone());
+    let runnables = history::recall(&parts.log, node.as_ref(), runnables).await?;
     let (handle, supervision) =
         Supervisor::new(runnables, supervisor_settings(settings, daemons), Clock::system())?;
     parts.bell.connect(Line(handle.clone()));
@@ -108,10 +111,16 @@ pub async fn run(
     let histories = tasks.spawn(history::keep(
         handle.notices(),
         parts.state.catalogue.clone(),
+        node,
         Clock::system(),
     ));
-    let lost = tasks
-        .spawn_on(leader::keep(parts.log.clone(), parts.lease.clone(), Clock::system()), daemons);
+    if !parts.state.leases.leads() {
+        handle.lead(Leadership::Lost).await?;
+    }
+    let seat = parts.seat.take().context("take the place of this node a second time")?;
+    let left = CancellationToken::new();
+    let mut kept = tasks.spawn_on(keep(seat, handle.clone(), left.clone()), daemons);
+    let followed = parts.others.clone().map(|others| tasks.spawn_on(others.keep(), daemons));
     let serving = CancellationToken::new();
     let asked = CancellationToken::new();
     let control = Arc::new(Control {
@@ -149,7 +158,10 @@ pub async fn run(
             None => End::Asked,
         },
         () = until(deadline) => End::TimeOver,
-        _ = lost => End::Deposed,
+        seat = &mut kept => {
+            parts.seat = Some(seat.context("keep the leases of this node")?);
+            End::Deposed
+        }
         ended = supervision => End::Broken(match ended {
             Ok(_) => "nobody asked it to".into(),
             Err(error) => error.to_string(),
@@ -158,6 +170,11 @@ pub async fn run(
     info!(reason = %end, "this manager ends");
     let end = stop(end, &handle, &mut signals).await;
     done.cancel();
+    left.cancel();
+    if parts.seat.is_none() {
+        // It does not come back from a runtime whose threads are all blocked; then the leases run out.
+        parts.seat = tokio::time::timeout(COUNT_WITHIN, kept).await.ok().transpose()?;
+    }
     // Daemons that block every thread of their runtime hold this count up, but not our end.
     let saved = if let Ok(saved) = tokio::time::timeout(COUNT_WITHIN, feed).await {
         saved.context("count what was saved")?
@@ -177,9 +194,21 @@ pub async fn run(
     serving.cancel();
     drop(page.await);
     socket.abort();
+    if let Some(followed) = followed {
+        followed.abort();
+    }
     transitions.abort();
     histories.abort();
     Ok((end, saved))
+}
+
+/// Keeps the leases until the node lost its own, or all that needs them has ended.
+async fn keep(mut seat: Seat, handle: warden::Handle, left: CancellationToken) -> Seat {
+    tokio::select! {
+        () = seat.keep(&handle) => {}
+        () = left.cancelled() => {}
+    }
+    seat
 }
 
 /// Stops all daemons in order; a second signal stops at once.

@@ -10,6 +10,11 @@ mod history;
 mod leader;
 mod manage;
 mod notify;
+#[cfg(not(feature = "cluster"))]
+#[path = "alone.rs"]
+mod others;
+#[cfg(feature = "cluster")]
+mod others;
 mod parts;
 
 use std::{path::PathBuf, time::Duration};
@@ -231,6 +236,10 @@ fn greet(settings: &Settings, parts: &Parts, order: &manage::Order, http: &Http)
     });
     console::say(&format!("  page     http://{}/", http.address()));
     console::say(&format!("  data     {}", parts.state.the_loop.data.display()));
+    if let Some(membership) = &parts.membership {
+        let role = if parts.state.leases.leads() { "leads" } else { "follows" };
+        console::say(&format!("  cluster  {membership}; {} {role}", parts.state.the_loop.node));
+    }
     console::say("  log      logs/daemons.log in there; `ringrift status`, `ringrift why CONFIG`");
     let left_out = match plan.skipped.len() {
         0 => String::new(),

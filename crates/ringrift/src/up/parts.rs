@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use courier::{Courier, Embedded, Folder, Lease, Options, Stream};
+use courier::{Courier, Folder, Stream};
 use depot::Depot;
 use ringrift_daemons::{
     Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
@@ -12,13 +12,14 @@ use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
 use warden::{Clock, Runnable, worker::Workers};
 
-use super::leader;
+use super::{leader::Seat, others::Others};
 use crate::{
-    config::{Durability, Settings},
+    config::Settings,
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
     http::Http,
     logs::LogLevel,
+    membership::{Membership, open_log},
     plan::{Plan, Wanted, plan},
     state::State,
 };
@@ -45,8 +46,12 @@ pub struct Parts {
     pub bell: Bell,
     /// The log.
     pub log: Courier,
-    /// The right to write.
-    pub lease: Lease,
+    /// The leases, unless somebody keeps them at the moment.
+    pub seat: Option<Seat>,
+    /// The cluster that this node is of.
+    pub membership: Option<Membership>,
+    /// The other nodes of it.
+    pub others: Option<Others>,
     /// Where the log stood at the start.
     pub began_at: u64,
     clock: Clock,
@@ -67,14 +72,20 @@ impl Parts {
     ) -> Result<Self, Failure> {
         let clock = Clock::system();
         let started_ms = clock.now_ms();
-        let log = open_log(settings, dir).await.or_usage()?;
+        let log = open_log(dir, settings.durability).await.or_usage()?;
+        let membership = Membership::of(dir).or_usage()?;
+        let shared = membership.is_some();
         let depot = Depot::open(dir.root(), depot::Options { keep_free: KEEP_FREE }).or_usage()?;
         let node =
             hosts::identity(&dir.node()).context("find this installation's name").or_usage()?;
+        let node = NodeId(node);
         // Ends what survived of an earlier life, before anything new can meet it.
         let workers = Workers::new(&dir.run()).context("prepare for worker processes")?;
-        let lease = leader::take(&log, &node, &clock).await?;
-        info!(epoch = lease.epoch, node, "this manager leads");
+        let plan = plan(settings, wanted, shared);
+        tell(&plan);
+        let competes = !shared || plan.may_lead;
+        let seat = Seat::take(&log, &node, &clock, shared, competes).await?;
+        let leases = seat.leases();
 
         let folder = Folder::open(&dir.catalogue(), PipelineFold, log.clone()).await?;
         if let Some(why) = folder.rebuilt() {
@@ -82,11 +93,20 @@ impl Parts {
         }
         let began_at = log.head(Stream::Pipeline).await?;
         folder.caught_up(began_at, FOLD_LIMIT).await?;
-        let catalogue = Catalogue::new(log.clone(), folder).fenced(leader::fence(&lease));
+        let catalogue = Catalogue::new(log.clone(), folder).fenced(leases.node());
+        let catalogue = catalogue.of_node(shared.then(|| node.clone()));
 
         let bell = Bell::default();
         let pressure = Pressure::default();
         let blobs = Blobs::new(depot);
+        let others = match &membership {
+            Some(membership) => {
+                let own = catalogue.for_source(format!("manager@{node}"));
+                let met = Others::meet(membership, dir, &blobs, &own, &node, seat.nodes()).await;
+                Some(met.or_usage()?)
+            }
+            None => None,
+        };
         let workshop = Workshop::open(
             workshop_settings(settings, dir),
             workers,
@@ -97,13 +117,16 @@ impl Parts {
         )?;
         let the_loop = Arc::new(Loop {
             configs: settings.configs.clone(),
-            node: NodeId(node),
+            node,
             seed: settings.seed,
             data: dir.root().to_path_buf(),
             standalone: settings.profile == STANDALONE.0,
+            shared,
+            nodes: seat.nodes(),
         });
         let wiring = Wiring {
             catalogue: catalogue.clone(),
+            leases: leases.clone(),
             blobs,
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
@@ -112,15 +135,23 @@ impl Parts {
             http,
             patience: PATIENCE,
         };
+        if let Some(others) = &others {
+            let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
+            let playing = if plays { workshop.slots() } else { 0 };
+            others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;
+        }
         let mut runnables = Vec::new();
         for (_, entry) in registry() {
             let section = settings.daemons.get(&entry.section()).cloned().unwrap_or_default();
             runnables.extend(entry.runnable(&wiring, section).or_usage()?);
         }
-        let plan = plan(settings, wanted);
-        tell(&plan);
         let state = State {
-            catalogue,
+            catalogue: if shared {
+                catalogue.for_source(format!("manager@{}", the_loop.node))
+            } else {
+                catalogue
+            },
+            leases,
             bell: bell.clone(),
             workshop,
             pressure,
@@ -129,27 +160,34 @@ impl Parts {
             clock: clock.clone(),
             log_level,
         };
-        Ok(Self { state, runnables, asked, plan, bell, log, lease, began_at, clock })
+        let seat = Some(seat);
+        Ok(Self {
+            state,
+            runnables,
+            asked,
+            plan,
+            bell,
+            log,
+            seat,
+            membership,
+            others,
+            began_at,
+            clock,
+        })
     }
 
     /// Gives back what the next manager wants.
-    pub async fn close(&self) {
-        if let Err(error) = self.log.release(&self.lease).await {
-            warn!(%error, "the lease is not given back; it runs out by itself");
+    pub async fn close(&mut self) {
+        if let Some(others) = &self.others {
+            others.leave().await;
+        }
+        if let Some(seat) = &mut self.seat
+            && let Err(error) = seat.leave().await
+        {
+            warn!(%error, "the leases are not given back; they run out by themselves");
         }
         info!(at_ms = self.clock.now_ms(), "this manager has ended");
     }
-}
-
-async fn open_log(settings: &Settings, dir: &DataDir) -> anyhow::Result<Courier> {
-    let durability = match settings.durability {
-        Durability::Normal => courier::Durability::Normal,
-        Durability::Full => courier::Durability::Full,
-    };
-    let path = dir.facts();
-    let options = Options { durability, ..Options::default() };
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&path, options)).await?;
-    Ok(opened?)
 }
 
 fn workshop_settings(settings: &Settings, dir: &DataDir) -> WorkshopSettings {

@@ -3,6 +3,8 @@
 
 mod bench;
 mod causes;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod commands;
 mod contract;
 mod damaged;

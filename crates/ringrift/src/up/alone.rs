@@ -1,0 +1,41 @@
+//! Without the feature `cluster` there are no other nodes: a data directory that belongs to a cluster is
+//! refused when its log is opened.
+
+use ringrift_daemons::{Blobs, Nodes};
+use ringrift_pipeline::{Catalogue, NodeId};
+
+use crate::{data_dir::DataDir, membership::Membership};
+
+/// Nobody.
+#[derive(Clone)]
+pub enum Others {}
+
+#[expect(clippy::unused_async, reason = "the same signatures with the feature")]
+impl Others {
+    /// Refuses.
+    pub async fn meet(
+        membership: &Membership,
+        _: &DataDir,
+        _: &Blobs,
+        _: &Catalogue,
+        _: &NodeId,
+        _: Nodes,
+    ) -> anyhow::Result<Self> {
+        anyhow::bail!("this program was built without the feature `cluster`, for the {membership}")
+    }
+
+    /// Never called.
+    pub async fn tell(&self, _: &str, _: [usize; 2], _: i64) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub async fn leave(&self) {
+        match *self {}
+    }
+
+    /// Never called.
+    pub async fn keep(self) {
+        match self {}
+    }
+}

@@ -1,0 +1,200 @@
+//! The other nodes of the cluster: where they are, and what is fetched from them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use courier::Stream;
+use depot::{
+    Hash,
+    peers::{Key, Options, PeerId, Peers, Want},
+};
+use ringrift_daemons::{Blobs, Elsewhere, Nodes, OutOfReach};
+use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow, Record};
+use tracing::{info, warn};
+
+use crate::{data_dir::DataDir, membership::Membership};
+
+/// Time between two looks at who is there, if nobody joins.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// This node among the others; a clone is the same.
+#[derive(Clone)]
+pub struct Others(Arc<Inner>);
+
+struct Inner {
+    peers: Peers,
+    catalogue: Catalogue,
+    node: NodeId,
+    nodes: Nodes,
+    /// Whom to ask: those that live.
+    living: Mutex<Vec<PeerId>>,
+}
+
+impl Others {
+    /// Begins to serve what is here and to fetch what is not.
+    ///
+    /// # Errors
+    /// Nobody can listen at the address of the membership.
+    pub async fn meet(
+        membership: &Membership,
+        dir: &DataDir,
+        blobs: &Blobs,
+        catalogue: &Catalogue,
+        node: &NodeId,
+        nodes: Nodes,
+    ) -> anyhow::Result<Self> {
+        let path = dir.key();
+        let key = tokio::task::spawn_blocking(move || Key::of_file(&path)).await?;
+        let options = Options {
+            key: key.context("read this node's key")?,
+            listen: membership.listen,
+            rate: membership.send_rate,
+        };
+        let peers = Peers::open(blobs.depot(), options).await?;
+        let others = Self(Arc::new(Inner {
+            peers,
+            catalogue: catalogue.clone(),
+            node: node.clone(),
+            nodes,
+            living: Mutex::default(),
+        }));
+        blobs.connect(others.clone());
+        Ok(others)
+    }
+
+    /// Tells the others where this node is and what it runs, unless they know: its workers, and those
+    /// of them that play.
+    pub async fn tell(
+        &self,
+        role: &str,
+        [slots, playing]: [usize; 2],
+        now_ms: i64,
+    ) -> anyhow::Result<()> {
+        let Inner { peers, catalogue, node, .. } = &*self.0;
+        let joined = NodeJoined {
+            node: node.clone(),
+            peer: peers.id().to_string(),
+            addresses: peers.addresses().iter().map(ToString::to_string).collect(),
+            role: role.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            playing: u32::try_from(playing).unwrap_or(u32::MAX),
+        };
+        let known = catalogue.nodes().await?.into_iter().find(|row| row.node == *node);
+        let position = known.as_ref().map_or(0, |row| row.position);
+        if known.is_none_or(|row| !says(&row, &joined)) {
+            catalogue.record(vec![Record::after(joined, position)], now_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Follows who is there, for ever.
+    pub async fn keep(self) {
+        let mut joined = self.0.catalogue.log().tail(Stream::Pipeline);
+        let mut known = Vec::new();
+        let mut trouble = false;
+        loop {
+            match self.look().await {
+                Ok(nodes) => {
+                    trouble = false;
+                    let names: Vec<NodeId> = nodes.iter().map(|row| row.node.clone()).collect();
+                    if names != known {
+                        info!(nodes = names.len(), "the nodes of this cluster");
+                        known = names;
+                    }
+                }
+                Err(error) if trouble => drop(error),
+                Err(error) => {
+                    trouble = true;
+                    warn!(%error, "who is in the cluster cannot be told");
+                }
+            }
+            joined.mark_unchanged();
+            tokio::time::sleep(LOOK / 4).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                Ok(()) = joined.changed() => {}
+            }
+        }
+    }
+
+    async fn look(&self) -> anyhow::Result<Vec<NodeRow>> {
+        let Inner { peers, catalogue, node, nodes, living } = &*self.0;
+        let rows = catalogue.nodes().await?;
+        let mut members = BTreeMap::new();
+        let mut alive = Vec::new();
+        for row in rows.iter().filter(|row| row.node != *node) {
+            let Some((peer, addresses)) = place(row) else {
+                warn!(node = %row.node, "what this node says of itself is not understood");
+                continue;
+            };
+            if nodes.lives(&row.node) {
+                alive.push(peer);
+            }
+            members.insert(peer, addresses);
+        }
+        peers.admit(members);
+        *living.lock().unwrap_or_else(PoisonError::into_inner) = alive;
+        Ok(rows)
+    }
+
+    /// Serves nobody any more.
+    pub async fn leave(&self) {
+        self.0.peers.close().await;
+    }
+
+    async fn fetch(&self, hash: Hash) -> Result<(), String> {
+        let Inner { peers, catalogue, living, .. } = &*self.0;
+        let row = catalogue.blob(&BlobHash(hash.to_string())).await;
+        let row = row.map_err(|error| error.to_string())?;
+        let row = row.ok_or("no fact names it")?;
+        let extension = extension(&row.role).to_owned();
+        let from = living.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let want = Want { hash, bytes: row.bytes, extension };
+        let stored = peers.fetch(&want, &from).await.map_err(|error| error.to_string())?;
+        if stored.new {
+            info!(%hash, role = row.role, bytes = row.bytes, "artefact fetched from another node");
+        }
+        Ok(())
+    }
+}
+
+impl Elsewhere for Others {
+    fn bring(
+        &self,
+        hash: Hash,
+    ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
+        Box::pin(async move { self.fetch(hash).await.map_err(|why| OutOfReach { hash, why }) })
+    }
+}
+
+fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
+    row.peer == joined.peer
+        && row.addresses == joined.addresses
+        && row.role == joined.role
+        && row.version == joined.version
+        && row.slots == joined.slots
+        && row.playing == joined.playing
+}
+
+fn place(row: &NodeRow) -> Option<(PeerId, Vec<SocketAddr>)> {
+    let addresses: Option<Vec<SocketAddr>> =
+        row.addresses.iter().map(|address| address.parse().ok()).collect();
+    Some((row.peer.parse().ok()?, addresses?))
+}
+
+/// The ending that a file of this role has where it was made.
+fn extension(role: &str) -> &'static str {
+    match role {
+        "games" | "records" => "gz",
+        "samples" | "window" => "npz",
+        "weights" | "checkpoint" => "safetensors",
+        _ => "bin",
+    }
+}
