@@ -33,14 +33,14 @@ impl AtHand {
         &mut self,
         blobs: &Blobs,
         wanted: Vec<BlobHash>,
-        limit: usize,
+        limit: u32,
         cx: &Cx,
     ) -> anyhow::Result<Vec<BlobHash>> {
         let now = Instant::now();
         self.0.retain(|_, until| *until > now);
         let mut taken = Vec::new();
         for hash in wanted {
-            if taken.len() >= limit {
+            if taken.len() as u64 >= u64::from(limit) {
                 break;
             }
             if self.0.contains_key(&hash) {

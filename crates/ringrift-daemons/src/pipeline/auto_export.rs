@@ -133,7 +133,6 @@ impl AutoExport {
         let asked = limit.saturating_add(self.at_hand.more());
         let batches = self.catalogue.unexported(config, asked).await?;
         let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
         let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
             return Ok(());

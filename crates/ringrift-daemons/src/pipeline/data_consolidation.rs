@@ -139,7 +139,6 @@ impl DataConsolidation {
         let asked = limit.saturating_add(self.at_hand.more());
         let batches = self.catalogue.batches(config, BatchState::Committed, asked).await?;
         let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
         let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
             return Ok(());

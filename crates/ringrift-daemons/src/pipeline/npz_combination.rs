@@ -170,7 +170,7 @@ impl NpzCombination {
         }
         let newest = newest_files(&files, max_rows);
         let picked = newest.into_iter().map(|file| file.hash.clone()).collect();
-        let samples = self.at_hand.take(&self.blobs, picked, usize::MAX, cx).await?;
+        let samples = self.at_hand.take(&self.blobs, picked, u32::MAX, cx).await?;
         if samples.is_empty() {
             return Ok(());
         }
