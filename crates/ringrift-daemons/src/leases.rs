@@ -5,7 +5,10 @@
 //! the log, so a node that was taken for dead can do no harm.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,9 +34,19 @@ const LIVES: Duration = Duration::from_secs(15);
 
 /// The nodes of a cluster, as they are seen from this one; a clone is the same. On one machine there are none.
 #[derive(Debug, Clone, Default)]
-pub struct Nodes(Arc<Mutex<Sightings>>);
+pub struct Nodes(Arc<Mutex<Sightings>>, Arc<AtomicBool>);
 
 impl Nodes {
+    /// Says whether this node is drained: then it does not lead either.
+    pub fn drain(&self, drained: bool) {
+        self.1.store(drained, Ordering::Relaxed);
+    }
+
+    /// Whether this node is drained.
+    pub fn is_drained(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
+
     /// Looks who is there; to be called every few seconds.
     ///
     /// # Errors

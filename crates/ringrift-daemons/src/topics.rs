@@ -6,8 +6,8 @@
 
 use ringrift_pipeline::{
     AlarmChanged, ArtefactTrashed, BatchRejected, DaemonRestartsChanged, DaemonStatusChanged,
-    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, NodeJoined, Operational, Topic as _,
-    WorkReleased, kinds,
+    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, NodeAdmitted, NodeDrained, NodeInvited,
+    NodeJoined, NodeRemoved, Operational, Topic as _, WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -36,8 +36,15 @@ pub struct Route {
 }
 
 /// What the binary records itself.
-const OF_THE_MANAGER: &[&str] =
-    &[DaemonStatusChanged::TOPIC, DaemonRestartsChanged::TOPIC, NodeJoined::TOPIC];
+const OF_THE_MANAGER: &[&str] = &[
+    DaemonStatusChanged::TOPIC,
+    DaemonRestartsChanged::TOPIC,
+    NodeInvited::TOPIC,
+    NodeAdmitted::TOPIC,
+    NodeJoined::TOPIC,
+    NodeDrained::TOPIC,
+    NodeRemoved::TOPIC,
+];
 
 /// Topics that wake no daemon, and why.
 const WAKES_NOBODY: &[(&str, &str)] = &[
@@ -53,6 +60,10 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
         NodeJoined::TOPIC,
         "the managers of all nodes, which serve their artefacts to this one from now on",
     ),
+    (NodeInvited::TOPIC, "the manager where newcomers ask, when one comes with this ticket"),
+    (NodeAdmitted::TOPIC, "the same: a ticket is used once"),
+    (NodeDrained::TOPIC, "the manager of the node, whose daemons take no new work from then on"),
+    (NodeRemoved::TOPIC, "the managers of all nodes, which serve their artefacts to it no more"),
     (
         DaemonStatusChanged::TOPIC,
         "people; DAEMON_WATCHDOG looks at the supervisor, which knows it first",

@@ -72,6 +72,14 @@ facts! {
     AllocationUpdated = "selfplay.allocated", |_: &AllocationUpdated| "allocation".to_owned();
     /// A node of a cluster began to run, from another place or with other abilities than before.
     NodeJoined = "node.joined", |e: &NodeJoined| format!("node.{}", e.node);
+    /// A machine may join a cluster, once.
+    NodeInvited = "node.invited", |e: &NodeInvited| invitation_subject(&e.invitation);
+    /// It was let in.
+    NodeAdmitted = "node.admitted", |e: &NodeAdmitted| invitation_subject(&e.invitation);
+    /// A node takes no new work, or takes it again.
+    NodeDrained = "node.drained", |e: &NodeDrained| format!("node.{}", e.node);
+    /// A node was put out of a cluster.
+    NodeRemoved = "node.removed", |e: &NodeRemoved| format!("node.{}", e.node);
     /// An artefact went to the trash.
     ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
 }
@@ -84,6 +92,11 @@ pub fn work_subject(work: &WorkId) -> String {
 /// Subject of a model's life.
 pub fn model_subject(model: &ModelId) -> String {
     format!("model.{model}")
+}
+
+/// Subject of an invitation.
+pub fn invitation_subject(invitation: &str) -> String {
+    format!("invitation.{invitation}")
 }
 
 /// Subject of a config's champion.
@@ -485,6 +498,48 @@ bodies! {
         pub slots: u32,
         /// Those of them that may play games; 0 = it plays none.
         pub playing: u32,
+    }
+
+    /// See [`Event::NodeInvited`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NodeInvited {
+        /// Its number: the public key of the ticket.
+        pub invitation: String,
+        /// What the machine is wanted for: a profile.
+        pub role: String,
+        /// Until when it holds, ms since the Unix epoch.
+        pub expires_ms: i64,
+        /// The node where it was made.
+        pub by: NodeId,
+    }
+
+    /// See [`Event::NodeAdmitted`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NodeAdmitted {
+        /// The invitation, which is used up by this.
+        pub invitation: String,
+        /// The node.
+        pub node: NodeId,
+        /// Its public key, as the servers of the log write it.
+        pub key: String,
+        /// What it is wanted for: a profile.
+        pub role: String,
+    }
+
+    /// See [`Event::NodeDrained`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NodeDrained {
+        /// The node.
+        pub node: NodeId,
+        /// False: it takes work again.
+        pub draining: bool,
+    }
+
+    /// See [`Event::NodeRemoved`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct NodeRemoved {
+        /// The node.
+        pub node: NodeId,
     }
 
     /// See [`Event::ArtefactTrashed`].

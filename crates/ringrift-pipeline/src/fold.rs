@@ -93,8 +93,14 @@ CREATE TABLE allocation (
 CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
-  version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL
+  version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
+  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE invitations (
+  invitation TEXT PRIMARY KEY, role TEXT NOT NULL, expires_ms INTEGER NOT NULL, node TEXT, key TEXT,
+  put_out INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL
+) STRICT;
+CREATE INDEX invitations_used ON invitations (node);
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;
@@ -106,7 +112,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -416,7 +422,7 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
                  since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (node) DO UPDATE
                  SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
-                 position = ?8, since_ms = ?9",
+                 position = ?8, since_ms = ?9, removed = 0",
             )?
             .execute(params![
                 e.node.0,
@@ -429,6 +435,32 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 pos,
                 ms
             ])?;
+        }
+        Event::NodeInvited(e) => {
+            tx.prepare_cached(
+                "INSERT INTO invitations (invitation, role, expires_ms, position)
+                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (invitation) DO NOTHING",
+            )?
+            .execute(params![e.invitation, e.role, e.expires_ms, pos])?;
+        }
+        Event::NodeAdmitted(e) => {
+            tx.prepare_cached(
+                "UPDATE invitations SET node = ?2, key = ?3, position = ?4
+                 WHERE invitation = ?1 AND node IS NULL",
+            )?
+            .execute(params![e.invitation, e.node.0, e.key, pos])?;
+        }
+        Event::NodeDrained(e) => {
+            tx.prepare_cached("UPDATE nodes SET draining = ?2, position = ?3 WHERE node = ?1")?
+                .execute(params![e.node.0, e.draining, pos])?;
+        }
+        Event::NodeRemoved(e) => {
+            tx.prepare_cached(
+                "UPDATE nodes SET removed = 1, draining = 0, position = ?2 WHERE node = ?1",
+            )?
+            .execute(params![e.node.0, pos])?;
+            tx.prepare_cached("UPDATE invitations SET put_out = 1 WHERE node = ?1")?
+                .execute([&e.node.0])?;
         }
         Event::ArtefactTrashed(e) => {
             tx.prepare_cached(

@@ -144,8 +144,12 @@ enum Command {
     Play(commands::person::PlayArgs),
     /// Learn without a manager: from random weights to a champion, with its proofs
     Train(commands::train::TrainArgs),
-    /// Make this data directory a node of a cluster, or show its nodes
+    /// Begin a cluster, invite machines to it, join one
     Cluster(commands::cluster::ClusterArgs),
+    /// Show the nodes of the cluster: who leads, what each runs and has in hand
+    Nodes(commands::cluster::StatusArgs),
+    /// Drain or remove a node of the cluster
+    Node(commands::cluster::NodeArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
@@ -211,6 +215,8 @@ impl Cli {
             Command::Play(args) => commands::person::run(&args),
             Command::Train(args) => commands::train::run(&args),
             Command::Cluster(args) => commands::cluster::run(&args),
+            Command::Nodes(args) => commands::cluster::nodes(&args),
+            Command::Node(args) => commands::cluster::node(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Rules(args) => commands::rules::run(&args),

@@ -55,6 +55,28 @@ impl DataDir {
         self.0.join("key")
     }
 
+    /// The folder of a cluster's keys and of its server, if those are here.
+    pub fn cluster(&self) -> PathBuf {
+        self.0.join("cluster")
+    }
+
+    /// The secret keys of the cluster, on the node that lets others in.
+    #[cfg(feature = "cluster")]
+    pub fn authority(&self) -> PathBuf {
+        self.cluster().join("authority.json")
+    }
+
+    /// The certificate by which the servers are known.
+    #[cfg(feature = "cluster")]
+    pub fn certificate(&self) -> PathBuf {
+        self.cluster().join("servers.pem")
+    }
+
+    /// What the server that this node runs is started with.
+    pub fn server(&self) -> PathBuf {
+        self.cluster().join("server.conf")
+    }
+
     /// The folder of what this node knows of a cluster's log.
     pub fn replica(&self) -> PathBuf {
         self.0.join("replica")

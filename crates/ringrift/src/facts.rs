@@ -210,6 +210,13 @@ fn pipeline(event: &Event) -> Told {
             let at = e.addresses.join(", ");
             (None, Plain, format!("node {node} runs {role} with {slots} workers, reached at {at}"))
         }
+        Event::NodeInvited(e) => (None, Plain, format!("{} invited a machine as {}", e.by, e.role)),
+        Event::NodeAdmitted(e) => (None, Good, format!("node {} was let in as {}", e.node, e.role)),
+        Event::NodeDrained(e) => {
+            let what = if e.draining { "takes no new work" } else { "takes work again" };
+            (None, Plain, format!("node {} {what}", e.node))
+        }
+        Event::NodeRemoved(e) => (None, Bad, format!("node {} was put out", e.node)),
         Event::ArtefactTrashed(e) => {
             let hash: String = e.hash.0.chars().take(12).collect();
             (None, Quiet, format!("file {hash} went to the trash: {}", e.reason))

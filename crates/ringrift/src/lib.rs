@@ -4,6 +4,11 @@
 //! directory, or ask the running manager over its socket; `worker` is the other end of the worker
 //! contract.
 
+#[cfg(feature = "cluster")]
+mod admission;
+#[cfg(not(feature = "cluster"))]
+#[path = "admission/alone.rs"]
+mod admission;
 mod cli;
 mod commands;
 mod config;
@@ -16,6 +21,7 @@ mod http;
 mod interrupt;
 mod launch;
 mod log_lines;
+mod log_server;
 mod logs;
 mod matches;
 mod membership;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -90,7 +90,7 @@ pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> 
         .with_ansi(false)
         .event_format(DaemonFirst { time: false, format: Format::Text })
         .with_writer(io::stderr)
-        .with_filter(LevelFilter::WARN);
+        .with_filter(LevelFilter::WARN.and(filter_fn(is_discreet)));
     tracing_subscriber::registry()
         .with(to_file)
         .with(to_people)
@@ -99,9 +99,10 @@ pub fn start(folder: &Path, level: &str, format: Format) -> anyhow::Result<Log> 
     Ok(Log { level: LogLevel(handle), _guard: guard })
 }
 
-/// Below `INFO` the client of a cluster's servers tells their addresses with what stands before the host.
+/// The client of a cluster's servers tells their addresses with what stands before the host, and each of its
+/// tries to reach them. What matters of it the log's engine says, once.
 fn is_discreet(event: &Metadata<'_>) -> bool {
-    *event.level() <= Level::INFO || !event.target().starts_with("async_nats")
+    !event.target().starts_with("async_nats")
 }
 
 /// One line per event, whoever speaks before the message.

@@ -4,7 +4,11 @@
 use std::{fmt, io::Write as _, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
+#[cfg(feature = "cluster")]
+use courier::jetstream::{self, JetStream};
 use courier::{Courier, Embedded, without_secrets};
+#[cfg(feature = "cluster")]
+use depot::peers::Key;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +29,22 @@ pub struct Membership {
     /// Bytes a second that this node sends to the others in all; none = as many as it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_rate: Option<u64>,
+    /// What the servers let this node in for, if they go by keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<String>,
+    /// Where this node's manager runs a server of the log, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serve: Option<SocketAddr>,
+}
+
+/// Refuses what the other nodes could not use.
+pub fn check_listen(listen: SocketAddr) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !listen.ip().is_unspecified(),
+        "listen = {listen}: the other nodes need an address of this machine that they reach, e.g. \
+         10.0.0.5:4433"
+    );
+    Ok(())
 }
 
 /// Where nobody but this machine fetches.
@@ -46,25 +66,14 @@ impl Membership {
         // Not the error itself, which quotes the line: it may hold a password.
         let read: Self = toml::from_str(&text).map_err(|error| {
             anyhow::anyhow!(
-                "read {}: {}; allowed are the keys servers, log, listen and send_rate; `ringrift \
-                 cluster join` writes it",
+                "read {}: {}; allowed are the keys servers, log, listen, send_rate, pass and \
+                 serve; `ringrift cluster join` writes it",
                 path.display(),
                 error.message()
             )
         })?;
-        read.check().with_context(|| format!("read {}", path.display()))?;
+        check_listen(read.listen).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(read))
-    }
-
-    /// Refuses what the other nodes could not use.
-    pub fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            !self.listen.ip().is_unspecified(),
-            "listen = {}: the other nodes need an address of this machine that they reach, e.g. \
-             10.0.0.5:4433",
-            self.listen
-        );
-        Ok(())
     }
 
     /// Makes the directory a node of this cluster; readable by its owner alone.
@@ -132,14 +141,30 @@ pub async fn open_shared(
     dir: &DataDir,
     begin: Begin,
 ) -> anyhow::Result<Courier> {
-    use courier::jetstream::{JetStream, Options};
-
-    let options = Options {
-        make: begin == Begin::Yes,
-        ..Options::new(&membership.servers, &membership.log, dir.replica())
-    };
-    let opened = JetStream::open(options).await;
+    let opened = JetStream::open(log_options(membership, dir, begin)?).await;
     opened.with_context(|| format!("open the {membership}"))
+}
+
+/// How the log of a cluster is reached.
+#[cfg(feature = "cluster")]
+pub fn log_options(
+    membership: &Membership,
+    dir: &DataDir,
+    begin: Begin,
+) -> anyhow::Result<jetstream::Options> {
+    let identity = match &membership.pass {
+        Some(pass) => {
+            let key = Key::of_file(&dir.key()).context("read this node's key")?;
+            Some(jetstream::Identity::new(key.secret(), pass)?)
+        }
+        None => None,
+    };
+    Ok(jetstream::Options {
+        make: begin == Begin::Yes,
+        certificate: identity.is_some().then(|| dir.certificate()),
+        identity,
+        ..jetstream::Options::new(&membership.servers, &membership.log, dir.replica())
+    })
 }
 
 /// Opens the log of a cluster.
@@ -175,6 +200,8 @@ mod tests {
             log: "ringrift".into(),
             listen: loopback(),
             send_rate: None,
+            pass: None,
+            serve: None,
         };
         membership.write(&dir).unwrap();
         assert_eq!(Membership::of(&dir).unwrap(), Some(membership.clone()));

@@ -76,9 +76,11 @@
 //! A server cut off from the majority may answer questions with what was so a few seconds ago; it
 //! takes nothing.
 
+mod admission;
 mod append;
 mod follow;
 mod guards;
+mod keys;
 mod records;
 mod replica;
 mod server;
@@ -89,9 +91,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
@@ -100,7 +103,9 @@ use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
 use crate::without_secrets;
+pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::Job;
+pub use keys::{Authority, Identity, KeyError, Site, public_bytes, public_key};
 use replica::Replica;
 use server::Server;
 use wire::Source;
@@ -117,6 +122,10 @@ pub struct Options {
     /// Addresses of servers, joined by commas: `nats://a.example:4222,nats://b.example:4222`. A user and password
     /// or a token may stand before the host, as in any address; `tls://` encrypts.
     pub servers: String,
+    /// Who this node is to them; none = what stands in the addresses.
+    pub identity: Option<Identity>,
+    /// The certificate of who signed for the servers, a PEM file; none = those that the system believes.
+    pub certificate: Option<PathBuf>,
     /// The log's name, in front of everything on the server: letters, digits, `-` and `_`.
     pub name: String,
     /// This node's folder for the replica. Not for two nodes.
@@ -143,6 +152,8 @@ impl Options {
     ) -> Self {
         Self {
             servers: servers.into(),
+            identity: None,
+            certificate: None,
             name: name.into(),
             folder: folder.into(),
             make: true,
@@ -156,6 +167,35 @@ impl Options {
     /// The addresses for people.
     fn shown(&self) -> String {
         without_secrets(&self.servers)
+    }
+
+    /// Connects, or says why not.
+    async fn client(&self, connect: ConnectOptions) -> Result<Client, String> {
+        let connecting = connect.connect(self.addresses().0);
+        let connected = timeout(self.patience, connecting).await;
+        let connected = connected.map_err(|_| "no answer".to_owned())?;
+        connected.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation => {
+                "they do not let this node in: its token or its pass is wrong, or it was removed, and \
+                 then it joins anew with another ticket and another key"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        })
+    }
+
+    /// How the servers are connected to: what proves this node, and what proves them.
+    fn connect(&self) -> ConnectOptions {
+        let connect = ConnectOptions::new();
+        let connect = match (&self.identity, self.addresses().1) {
+            (Some(identity), _) => identity.prove(connect),
+            (None, Some(token)) => connect.token(token),
+            (None, None) => connect,
+        };
+        match &self.certificate {
+            Some(file) => connect.add_root_certificates(file.clone()).require_tls(true),
+            None => connect,
+        }
     }
 
     /// The addresses, and the token that stands before the host of one of them. A user with a password stays

@@ -1,15 +1,15 @@
 //! The connection: what the server must be, its streams, and publishing under conditions.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, StorageType};
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Request};
+use async_nats::{Client, Event, HeaderMap, Request};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Options;
 use super::wire::{BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, EXPECTED, EXPECTED_ON, Names, Source};
@@ -178,7 +178,9 @@ impl Server {
             |detail: String| OpenError::Unreachable { servers: servers.clone(), detail };
         let (connected, lost) = watch::channel(0_u64);
         let named = options.name.clone();
-        let connect = ConnectOptions::new()
+        let turned_away = AtomicBool::new(false);
+        let connect = options
+            .connect()
             .name(format!("{} log", options.name))
             .request_timeout(Some(ANSWER))
             .connection_timeout(ANSWER)
@@ -190,23 +192,26 @@ impl Server {
                 match &event {
                     Event::Disconnected => warn!(log = named, "the log's server is out of reach"),
                     Event::Connected => {
+                        turned_away.store(false, Ordering::Relaxed);
                         info!(log = named, "connected to the log's server");
                         connected.send_modify(|count| *count += 1);
+                    }
+                    // Said with each try.
+                    Event::ClientError(error)
+                        if error.to_string().contains("authorization violation") =>
+                    {
+                        if !turned_away.swap(true, Ordering::Relaxed) {
+                            error!(
+                                log = named,
+                                "the log's servers do not let this node in any more"
+                            );
+                        }
                     }
                     other => debug!(log = named, event = %other, "the log's connection"),
                 }
                 std::future::ready(())
             });
-        let (addresses, token) = options.addresses();
-        let connect = match token {
-            Some(token) => connect.token(token),
-            None => connect,
-        };
-        let connecting = connect.connect(addresses);
-        let client = timeout(options.patience, connecting)
-            .await
-            .map_err(|_| unreachable("no answer".to_owned()))?
-            .map_err(|error| unreachable(error.to_string()))?;
+        let client = options.client(connect).await.map_err(unreachable)?;
         let info = client.server_info();
         if !is_new_enough(&info.version) {
             let (major, minor, patch) = LEAST;

@@ -97,6 +97,11 @@ impl Key {
         }
     }
 
+    /// Its 32 bytes, for whoever proves the same identity elsewhere.
+    pub fn secret(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Whom it proves.
     pub fn peer(&self) -> PeerId {
         PeerId(self.0.public())

@@ -210,7 +210,7 @@ impl Peers {
     }
 
     /// Says who may fetch from here, and where everybody is. Whoever is left out is turned away from the
-    /// next connection on.
+    /// next question on.
     pub fn admit(&self, members: BTreeMap<PeerId, Vec<SocketAddr>>) {
         self.members.send_if_modified(|known| {
             let changed = *known != members;

@@ -1,7 +1,7 @@
 //! The side that is asked: who may, and what is there.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -86,20 +86,31 @@ impl Server {
         let mut answers = JoinSet::new();
         // When all that was sent so far may have been sent.
         let mut sent_by = Instant::now();
+        // Whose connections there are: a member may be one no longer.
+        let mut connections = HashMap::new();
         while let Some(message) = asked.recv().await {
             while answers.try_join_next().is_some() {}
             match message {
                 ProviderMessage::ClientConnected(message) => {
-                    let answer = server.admit(message.endpoint_id.map(PeerId));
+                    let peer = message.endpoint_id.map(PeerId);
+                    connections.insert(message.connection_id, peer);
+                    let answer = server.admit(peer);
                     // Who is gone hears nothing, and needs to.
                     drop(message.tx.send(answer).await);
                 }
                 ProviderMessage::GetRequestReceived(message) => {
                     let server = Arc::clone(&server);
+                    let peer = connections.get(&message.connection_id).copied().flatten();
                     answers.spawn(async move {
-                        let answer = server.offer(&message.request).await;
+                        let answer = match server.admit(peer) {
+                            Ok(()) => server.offer(&message.request).await,
+                            refused => refused,
+                        };
                         drop(message.tx.send(answer).await);
                     });
+                }
+                ProviderMessage::ConnectionClosed(message) => {
+                    connections.remove(&message.connection_id);
                 }
                 ProviderMessage::Throttle(message) => {
                     let Some(rate) = server.rate else { continue };

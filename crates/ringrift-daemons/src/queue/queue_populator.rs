@@ -198,6 +198,7 @@ impl QueuePopulator {
         }
         let mut nodes = self.catalogue.nodes().await?;
         nodes.retain(|row| row.node == self.the_loop.node || self.the_loop.nodes.lives(&row.node));
+        nodes.retain(|row| !row.draining && !row.removed);
         Ok(nodes.iter().map(|row| usize::try_from(row.playing).unwrap_or(usize::MAX)).sum())
     }
 

@@ -19,8 +19,8 @@ use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
-    MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow,
-    WindowRow, WorkCounts, WorkRow, WorkState,
+    InvitationRow, MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow,
+    SamplesRow, TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
 };
 
 /// Longest wait for the fold of one's own append. A fold of a thousand facts takes some

@@ -5,8 +5,8 @@ use ringrift_rules::Config;
 
 use super::rows::{
     AdviceRow, AllocationRow, BatchRow, BlobRow, Champion, DistributionRow, FromRow, GameTotals,
-    MatchRow, ModelRow, NodeRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow, WindowRow,
-    WorkCounts, WorkRow,
+    InvitationRow, MatchRow, ModelRow, NodeRow, ParametersRow, PromotionRow, SamplesRow,
+    TrainingRow, WindowRow, WorkCounts, WorkRow,
 };
 use super::{BatchState, Catalogue, CatalogueError};
 use crate::{BlobHash, ModelId, NodeId, Parameters, WorkId, WorkKind};
@@ -564,6 +564,35 @@ impl Catalogue {
     /// The nodes of the cluster that ever ran, by name.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, CatalogueError> {
         self.ask(|db| rows(db, "nodes", "ORDER BY node", [])).await
+    }
+
+    /// An invitation to the cluster.
+    pub async fn invitation(
+        &self,
+        invitation: &str,
+    ) -> Result<Option<InvitationRow>, CatalogueError> {
+        let invitation = invitation.to_owned();
+        self.ask(move |db| row(db, "invitations", "WHERE invitation = ?1", [invitation])).await
+    }
+
+    /// Who was let in and not put out: names, and public keys as the servers write them.
+    pub async fn admitted(&self) -> Result<Vec<(NodeId, String)>, CatalogueError> {
+        self.ask(|db| {
+            let sql = "SELECT node, key FROM invitations WHERE node IS NOT NULL AND NOT put_out \
+                       ORDER BY position";
+            let pair = |row: &courier::rusqlite::Row<'_>| Ok((NodeId(row.get(0)?), row.get(1)?));
+            db.prepare_cached(sql)?.query_map([], pair)?.collect()
+        })
+        .await
+    }
+
+    /// Public keys of all nodes that were ever put out.
+    pub async fn keys_put_out(&self) -> Result<Vec<String>, CatalogueError> {
+        self.ask(|db| {
+            let sql = "SELECT key FROM invitations WHERE put_out AND key IS NOT NULL ORDER BY key";
+            db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        })
+        .await
     }
 
     /// Is this artefact in the trash by decision?

@@ -368,10 +368,27 @@ pub struct NodeRow {
     pub slots: u32,
     /// Those of them that may play games.
     pub playing: u32,
-    /// Position of the fact that says so.
+    /// Position of the last fact about it.
     pub position: u64,
     /// Since when, ms.
     pub since_ms: i64,
+    /// It takes no new work.
+    pub draining: bool,
+    /// It was put out.
+    pub removed: bool,
+}
+
+/// An invitation to a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InvitationRow {
+    /// What the machine is wanted for: a profile.
+    pub role: String,
+    /// Until when it holds, ms since the Unix epoch.
+    pub expires_ms: i64,
+    /// The node that used it, and its public key.
+    pub used_by: Option<(NodeId, String)>,
+    /// Position of the last fact about it.
+    pub position: u64,
 }
 
 /// An artefact that the log names and nobody trashed.
@@ -534,8 +551,7 @@ impl FromRow for ModelRow {
 }
 
 impl FromRow for NodeRow {
-    const COLUMNS: &'static str =
-        "node, peer, addresses, role, version, slots, playing, position, since_ms";
+    const COLUMNS: &'static str = "node, peer, addresses, role, version, slots, playing, position, since_ms, draining, removed";
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -548,7 +564,19 @@ impl FromRow for NodeRow {
             playing: row.get(6)?,
             position: count(row, 7)?,
             since_ms: row.get(8)?,
+            draining: row.get(9)?,
+            removed: row.get(10)?,
         })
+    }
+}
+
+impl FromRow for InvitationRow {
+    const COLUMNS: &'static str = "role, expires_ms, node, key, position";
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (node, key): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+        let (used_by, position) = (node.map(NodeId).zip(key), count(row, 4)?);
+        Ok(Self { role: row.get(0)?, expires_ms: row.get(1)?, used_by, position })
     }
 }
 

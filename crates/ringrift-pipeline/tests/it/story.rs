@@ -5,9 +5,10 @@ use ringrift_pipeline::{
     BlobHash, ChampionInstalled, CheckpointSaved, Config, CurriculumRebalanced,
     EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job, MatchPlayed, MatchResult,
     ModelAccepted, ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected,
-    NodeId, NodeJoined, Parameters, ParametersSet, SamplesExported, SelfplayJob, TestDecision,
-    TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed,
-    WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
+    NodeAdmitted, NodeDrained, NodeId, NodeInvited, NodeJoined, NodeRemoved, Parameters,
+    ParametersSet, SamplesExported, SelfplayJob, TestDecision, TrainJob, TrainReport,
+    TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed, WorkCompleted, WorkFailed,
+    WorkId, WorkKind, WorkQueued, WorkReleased,
 };
 
 pub(crate) fn hex() -> Config {
@@ -274,5 +275,21 @@ pub(crate) fn story() -> Vec<Event> {
             playing: 2,
         }
         .into(),
+        NodeInvited {
+            invitation: "UABC".into(),
+            role: "selfplay".into(),
+            expires_ms: 5_000,
+            by: NodeId("here".into()),
+        }
+        .into(),
+        NodeAdmitted {
+            invitation: "UABC".into(),
+            node: NodeId("there".into()),
+            key: "UDEF".into(),
+            role: "selfplay".into(),
+        }
+        .into(),
+        NodeDrained { node: NodeId("there".into()), draining: true }.into(),
+        NodeRemoved { node: NodeId("there".into()) }.into(),
     ]
 }

@@ -1,6 +1,10 @@
 //! `cluster`: makes a data directory a node of a cluster, and shows the nodes.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
@@ -8,15 +12,21 @@ use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, NewFact, Options, Strea
 use ringrift_daemons::{LEADER, NODES};
 use serde_json::{Value, json};
 
-use super::offline::{block_on, open_log};
+use super::offline::{Offline, block_on};
 use crate::{
+    admission,
     cli::{Place, Print},
+    config::kind::positive_time,
     console,
-    data_dir::DataDir,
+    control::{Request, ask},
+    data_dir::{DataDir, Lock},
     exit::{Failure, OrExit as _, Outcome},
-    membership::{Begin, Membership, loopback, open_shared},
+    log_server::LogServer,
+    membership::{Begin, Membership, check_listen, loopback, open_shared},
 };
 
+/// What records, and tells servers, waits for both.
+const LONG: Duration = Duration::from_mins(1);
 /// Facts that are copied between two signs of progress.
 const PAGE: usize = 1000;
 
@@ -30,22 +40,18 @@ pub struct ClusterArgs {
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
     /// Begin a cluster: this data directory becomes its first node, with its whole history
-    Init(JoinArgs),
+    Init(InitArgs),
+    /// Make a ticket with which one machine joins; a manager must run here
+    Invite(InviteArgs),
     /// Make an empty data directory a node of a cluster that was begun
     Join(JoinArgs),
     /// Show the nodes and which of them leads, as this node knows them
     Status(StatusArgs),
 }
 
+/// What a node is to itself.
 #[derive(Debug, Args)]
-struct JoinArgs {
-    /// Addresses of the servers that keep the log, joined by commas, e.g. `nats://TOKEN@a.example:4222`; or @FILE, which holds them: other
-    /// users of this machine see what stands in a command
-    #[arg(long, value_name = "URLS")]
-    servers: String,
-    /// The name of the log on them: letters, digits, `-` and `_`
-    #[arg(long, value_name = "NAME", default_value = "ringrift")]
-    log: String,
+struct OwnArgs {
     /// Where the other nodes fetch artefacts from this one: an address of this machine that they reach, and
     /// a port, 0 = any free one [default: 127.0.0.1:0, for nodes on this machine alone]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -58,7 +64,81 @@ struct JoinArgs {
 }
 
 #[derive(Debug, Args)]
-struct StatusArgs {
+struct InitArgs {
+    /// Run the server of the log here, at an address of this machine that the other nodes reach, e.g.
+    /// `10.0.0.1:4222`; needs the program nats-server
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "servers")]
+    serve: Option<SocketAddr>,
+    /// Addresses of servers that run already, joined by commas, e.g. `nats://TOKEN@a.example:4222`; or @FILE, which holds them: other
+    /// users of this machine see what stands in a command
+    #[arg(long, value_name = "URLS", conflicts_with = "serve")]
+    servers: Option<String>,
+    /// The name of the log on them: letters, digits, `-` and `_`
+    #[arg(long, value_name = "NAME", default_value = "ringrift")]
+    log: String,
+    #[command(flatten)]
+    own: OwnArgs,
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// What `ringrift cluster invite` printed; or @FILE, which holds it, or @- for standard input
+    #[arg(value_name = "TICKET", required_unless_present = "servers")]
+    ticket: Option<String>,
+    /// Without a ticket: addresses of servers that do not go by keys, as for `cluster init`
+    #[arg(long, value_name = "URLS", conflicts_with = "ticket")]
+    servers: Option<String>,
+    /// The name of the log on them
+    #[arg(long, value_name = "NAME", default_value = "ringrift", conflicts_with = "ticket")]
+    log: String,
+    #[command(flatten)]
+    own: OwnArgs,
+}
+
+#[derive(Debug, Args)]
+struct InviteArgs {
+    /// The profile that the machine is wanted for: coordinator, training or selfplay
+    #[arg(long, value_name = "PROFILE")]
+    role: String,
+    /// How long the ticket holds, e.g. 30m
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = positive_time)]
+    lasts: Duration,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    print: Print,
+}
+
+/// See [`crate::cli`].
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Let a node take no new work; what it has in hand it ends
+    Drain(OneNodeArgs),
+    /// Let a node that was drained take work again
+    Resume(OneNodeArgs),
+    /// Put a node out of the cluster: its key is refused from then on; drain it before
+    Remove(OneNodeArgs),
+}
+
+#[derive(Debug, Args)]
+struct OneNodeArgs {
+    /// The node, as `ringrift nodes` names it [default for drain and resume: this one]
+    name: Option<String>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    print: Print,
+}
+
+/// See [`crate::cli`].
+#[derive(Debug, Args)]
+pub struct StatusArgs {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -69,14 +149,16 @@ struct StatusArgs {
 pub fn run(args: &ClusterArgs) -> Outcome {
     match &args.command {
         ClusterCommand::Init(args) => init(args),
+        ClusterCommand::Invite(args) => invite(args),
         ClusterCommand::Join(args) => join(args),
-        ClusterCommand::Status(args) => status(args),
+        ClusterCommand::Status(args) => nodes(args),
     }
 }
 
-impl JoinArgs {
-    /// The directory, taken from managers, and what it is to belong to.
-    fn prepare(&self) -> Result<(DataDir, crate::data_dir::Lock, Membership), Failure> {
+impl OwnArgs {
+    /// The directory, taken from managers; refused if it is a node already.
+    fn take(&self) -> Result<(DataDir, Lock), Failure> {
+        check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
         let dir = self.place.dir()?;
         dir.create().or_usage()?;
         let lock = dir.lock().or_usage()?;
@@ -87,23 +169,53 @@ impl JoinArgs {
                 dir.membership().display()
             )));
         }
-        let servers = match self.servers.strip_prefix('@') {
-            Some(file) => fs_err::read_to_string(file).or_usage()?.trim().to_owned(),
-            None => self.servers.clone(),
-        };
-        let membership = Membership {
-            servers,
-            log: self.log.clone(),
-            listen: self.listen.unwrap_or_else(loopback),
-            send_rate: self.send_rate,
-        };
-        membership.check().or_usage()?;
-        Ok((dir, lock, membership))
+        Ok((dir, lock))
+    }
+
+    fn membership(&self, place: Where) -> Membership {
+        let Where { servers, log, pass, serve } = place;
+        let listen = self.listen.unwrap_or_else(loopback);
+        Membership { servers, log, listen, send_rate: self.send_rate, pass, serve }
     }
 }
 
-fn init(args: &JoinArgs) -> Outcome {
-    let (dir, lock, membership) = args.prepare()?;
+/// Where a log is, and what lets this node to it.
+struct Where {
+    servers: String,
+    log: String,
+    pass: Option<String>,
+    serve: Option<SocketAddr>,
+}
+
+impl Where {
+    fn told(servers: Option<&String>, log: &str) -> Result<Self, Failure> {
+        let servers = text(servers.map(String::as_str).unwrap_or_default())?;
+        Ok(Self { servers, log: log.to_owned(), pass: None, serve: None })
+    }
+}
+
+/// What was said, or stands in the @FILE that was named.
+fn text(said: &str) -> Result<String, Failure> {
+    let text = match said.strip_prefix('@') {
+        Some("-") => std::io::read_to_string(std::io::stdin()).or_usage()?,
+        Some(file) => fs_err::read_to_string(file).or_usage()?,
+        None => said.to_owned(),
+    };
+    Ok(text.trim().to_owned())
+}
+
+fn init(args: &InitArgs) -> Outcome {
+    let (dir, lock) = args.own.take()?;
+    let place = match args.serve {
+        Some(listen) => {
+            let found = admission::found(&dir, listen, &args.log).or_usage()?;
+            let (servers, log, pass) = (found.servers, found.log, Some(found.pass));
+            Where { servers, log, pass, serve: Some(listen) }
+        }
+        None => Where::told(args.servers.as_ref(), &args.log)?,
+    };
+    let membership = args.own.membership(place);
+    let server = args.serve.map(|listen| LogServer::at(&dir, listen)).transpose().or_usage()?;
     let copied = multi_threaded()?.block_on(async {
         let shared = open_shared(&membership, &dir, Begin::Yes).await.or_usage()?;
         let own = dir.facts().exists().then(|| Embedded::open(&dir.facts(), Options::default()));
@@ -121,18 +233,21 @@ fn init(args: &JoinArgs) -> Outcome {
     if dir.facts().exists() {
         set_aside(&dir)?;
     }
-    drop(lock);
+    drop((server, lock));
     console::say(&format!(
         "{} is the first node of the {membership}; {copied} facts were copied",
         dir.root().display()
     ));
     console::say("  here    ringrift up, as before");
-    console::say("  others  ringrift cluster join with the same --servers and --log");
+    console::say(match args.serve {
+        Some(_) => "  others  ringrift cluster invite --role selfplay, while it runs",
+        None => "  others  ringrift cluster join with the same --servers and --log",
+    });
     Ok(())
 }
 
 fn join(args: &JoinArgs) -> Outcome {
-    let (dir, lock, membership) = args.prepare()?;
+    let (dir, lock) = args.own.take()?;
     if dir.facts().exists() {
         return Err(Failure::usage(anyhow!(
             "{} has a history of its own: name an empty directory with --data, or begin a cluster \
@@ -140,12 +255,68 @@ fn join(args: &JoinArgs) -> Outcome {
             dir.root().display()
         )));
     }
+    let runtime = multi_threaded()?;
+    let (place, role) = if let Some(ticket) = &args.ticket {
+        let entered = runtime.block_on(admission::enter(&dir, &text(ticket)?)).or_usage()?;
+        let (servers, log, pass) = (entered.servers, entered.log, Some(entered.pass));
+        (Where { servers, log, pass, serve: None }, entered.role)
+    } else {
+        let any = "coordinator | training | selfplay".to_owned();
+        (Where::told(args.servers.as_ref(), &args.log)?, any)
+    };
+    let membership = args.own.membership(place);
     // A log that nobody began is refused here.
-    multi_threaded()?.block_on(open_shared(&membership, &dir, Begin::No)).or_usage()?;
+    runtime.block_on(open_shared(&membership, &dir, Begin::No)).or_usage()?;
     membership.write(&dir)?;
     drop(lock);
     console::say(&format!("{} is a node of the {membership}", dir.root().display()));
-    console::say("  begin   ringrift up --profile coordinator | training | selfplay");
+    console::say(&format!("  begin   ringrift up --profile {role}"));
+    Ok(())
+}
+
+fn invite(args: &InviteArgs) -> Outcome {
+    let dir = args.place.existing()?;
+    let (role, lasts_seconds) = (args.role.clone(), args.lasts.as_secs().max(1));
+    let answer = ask(&dir, &Request::Invite { role, lasts_seconds }, LONG)?;
+    if args.print.json {
+        return Ok(console::say_json(&answer)?);
+    }
+    let ticket = answer["ticket"].as_str().unwrap_or_default();
+    console::complain(&format!(
+        "one machine joins as {} with this within {}, with `ringrift cluster join @FILE --listen \
+         ADDRESS:PORT`:",
+        args.role,
+        console::duration(args.lasts.as_secs_f64())
+    ));
+    console::say(ticket);
+    Ok(())
+}
+
+/// Runs `node`.
+pub fn node(args: &NodeArgs) -> Outcome {
+    let (args, request, done) = match &args.command {
+        NodeCommand::Drain(args) => {
+            let node = args.name.clone();
+            (args, Request::Drain { node, draining: true }, "takes no new work from now on")
+        }
+        NodeCommand::Resume(args) => {
+            let node = args.name.clone();
+            (args, Request::Drain { node, draining: false }, "takes work again")
+        }
+        NodeCommand::Remove(args) => {
+            let Some(node) = args.name.clone() else {
+                let sentence = "which node? `ringrift nodes` shows their names";
+                return Err(Failure::usage(anyhow!(sentence)));
+            };
+            (args, Request::Remove { node }, "is out: its key is refused from now on")
+        }
+    };
+    let answer = ask(&args.place.existing()?, &request, LONG)?;
+    if args.print.json {
+        return Ok(console::say_json(&answer)?);
+    }
+    let node = answer["node"].as_str().or(answer["removed"].as_str()).unwrap_or_default();
+    console::say(&format!("node {node} {done}"));
     Ok(())
 }
 
@@ -259,29 +430,47 @@ fn set_aside(dir: &DataDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn status(args: &StatusArgs) -> Outcome {
+/// Runs `nodes`.
+pub fn nodes(args: &StatusArgs) -> Outcome {
     let dir = args.place.existing()?;
     let membership = Membership::of(&dir).or_usage()?;
     let here = fs_err::read_to_string(dir.node()).unwrap_or_default();
-    let (nodes, leader) = block_on(async {
-        let log = open_log(&dir).await.or_usage()?;
-        Ok((log.leases(NODES, i64::MIN).await?, log.lease(LEADER, i64::MIN).await?))
+    let (rows, admitted, works, leases, leader) = block_on(async {
+        let Offline { catalogue, log, .. } = &Offline::open(&dir).await?;
+        let leases = log.leases(NODES, i64::MIN).await?;
+        let leader = log.lease(LEADER, i64::MIN).await?;
+        let (rows, admitted) = (catalogue.nodes().await?, catalogue.admitted().await?);
+        Ok((rows, admitted, catalogue.open_works().await?, leases, leader))
     })?;
     let now_ms = warden::Clock::system().now_ms();
     let seconds = |ms: i64| std::time::Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
-    let nodes: BTreeMap<String, Value> = nodes
-        .iter()
-        .map(|lease| {
-            let silent = now_ms.saturating_sub(lease.expires_ms);
-            let row = json!({
-                "here": lease.holder == here.trim(),
-                "leads": leader.as_ref().is_some_and(|leader| leader.holder == lease.holder),
-                "life": lease.epoch,
-                "overdue_seconds": if silent > 0 { Some(seconds(silent)) } else { None },
-            });
-            (lease.holder.clone(), row)
+    let mut names: BTreeSet<&str> = rows.iter().map(|row| row.node.0.as_str()).collect();
+    names.extend(admitted.iter().map(|(name, _)| name.0.as_str()));
+    names.extend(leases.iter().map(|lease| lease.holder.as_str()));
+    let describe = |name: &str| {
+        let lease = leases.iter().find(|lease| lease.holder == name);
+        let row = rows.iter().find(|row| row.node.0 == name);
+        let overdue = lease
+            .map(|lease| now_ms.saturating_sub(lease.expires_ms))
+            .filter(|silent| *silent > 0)
+            .map(seconds);
+        let held = works.iter().filter(|work| work.node.as_ref().is_some_and(|at| at.0 == name));
+        json!({
+            "here": name == here.trim(),
+            "leads": leader.as_ref().is_some_and(|leader| leader.holder == name),
+            "life": lease.map(|lease| lease.epoch),
+            "overdue_seconds": overdue,
+            "runs": row.map(|row| &row.role),
+            "workers": row.map(|row| row.slots),
+            "items": held.count(),
+            "draining": row.is_some_and(|row| row.draining),
+            "removed": row.is_some_and(|row| row.removed),
+            "version": row.map(|row| &row.version),
+            "addresses": row.map(|row| &row.addresses),
         })
-        .collect();
+    };
+    let nodes: BTreeMap<&str, Value> =
+        names.into_iter().map(|name| (name, describe(name))).collect();
     if args.print.json {
         let cluster = membership.as_ref().map(ToString::to_string);
         return Ok(console::say_json(&json!({ "cluster": cluster, "nodes": nodes }))?);
@@ -296,20 +485,36 @@ fn status(args: &StatusArgs) -> Outcome {
         console::say("no node runs, as far as is known here");
         return Ok(());
     }
-    let cells: Vec<Vec<String>> = nodes
-        .iter()
-        .map(|(name, row)| {
-            let role = if row["leads"] == true { "leads" } else { "" };
-            let sign = match row["overdue_seconds"].as_f64() {
-                Some(late) => {
-                    format!("overdue for {} by this machine's clock", console::duration(late))
-                }
-                None => "alive".to_owned(),
-            };
-            let here = if row["here"] == true { "this one" } else { "" };
-            vec![name.clone(), role.to_owned(), sign, here.to_owned()]
-        })
-        .collect();
-    console::table(&["NODE", "ROLE", "LAST SIGN", ""], &cells);
+    let cells: Vec<Vec<String>> = nodes.iter().map(|(name, node)| cells(name, node)).collect();
+    console::table(&["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "LAST SIGN", ""], &cells);
     Ok(())
+}
+
+/// What a person sees of a node.
+fn cells(name: &str, node: &Value) -> Vec<String> {
+    let sign = match (node["overdue_seconds"].as_f64(), node["life"].is_u64()) {
+        _ if node["removed"] == true => "removed".to_owned(),
+        (Some(late), _) => {
+            format!("overdue for {} by this machine's clock", console::duration(late))
+        }
+        (None, true) if node["draining"] == true => "alive, takes no new work".to_owned(),
+        (None, true) => "alive".to_owned(),
+        (None, false) if node["runs"].is_null() => "let in, did not run yet".to_owned(),
+        (None, false) => "ended".to_owned(),
+    };
+    let shown = |key: &str| match &node[key] {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
+    };
+    let word = |key: &str, word: &str| if node[key] == true { word.into() } else { String::new() };
+    vec![
+        name.to_owned(),
+        word("leads", "leads"),
+        shown("runs"),
+        shown("workers"),
+        shown("items"),
+        sign,
+        word("here", "this one"),
+    ]
 }

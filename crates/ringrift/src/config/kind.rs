@@ -1,6 +1,6 @@
 //! Kinds of values: how a text or a TOML value becomes one, and what is allowed.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use ringrift_pipeline::Config;
 use serde_json::Value;
@@ -219,6 +219,16 @@ pub fn seconds(text: &str) -> Option<f64> {
     text.trim().parse().ok().or_else(|| {
         humantime::parse_duration(text.trim()).ok().map(|duration| duration.as_secs_f64())
     })
+}
+
+/// The time that a flag says.
+///
+/// # Errors
+/// It is none above 0.
+pub fn positive_time(text: &str) -> Result<Duration, String> {
+    let allowed = || format!("'{text}' is no time: allowed are seconds above 0, or text like 20m");
+    let time = seconds(text).ok_or_else(allowed)?;
+    Duration::try_from_secs_f64(time).ok().filter(|time| !time.is_zero()).ok_or_else(allowed)
 }
 
 fn bytes(text: &str) -> Option<u64> {

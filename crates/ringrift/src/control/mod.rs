@@ -4,6 +4,7 @@
 
 mod client;
 mod letters;
+mod nodes;
 mod operate;
 mod server;
 pub mod status;
@@ -13,6 +14,8 @@ use serde_json::Value;
 
 pub use crate::plan::Selection;
 pub use client::{ask, nobody};
+#[cfg(feature = "cluster")]
+pub use nodes::record_about;
 pub use operate::{Control, answer};
 pub use server::{listen, serve};
 
@@ -71,6 +74,26 @@ pub enum Request {
     PurgeLetters {
         /// Only those that were buried so long ago.
         older_than_seconds: u64,
+    },
+    /// Make a ticket for a machine that is to join the cluster.
+    Invite {
+        /// The profile that it is wanted for.
+        role: String,
+        /// How long the ticket holds.
+        lasts_seconds: u64,
+    },
+    /// Let a node of the cluster take no new work, or take it again.
+    Drain {
+        /// The node; none = this one.
+        #[serde(default)]
+        node: Option<String>,
+        /// False: it takes work again.
+        draining: bool,
+    },
+    /// Put a node out of the cluster.
+    Remove {
+        /// The node.
+        node: String,
     },
     /// Change the least level that the log takes, or only tell it.
     LogLevel {

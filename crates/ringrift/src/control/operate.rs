@@ -1,5 +1,7 @@
 //! What an operator can ask of a manager, whichever way the question came.
 
+use std::time::Duration;
+
 use ringrift_daemons::explain;
 use ringrift_pipeline::Config;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use warden::{DaemonId, Handle, Refusal, Started};
 
-use super::{Answer, Request, Selection, letters, status::status};
+use super::{Answer, Request, Selection, letters, nodes, status::status};
 use crate::{
     config::Settings,
     plan::{Wanted, built, plan},
@@ -70,6 +72,13 @@ pub async fn answer(request: Request, control: &Control) -> Answer {
         Request::PurgeLetters { older_than_seconds } => {
             letters::purge(&control.state, older_than_seconds).await
         }
+        Request::Invite { role, lasts_seconds } => {
+            nodes::invite(&control.state, &role, Duration::from_secs(lasts_seconds)).await
+        }
+        Request::Drain { node, draining } => {
+            nodes::drain(&control.state, node.as_deref(), draining).await
+        }
+        Request::Remove { node } => nodes::remove(&control.state, &node).await,
         Request::LogLevel { level } => log_level(level.as_deref(), control),
     }
 }

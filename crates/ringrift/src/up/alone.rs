@@ -1,8 +1,9 @@
 //! Without the feature `cluster` there are no other nodes: a data directory that belongs to a cluster is
 //! refused when its log is opened.
 
-use ringrift_daemons::{Blobs, Nodes};
+use ringrift_daemons::{Blobs, Nodes, Pressure};
 use ringrift_pipeline::{Catalogue, NodeId};
+use warden::Clock;
 
 use crate::{data_dir::DataDir, membership::Membership};
 
@@ -35,7 +36,7 @@ impl Others {
     }
 
     /// Never called.
-    pub async fn keep(self) {
+    pub async fn keep(self, _: Pressure, _: Clock) {
         match self {}
     }
 }

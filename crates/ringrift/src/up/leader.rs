@@ -161,6 +161,10 @@ impl Seat {
     }
 
     async fn follow(&mut self) {
+        if self.nodes.is_drained() {
+            self.give_up().await;
+            return;
+        }
         let Some(lease) = self.leader.clone() else {
             if let Err(error) = self.try_to_lead().await
                 && !self.cut_off
@@ -181,6 +185,16 @@ impl Seat {
                 self.leader = None;
                 self.leases.lead(None);
             }
+        }
+    }
+
+    /// Lets another node lead.
+    async fn give_up(&mut self) {
+        let Some(lease) = self.leader.take() else { return };
+        info!(epoch = lease.epoch, "this node is drained: another one leads");
+        self.leases.lead(None);
+        if let Err(error) = self.log.release(&lease).await {
+            warn!(%error, "the lead is not given back; it runs out by itself");
         }
     }
 

@@ -25,11 +25,12 @@ use ringrift_daemons::HttpPort as _;
 
 use crate::{
     cli::{Places, warn},
-    config::{Settings, kind::seconds},
+    config::{Settings, kind::positive_time},
     console,
     data_dir::DataDir,
     exit::{FAILED, Failure, GOAL_MISSED, OrExit as _, Outcome},
     http::Http,
+    log_server::LogServer,
     logs,
     plan::{Selection, Wanted},
 };
@@ -65,12 +66,6 @@ pub struct UpArgs {
     /// End after this time, e.g. 20m; with an unreached --until the exit code is 4
     #[arg(long, value_name = "TIME", value_parser = positive_time)]
     timeout: Option<Duration>,
-}
-
-fn positive_time(text: &str) -> Result<Duration, String> {
-    let allowed = || format!("'{text}' is no time: allowed are seconds above 0, or text like 20m");
-    let time = seconds(text).ok_or_else(allowed)?;
-    Duration::try_from_secs_f64(time).ok().filter(|time| !time.is_zero()).ok_or_else(allowed)
 }
 
 impl UpArgs {
@@ -131,6 +126,8 @@ pub fn manage(run: &Run) -> Outcome {
         .thread_name("daemons")
         .enable_all()
         .build()?;
+    // What keeps the log ends after everything that uses it.
+    let server = LogServer::start(&dir).or_usage()?;
     let opened = daemons.block_on(Parts::open(
         settings,
         asked(&run.selections),
@@ -188,10 +185,11 @@ pub fn manage(run: &Run) -> Outcome {
         saved.promotions,
         dir.root().display()
     ));
-    drop(log);
     // The databases are closed with their last handle. Only then the directory is free: whoever
     // waits for that may copy it.
     drop((parts, http));
+    drop(server);
+    drop(log);
     drop(lock);
     match end {
         End::Asked | End::Reached(_) => Ok(()),

@@ -14,12 +14,17 @@ use depot::{
     Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
-use ringrift_daemons::{Blobs, Elsewhere, Nodes, OutOfReach};
-use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow, Record};
+use ringrift_daemons::{Blobs, Elsewhere, Nodes, Obstacle, OutOfReach, Pressure};
+use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow};
 use tracing::{info, warn};
+use warden::{Clock, DaemonId};
 
-use crate::{data_dir::DataDir, membership::Membership};
+use crate::{
+    admission::keep_the_door, control::record_about, data_dir::DataDir, membership::Membership,
+};
 
+/// The cause of the brake of a node that is drained.
+const DRAIN: DaemonId = DaemonId("DRAIN");
 /// Time between two looks at who is there, if nobody joins.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -32,6 +37,7 @@ struct Inner {
     catalogue: Catalogue,
     node: NodeId,
     nodes: Nodes,
+    dir: DataDir,
     /// Whom to ask: those that live.
     living: Mutex<Vec<PeerId>>,
 }
@@ -62,6 +68,7 @@ impl Others {
             catalogue: catalogue.clone(),
             node: node.clone(),
             nodes,
+            dir: dir.clone(),
             living: Mutex::default(),
         }));
         blobs.connect(others.clone());
@@ -86,21 +93,31 @@ impl Others {
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             playing: u32::try_from(playing).unwrap_or(u32::MAX),
         };
-        let known = catalogue.nodes().await?.into_iter().find(|row| row.node == *node);
-        let position = known.as_ref().map_or(0, |row| row.position);
-        if known.is_none_or(|row| !says(&row, &joined)) {
-            catalogue.record(vec![Record::after(joined, position)], now_ms).await?;
+        let rows = catalogue.nodes().await?;
+        if rows.iter().any(|row| row.node == *node && row.removed) {
+            anyhow::ensure!(
+                catalogue.admitted().await?.iter().any(|(name, _)| name == node),
+                "this node was removed from the cluster: it joins again with another ticket and another key"
+            );
         }
-        Ok(())
+        record_about(catalogue, node, now_ms, |row| {
+            row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
+        })
+        .await
     }
 
-    /// Follows who is there, for ever.
-    pub async fn keep(self) {
+    /// Follows who is there, and answers those who want to come, for ever.
+    pub async fn keep(self, pressure: Pressure, clock: Clock) {
+        let Inner { dir, catalogue, .. } = &*self.0;
+        tokio::join!(keep_the_door(dir, catalogue, &clock), self.follow(&pressure));
+    }
+
+    async fn follow(&self, pressure: &Pressure) {
         let mut joined = self.0.catalogue.log().tail(Stream::Pipeline);
         let mut known = Vec::new();
         let mut trouble = false;
         loop {
-            match self.look().await {
+            match self.look(pressure).await {
                 Ok(nodes) => {
                     trouble = false;
                     let names: Vec<NodeId> = nodes.iter().map(|row| row.node.clone()).collect();
@@ -124,9 +141,13 @@ impl Others {
         }
     }
 
-    async fn look(&self) -> anyhow::Result<Vec<NodeRow>> {
-        let Inner { peers, catalogue, node, nodes, living } = &*self.0;
-        let rows = catalogue.nodes().await?;
+    async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
+        let Inner { peers, catalogue, node, nodes, living, .. } = &*self.0;
+        let mut rows = catalogue.nodes().await?;
+        let drains = rows.iter().any(|row| row.node == *node && row.draining);
+        pressure.set(DRAIN, drains.then(drained));
+        nodes.drain(drains);
+        rows.retain(|row| !row.removed);
         let mut members = BTreeMap::new();
         let mut alive = Vec::new();
         for row in rows.iter().filter(|row| row.node != *node) {
@@ -174,8 +195,17 @@ impl Elsewhere for Others {
     }
 }
 
+/// Why a node that is drained takes no work.
+fn drained() -> Obstacle {
+    Obstacle {
+        reason: "this node is drained: it takes no new work".to_owned(),
+        needs: "`ringrift node resume`".to_owned(),
+    }
+}
+
 fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
-    row.peer == joined.peer
+    !row.removed
+        && row.peer == joined.peer
         && row.addresses == joined.addresses
         && row.role == joined.role
         && row.version == joined.version

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use crate::bench::{command, run, wait_for};
+use crate::bench::{check_refused, command, run, run_with, wait_for};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -180,4 +180,119 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     drop(goes_on);
     let verified = run(folder, &["verify", "--json", "--data", "a"]);
     assert_eq!(verified.code, 0, "{}", verified.out);
+}
+
+#[test]
+fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
+    let Some(program) = program() else { return };
+    let program = program.display().to_string();
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    let run = |args: &[&str]| run_with(folder, args, &[("NATS_SERVER", &program)]);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let serve = format!("127.0.0.1:{port}");
+    let without = run_with(
+        folder,
+        &["cluster", "init", "--serve", &serve, "--data", "a"],
+        &[("NATS_SERVER", "/nowhere/nats-server")],
+    );
+    check_refused(&without, 2, &["/nowhere/nats-server", "install nats-server 2.12.8 or newer"]);
+    let begun = run(&["cluster", "init", "--serve", &serve, "--data", "a"]);
+    assert_eq!(begun.code, 0, "{}", begun.err);
+    let alone = run(&["cluster", "invite", "--role", "selfplay", "--data", "a"]);
+    check_refused(&alone, 3, &["no manager is running"]);
+
+    let start = |name: &str, profile: &str| {
+        let args =
+            ["up", "--profile", profile, "--configs", "hex8_2p", "--port", "0", "--data", name];
+        let mut command = command(folder, &args);
+        let out = fs_err::File::create(folder.join(format!("{name}.out"))).unwrap().into_file();
+        // The disk here is nobody's own.
+        command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
+        command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
+        command.env("NATS_SERVER", &program).stdout(out.try_clone().unwrap()).stderr(out);
+        Ours(command.spawn().unwrap())
+    };
+    let first = start("a", "standalone");
+    until_state(folder, "a", "AUTO_PROMOTION", "running");
+    let invite = |role: &str| {
+        run(&["cluster", "invite", "--role", role, "--for", "10m", "--json", "--data", "a"])
+    };
+    check_refused(&invite("seflplay"), 2, &["seflplay"]);
+    let invited = invite("selfplay");
+    assert_eq!(invited.code, 0, "{}", invited.err);
+    let ticket = invited.json()["ticket"].as_str().unwrap().to_owned();
+    fs_err::write(folder.join("ticket"), &ticket).unwrap();
+    let join = |ticket: &str, name: &str| run(&["cluster", "join", ticket, "--data", name]);
+    check_refused(&join("ticket1-rubbish", "b"), 2, &["is no ticket"]);
+    let joined = join("@ticket", "b");
+    assert_eq!(joined.code, 0, "{}", joined.err);
+    assert!(joined.out.contains("ringrift up --profile selfplay"), "{}", joined.out);
+    let b = node_of(folder, "b");
+    check_refused(&join("@ticket", "c"), 2, &["this ticket was used already", &b]);
+
+    let second = start("b", "selfplay");
+    until_state(folder, "b", "IDLE_RESOURCE", "running");
+    let node = |name: &str| {
+        let nodes = run(&["nodes", "--json", "--data", "a"]).json();
+        nodes["nodes"][name].clone()
+    };
+    let shown =
+        wait_for("b among the nodes", SOON, || Some(node(&b)).filter(|b| b["life"].is_u64()));
+    assert!(shown["runs"] == "profile selfplay" && shown["leads"] == false, "{shown}");
+    wait_for("b to play", SOON, || (node(&b)["items"] != 0).then_some(()));
+
+    let wrong = run(&["node", "drain", "nobody", "--data", "a"]);
+    check_refused(&wrong, 2, &["there is no node nobody", &b]);
+    assert_eq!(run(&["node", "drain", &b, "--data", "a"]).code, 0);
+    wait_for("b to end what it has in hand", SOON, || {
+        (node(&b)["items"] == 0 && node(&b)["draining"] == true).then_some(())
+    });
+    let why = run(&["why", "hex8_2p", "--data", "b"]);
+    assert!(why.out.contains("this node is drained"), "{}", why.out);
+    assert_eq!(run(&["node", "resume", "--data", "b"]).code, 0);
+    wait_for("b to play again", SOON, || (node(&b)["items"] != 0).then_some(()));
+
+    let not_here = run(&["node", "remove", &node_of(folder, "a"), "--data", "b"]);
+    check_refused(&not_here, 1, &["the keys of the cluster are not here"]);
+    let removed = run(&["node", "remove", &b, "--data", "a"]);
+    assert_eq!(removed.code, 0, "{}", removed.err);
+    assert_eq!(node(&b)["removed"], true);
+    drop(second);
+    let refused = run(&["up", "--profile", "selfplay", "--port", "0", "--data", "b"]);
+    check_refused(&refused, 2, &["out of reach"]);
+    fs_err::remove_file(folder.join("b/cluster.toml")).unwrap();
+    check_refused(&join("@ticket", "b"), 2, &["was removed"]);
+
+    // The manager is killed with its server; both come back, and who was put out stays out.
+    drop(first);
+    let _first = start("a", "standalone");
+    until_state(folder, "a", "AUTO_PROMOTION", "running");
+    check_refused(&join("@ticket", "b"), 2, &["was removed"]);
+
+    // Secrets are in files for their owner alone, and nowhere else.
+    let secret = |file: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = folder.join(file);
+        assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        fs_err::read_to_string(path).unwrap()
+    };
+    let authority: Value = serde_json::from_str(&secret("a/cluster/authority.json")).unwrap();
+    secret("a/cluster.toml");
+    let line = |pem: String| pem.lines().nth(1).unwrap().to_owned();
+    let mut secrets = vec![ticket, line(secret("a/cluster/server.key"))];
+    secrets.push(line(authority["certificates"].as_str().unwrap().to_owned()));
+    secrets.extend(["a/key", "b/key"].map(|key| secret(key).trim().to_owned()));
+    let keys = ["operator", "account", "system"].map(|key| authority[key].as_str().unwrap());
+    secrets.extend(keys.map(str::to_owned));
+    let logs = ["a/logs/daemons.log", "b/logs/daemons.log", "a/logs/log-server.log"];
+    for file in ["a.out", "b.out"].into_iter().chain(logs) {
+        let said = fs_err::read_to_string(folder.join(file)).unwrap();
+        assert!(secrets.iter().all(|secret| !said.contains(secret.as_str())), "{file}");
+    }
+    let status = run(&["status", "--json", "--data", "a"]).out;
+    assert!(secrets.iter().all(|secret| !status.contains(secret.as_str())));
+    let events = run(&["events", "--topic", "node", "--json", "--data", "a"]).out;
+    assert!(events.contains("node.invited") && events.contains("node.admitted"), "{events}");
+    assert!(secrets.iter().all(|secret| !events.contains(secret.as_str())));
 }

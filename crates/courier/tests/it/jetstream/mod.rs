@@ -5,6 +5,7 @@
 //! may be too old. Without it these tests say that it is absent.
 
 mod faults;
+mod keys;
 mod suite;
 
 use std::net::TcpListener;

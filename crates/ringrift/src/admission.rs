@@ -1,0 +1,248 @@
+//! Who may come into a cluster: invitations, the door where newcomers ask, and putting out.
+//!
+//! All of it happens on the node that has the keys of the cluster. Whether an invitation was used
+//! already stands in the log, so it can be used once whoever asks, and by whatever manager it is answered.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow, ensure};
+use courier::jetstream::{self, Authority, Door, Newcomer, Site, Ticket, public_bytes, public_key};
+use depot::{Hash, peers::Key};
+use ringrift_pipeline::{Catalogue, NodeAdmitted, NodeId, NodeInvited, NodeRemoved, Record};
+use tracing::{info, warn};
+use warden::Clock;
+
+use crate::{
+    control::record_about,
+    data_dir::DataDir,
+    membership::{Begin, Membership, log_options},
+};
+
+/// Time between two tries to open the door.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The keys of the cluster, if they are here.
+fn authority(dir: &DataDir) -> anyhow::Result<Authority> {
+    let path = dir.authority();
+    ensure!(
+        path.exists(),
+        "the keys of the cluster are not here ({} is not there): ask on the node that began it with \
+         `ringrift cluster init --serve`",
+        path.display()
+    );
+    Ok(Authority::read(&path)?)
+}
+
+/// What a node is told of its cluster when it comes.
+#[derive(Debug)]
+pub struct Place {
+    /// Addresses of the servers.
+    pub servers: String,
+    /// The log's name.
+    pub log: String,
+    /// What the node is wanted for.
+    pub role: String,
+    /// What the servers let it in for.
+    pub pass: String,
+}
+
+/// Makes the keys of a new cluster, and all that a server of its log needs that listens here. Asked again after
+/// it was cut off, it goes on.
+///
+/// # Errors
+/// A file cannot be written, or holds something else.
+pub fn found(dir: &DataDir, listen: SocketAddr, log: &str) -> anyhow::Result<Place> {
+    ensure!(
+        !listen.ip().is_unspecified() && listen.port() != 0,
+        "--serve {listen}: the other nodes need an address of this machine that they reach, and a port, e.g. \
+         10.0.0.1:4222"
+    );
+    fs_err::create_dir_all(dir.cluster())?;
+    let authority = if dir.authority().exists() {
+        Authority::read(&dir.authority())?
+    } else {
+        let new = Authority::generate()?;
+        new.write(&dir.authority())?;
+        new
+    };
+    fs_err::write(dir.certificate(), authority.certificate()?)?;
+    let name = hosts::identity(&dir.node())?;
+    authority.furnish(&Site { name: &name, listen, folder: &dir.cluster() })?;
+    let key = Key::of_file(&dir.key())?;
+    Ok(Place {
+        servers: format!("tls://{listen}"),
+        log: log.to_owned(),
+        role: String::new(),
+        pass: authority.pass(&public_key(key.secret())?, &name, log)?,
+    })
+}
+
+/// Asks to be let in with a ticket.
+///
+/// # Errors
+/// It is no ticket, or nobody lets this machine in.
+pub async fn enter(dir: &DataDir, ticket: &str) -> anyhow::Result<Place> {
+    let ticket: Ticket = ticket.parse()?;
+    fs_err::create_dir_all(dir.cluster())?;
+    let key = Key::of_file(&dir.key())?;
+    let name = hosts::identity(&dir.node())?;
+    // Known by their certificate only once they let us in.
+    let certificate = dir.certificate().with_extension("new");
+    let pass = ticket.enter(key.secret(), &name, &certificate).await?;
+    fs_err::rename(certificate, dir.certificate())?;
+    Ok(Place { servers: ticket.servers, log: ticket.log, role: ticket.role, pass })
+}
+
+/// Makes a ticket for one machine, and records that it was made.
+///
+/// # Errors
+/// The keys of the cluster are not here, or the log is out of reach.
+pub async fn invite(
+    catalogue: &Catalogue,
+    dir: &DataDir,
+    by: &NodeId,
+    role: &str,
+    lasts: Duration,
+    now_ms: i64,
+) -> anyhow::Result<String> {
+    let authority = authority(dir)?;
+    let membership = Membership::of(dir)?.context("this node is of no cluster")?;
+    let expires_ms = now_ms.saturating_add(i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX));
+    let (invitation, ticket) =
+        Ticket::make(&authority, &membership.servers, &membership.log, role, expires_ms)?;
+    let invited = NodeInvited { invitation, role: role.to_owned(), expires_ms, by: by.clone() };
+    catalogue.record(vec![Record::first(invited)], now_ms).await?;
+    Ok(ticket.to_string())
+}
+
+/// Puts a node out: from now on the servers refuse its keys, and the other nodes serve it no more. Asked again
+/// after it was cut off, it goes on.
+///
+/// # Errors
+/// The keys of the cluster are not here, nothing is known of the node's own, or log or servers are out of reach.
+pub async fn remove(
+    catalogue: &Catalogue,
+    dir: &DataDir,
+    node: &NodeId,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    let authority = authority(dir)?;
+    let known = catalogue.admitted().await?;
+    if known.iter().any(|(admitted, _)| admitted == node) {
+        record_about(catalogue, node, now_ms, |row| {
+            let again = row.is_none_or(|row| !row.removed);
+            again.then(|| NodeRemoved { node: node.clone() }.into())
+        })
+        .await?;
+    } else {
+        let rows = catalogue.nodes().await?;
+        ensure!(
+            rows.iter().any(|row| row.node == *node && row.removed),
+            "{node} did not come with a ticket, so there is no key of it that could be refused"
+        );
+    }
+    put_out(catalogue, dir, &authority).await?;
+    info!(%node, "put out");
+    Ok(())
+}
+
+/// Has the servers refuse all that were ever put out; gives how many.
+async fn put_out(
+    catalogue: &Catalogue,
+    dir: &DataDir,
+    authority: &Authority,
+) -> anyhow::Result<usize> {
+    let membership = Membership::of(dir)?.context("this node is of no cluster")?;
+    let mut keys = catalogue.keys_put_out().await?;
+    // Whatever is recorded: who puts out stays in.
+    let own = public_key(Key::of_file(&dir.key())?.secret())?;
+    keys.retain(|key| *key != own);
+    if !keys.is_empty() {
+        authority.put_out(&keys, &log_options(&membership, dir, Begin::No)?).await?;
+    }
+    Ok(keys.len())
+}
+
+/// Answers newcomers for as long as this is wanted, if the keys of the cluster are here.
+pub async fn keep_the_door(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) {
+    if !dir.authority().exists() {
+        return;
+    }
+    loop {
+        if let Err(error) = answer(dir, catalogue, clock).await {
+            warn!(error = format!("{error:#}"), "newcomers are not answered");
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn answer(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) -> anyhow::Result<()> {
+    let authority = Arc::new(authority(dir)?);
+    let membership = Membership::of(dir)?.context("this node is of no cluster")?;
+    // A server that lost what it was told, or a removal that was cut off, is made good.
+    let mut out = put_out(catalogue, dir, &authority).await?;
+    let options = log_options(&membership, dir, Begin::No)?;
+    let options = jetstream::Options { identity: Some(authority.identity()?), ..options };
+    let door = Door::open(&options, authority.clone()).await?;
+    let answers = door.answer(|newcomer| async move {
+        judge(catalogue, &newcomer, clock.now_ms()).await.map_err(|error| format!("{error:#}"))
+    });
+    tokio::pin!(answers);
+    loop {
+        tokio::select! {
+            () = &mut answers => return Err(anyhow!("the way to the servers ended")),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+        if catalogue.keys_put_out().await?.len() > out {
+            out = put_out(catalogue, dir, &authority).await?;
+        }
+    }
+}
+
+/// Lets a newcomer in, or says why not. The same one may ask again.
+async fn judge(catalogue: &Catalogue, newcomer: &Newcomer, now_ms: i64) -> anyhow::Result<()> {
+    let node = NodeId(newcomer.name.clone());
+    ensure!(
+        !catalogue.keys_put_out().await?.contains(&newcomer.key),
+        "{node} was removed: it joins again with another ticket, and another key (remove its file `key`)"
+    );
+    let invitation = catalogue.invitation(&newcomer.invitation).await?;
+    let invitation = invitation.context("nobody was invited with this ticket")?;
+    if invitation.used_by.is_none() {
+        ensure!(
+            now_ms < invitation.expires_ms.min(newcomer.expires_ms),
+            "the time of this ticket is over: ask for another one"
+        );
+        let admitted = catalogue.admitted().await?;
+        let peer = public_bytes(&newcomer.key).map(|key| Hash::from_bytes(key).to_string());
+        let is_taken =
+            admitted.iter().any(|(name, key)| *name == node || *key == newcomer.key)
+                || catalogue.nodes().await?.iter().any(|row| {
+                    !row.removed && (row.node == node || Some(&row.peer) == peer.as_ref())
+                });
+        ensure!(
+            !is_taken,
+            "there is a node {node} already, or one with its key: a copied directory keeps both, remove its \
+             files `node` and `key`"
+        );
+        let admitted = NodeAdmitted {
+            invitation: newcomer.invitation.clone(),
+            node: node.clone(),
+            key: newcomer.key.clone(),
+            role: invitation.role,
+        };
+        match catalogue.record(vec![Record::after(admitted, invitation.position)], now_ms).await {
+            // Another manager was asked at the same time: what was recorded is looked at below.
+            Err(error) if error.is_superseded() => {}
+            recorded => drop(recorded.context("the log is out of reach: try again")?),
+        }
+    }
+    // Not what we meant to record, but what stands there.
+    let invitation = catalogue.invitation(&newcomer.invitation).await?;
+    let (used_by, key) = invitation.and_then(|row| row.used_by).context("try again")?;
+    ensure!(
+        used_by == node && key == newcomer.key,
+        "this ticket was used already, by {used_by}: ask for another one"
+    );
+    Ok(())
+}

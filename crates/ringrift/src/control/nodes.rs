@@ -1,0 +1,108 @@
+//! Nodes of the cluster, as an operator invites, drains and removes them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ringrift_pipeline::{Catalogue, CatalogueError, Event, NodeDrained, NodeId, NodeRow, Record};
+use serde_json::json;
+use tracing::info;
+
+use super::{Answer, Selection};
+use crate::{admission, data_dir::DataDir, plan::Wanted, state::State};
+
+/// Tries to record something about a node.
+const TRIES: usize = 5;
+
+/// Makes a ticket for a machine that is to run a profile.
+pub async fn invite(state: &State, role: &str, lasts: Duration) -> Answer {
+    if let Err(sentence) = Wanted::of(&[Selection::Profile(role.to_owned())]) {
+        return Answer::Refused(sentence);
+    }
+    let dir = match DataDir::new(&state.the_loop.data) {
+        Ok(dir) => dir,
+        Err(error) => return Answer::Failed(format!("{error:#}")),
+    };
+    let node = &state.the_loop.node;
+    let now_ms = state.clock.now_ms();
+    match admission::invite(&state.catalogue, &dir, node, role, lasts, now_ms).await {
+        Ok(ticket) => {
+            info!(role, "a machine is invited");
+            Answer::Ok(json!({ "ticket": ticket, "role": role, "seconds": lasts.as_secs() }))
+        }
+        Err(error) => Answer::Failed(format!("{error:#}")),
+    }
+}
+
+/// Lets a node take no new work, or take it again.
+pub async fn drain(state: &State, node: Option<&str>, draining: bool) -> Answer {
+    let node = node.unwrap_or(&state.the_loop.node.0);
+    let (catalogue, now_ms) = (&state.catalogue, state.clock.now_ms());
+    let drained = async {
+        let node = find(catalogue, node).await?;
+        record_about(catalogue, &node, now_ms, |row| {
+            let changes = row.is_none_or(|row| row.draining != draining);
+            changes.then(|| NodeDrained { node: node.clone(), draining }.into())
+        })
+        .await
+        .map_err(|error| Answer::Failed(format!("{error:#}")))?;
+        Ok(Answer::Ok(json!({ "node": node, "draining": draining })))
+    };
+    drained.await.unwrap_or_else(|answer| answer)
+}
+
+/// Puts a node out.
+pub async fn remove(state: &State, node: &str) -> Answer {
+    let node = match find(&state.catalogue, node).await {
+        Ok(node) => node,
+        Err(answer) => return answer,
+    };
+    if node == state.the_loop.node {
+        return Answer::Refused(format!(
+            "{node} is this node: it is removed by the manager of the node that has the cluster's keys"
+        ));
+    }
+    let dir = match DataDir::new(&state.the_loop.data) {
+        Ok(dir) => dir,
+        Err(error) => return Answer::Failed(format!("{error:#}")),
+    };
+    match admission::remove(&state.catalogue, &dir, &node, state.clock.now_ms()).await {
+        Ok(()) => Answer::Ok(json!({ "removed": node })),
+        Err(error) => Answer::Failed(format!("{error:#}")),
+    }
+}
+
+/// Records something about a node, after the last that was recorded about it: what `event` says to the row that
+/// is there, if anything. The node itself may be faster, and then it is asked again.
+pub async fn record_about(
+    catalogue: &Catalogue,
+    node: &NodeId,
+    now_ms: i64,
+    event: impl Fn(Option<&NodeRow>) -> Option<Event>,
+) -> anyhow::Result<()> {
+    for _ in 0..TRIES {
+        let row = catalogue.nodes().await?.into_iter().find(|row| row.node == *node);
+        let Some(event) = event(row.as_ref()) else { return Ok(()) };
+        let position = row.map_or(0, |row| row.position);
+        match catalogue.record(vec![Record::after(event, position)], now_ms).await {
+            Err(error) if error.is_superseded() => {}
+            recorded => return recorded.map(drop).map_err(Into::into),
+        }
+    }
+    anyhow::bail!("others record about node {node} at the same time: try again")
+}
+
+/// A node that runs, ran, or was let in.
+async fn find(catalogue: &Catalogue, node: &str) -> Result<NodeId, Answer> {
+    let failed = |error: CatalogueError| Answer::Failed(error.to_string());
+    let mut names: BTreeSet<NodeId> =
+        catalogue.nodes().await.map_err(failed)?.into_iter().map(|row| row.node).collect();
+    names.extend(catalogue.admitted().await.map_err(failed)?.into_iter().map(|(name, _)| name));
+    let wanted = NodeId(node.to_owned());
+    if names.contains(&wanted) {
+        return Ok(wanted);
+    }
+    if names.is_empty() {
+        return Err(Answer::Refused("this manager is of no cluster, so it has no nodes".into()));
+    }
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    Err(Answer::Refused(format!("there is no node {node}: there are {}", names.join(", "))))
+}
