@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use courier::{Batch, Courier, Digest, Embedded, Folder, NewFact, Options, Reader, Stream, refold};
 use ringrift_pipeline::{
-    BatchState, Catalogue, Event, Gate, ModelStatus, Operational, PipelineFold, Record, WorkKind,
-    WorkState,
+    BatchState, Catalogue, Event, Gate, ModelStatus, NodeAdmitted, NodeDrained, NodeId, NodeInvited,
+    NodeRemoved, Operational, PipelineFold, Record, WorkKind, WorkState,
 };
 use story::{claimed, committed, hash, hex, model, result, selfplay, story, work};
 use tempfile::TempDir;
@@ -288,4 +288,38 @@ fn jobs_name_all_that_they_read() {
             assert_eq!(named, inputs.iter().map(ringrift_pipeline::BlobHash::as_str).collect());
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_is_let_in_once_by_a_ticket_and_a_key_that_was_put_out_stays_out() {
+    let place = Place::new().await;
+    let catalogue = &place.catalogue;
+    let there = || NodeId("there".into());
+    let invited = |invitation: &str| -> Event {
+        let (invitation, role) = (invitation.to_owned(), "selfplay".to_owned());
+        NodeInvited { invitation, role, expires_ms: 9, by: NodeId("here".into()) }.into()
+    };
+    let admitted = |invitation: &str, key: &str| -> Event {
+        let (invitation, key, role) = (invitation.into(), key.into(), "selfplay".into());
+        NodeAdmitted { invitation, node: there(), key, role }.into()
+    };
+    let joined = || story().into_iter().find(|event| matches!(event, Event::NodeJoined(_))).unwrap();
+
+    let again = admitted("one", "other");
+    place.tell(vec![invited("one"), admitted("one", "first"), again, joined()]).await;
+    let used_by = catalogue.invitation("one").await.unwrap().unwrap().used_by;
+    assert_eq!(used_by, Some((there(), "first".to_owned())));
+    assert_eq!(catalogue.admitted().await.unwrap(), [(there(), "first".to_owned())]);
+
+    let drained = NodeDrained { node: there(), draining: true }.into();
+    place.tell(vec![drained, NodeRemoved { node: there() }.into()]).await;
+    let row = catalogue.nodes().await.unwrap().pop().unwrap();
+    assert!(row.removed && !row.draining);
+    assert_eq!(catalogue.keys_put_out().await.unwrap(), ["first"]);
+    assert_eq!(catalogue.admitted().await.unwrap(), []);
+
+    place.tell(vec![invited("two"), admitted("two", "second"), joined()]).await;
+    assert!(!catalogue.nodes().await.unwrap().pop().unwrap().removed);
+    assert_eq!(catalogue.keys_put_out().await.unwrap(), ["first"]);
+    assert_eq!(catalogue.admitted().await.unwrap(), [(there(), "second".to_owned())]);
 }

@@ -139,7 +139,18 @@ fn a_coordinator_that_is_killed_is_replaced_and_follows_when_it_comes_back() {
     until_state(folder, "a", "MODEL_DISTRIBUTION", "running");
     let waits = daemon(folder, "a", "AUTO_PROMOTION").unwrap();
     assert_eq!(waits["cause"], "another node leads");
-    assert_eq!(leader(folder, "a"), Some(b));
+    assert_eq!(leader(folder, "a"), Some(b.clone()));
+
+    // A leader that is drained hands over, and follows when it takes work again.
+    let order = |word: &str| run(folder, &["node", word, &b, "--data", "a"]);
+    assert_eq!(order("drain").code, 0);
+    until_state(folder, "a", "AUTO_PROMOTION", "running");
+    assert_eq!(order("resume").code, 0);
+    let waits = until_state(folder, "b", "AUTO_PROMOTION", "stopped");
+    assert_eq!(waits["cause"], "another node leads");
+    // Without keys nobody can be kept out, so nobody is said to be.
+    let kept = order("remove");
+    check_refused(&kept, 1, &["the keys of the cluster are not here"]);
 
     // Nobody but the owner's file knows the password.
     for name in ["a", "b"] {
