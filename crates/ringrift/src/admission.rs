@@ -18,6 +18,8 @@ use crate::{
     membership::{Begin, Membership, log_options},
 };
 
+/// Highest port of a server that is not alone.
+const HIGHEST_PORT: u16 = u16::MAX - 2000;
 /// Time between two tries to open the door.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -46,16 +48,26 @@ pub struct Place {
     pub pass: String,
 }
 
-/// Makes the keys of a new cluster, and all that a server of its log needs that listens here. Asked again after
-/// it was cut off, it goes on.
+/// Makes the keys of a new cluster, and all that the servers of its log need: the first runs here, the others
+/// from the folders `cluster/servers/2` and so on. Asked again after it was cut off, it goes on.
 ///
 /// # Errors
 /// A file cannot be written, or holds something else.
-pub fn found(dir: &DataDir, listen: SocketAddr, log: &str) -> anyhow::Result<Place> {
+pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<Place> {
+    let wrong = listen.iter().find(|at| at.ip().is_unspecified() || at.port() == 0);
     ensure!(
-        !listen.ip().is_unspecified() && listen.port() != 0,
-        "--serve {listen}: the other nodes need an address of this machine that they reach, and a port, e.g. \
-         10.0.0.1:4222"
+        wrong.is_none(),
+        "--serve {}: the other nodes need an address of this machine that they reach, and a port, e.g. \
+         10.0.0.1:4222",
+        wrong.map(ToString::to_string).unwrap_or_default()
+    );
+    ensure!(
+        listen.len() < 2 || listen.iter().all(|at| at.port() <= HIGHEST_PORT),
+        "--serve: servers reach each other 2000 above these ports, so {HIGHEST_PORT} is the highest"
+    );
+    ensure!(
+        listen.len() != 2,
+        "two servers stand still when one of them does: name one, or three with --serve A --serve B --serve C"
     );
     fs_err::create_dir_all(dir.cluster())?;
     let authority = if dir.authority().exists() {
@@ -67,10 +79,18 @@ pub fn found(dir: &DataDir, listen: SocketAddr, log: &str) -> anyhow::Result<Pla
     };
     fs_err::write(dir.certificate(), authority.certificate()?)?;
     let name = hosts::identity(&dir.node())?;
-    authority.furnish(&Site { name: &name, listen, folder: &dir.cluster() })?;
+    for (number, listen_there) in (1..).zip(listen) {
+        let folder = if number == 1 { dir.cluster() } else { dir.other_server(number) };
+        // What was copied to another machine stays as it is.
+        if number == 1 || !folder.exists() {
+            let name = format!("{log}-{number}");
+            let site = Site { name: &name, listen: *listen_there, all: listen, folder: &folder };
+            authority.furnish(&site)?;
+        }
+    }
     let key = Key::of_file(&dir.key())?;
     Ok(Place {
-        servers: format!("tls://{listen}"),
+        servers: listen.iter().map(|at| format!("tls://{at}")).collect::<Vec<_>>().join(","),
         log: log.to_owned(),
         role: String::new(),
         pass: authority.pass(&public_key(key.secret())?, &name, log)?,

@@ -72,9 +72,9 @@ impl DataDir {
         self.cluster().join("servers.pem")
     }
 
-    /// What the server that this node runs is started with.
-    pub fn server(&self) -> PathBuf {
-        self.cluster().join("server.conf")
+    /// The folder of a server of the log that is to run on another machine.
+    pub fn other_server(&self, number: usize) -> PathBuf {
+        self.cluster().join("servers").join(number.to_string())
     }
 
     /// The folder of what this node knows of a cluster's log.

@@ -112,7 +112,7 @@ fn spec(dir: &DataDir) -> WorkerSpec {
         None => "nats-server".into(),
     };
     WorkerSpec {
-        args: vec!["-c".to_owned(), dir.server().display().to_string()],
+        args: vec!["-c".to_owned(), "server.conf".to_owned()],
         log: dir.logs().join("log-server.log"),
         limits: Limits { beat: SILENCE, ..Limits::default() },
         ..WorkerSpec::new(program, dir.cluster(), String::new())

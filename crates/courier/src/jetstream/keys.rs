@@ -149,8 +149,19 @@ pub struct Site<'a> {
     pub name: &'a str,
     /// Where nodes reach it.
     pub listen: SocketAddr,
-    /// Its folder: configuration, certificate and store.
+    /// Where nodes reach all servers of the log, this one among them.
+    pub all: &'a [SocketAddr],
+    /// Its folder: configuration, certificate and store. It may be moved to another machine, and is where
+    /// the server is to be started.
     pub folder: &'a Path,
+}
+
+/// Servers reach each other so far above the port where nodes reach them.
+const ROUTES: u16 = 2000;
+
+/// Where servers reach each other.
+fn route(listen: SocketAddr) -> SocketAddr {
+    SocketAddr::new(listen.ip(), listen.port().wrapping_add(ROUTES))
 }
 
 /// Who says which nodes may come: the secret keys of a cluster.
@@ -346,25 +357,35 @@ impl Authority {
         write_secret(&file("server.key"), &key.serialize_pem())?;
         fs::write(file("server.pem"), certificate.pem())?;
 
-        let quoted = |path: PathBuf| serde_json::json!(path.display().to_string()).to_string();
+        fs::write(file("authority.pem"), self.certificate()?)?;
+        let routes = if site.all.len() > 1 {
+            let others: Vec<String> =
+                site.all.iter().map(|at| format!("\"nats-route://{}\"", route(*at))).collect();
+            format!(
+                "cluster {{\n  name: log\n  listen: \"{}\"\n  routes: [{}]\n  tls {{ cert_file: \
+                 \"server.pem\", key_file: \"server.key\", ca_file: \"authority.pem\", verify: true, \
+                 timeout: 5 }}\n}}\n",
+                route(site.listen),
+                others.join(", ")
+            )
+        } else {
+            String::new()
+        };
         let (account, system) = (self.account.public_key(), self.system.public_key());
         let text = format!(
-            "# Written by `Authority::furnish`; the keys in here are public.\n\
+            "# To be started in its folder. The keys in here are public.\n\
              server_name: {}\n\
              listen: {:?}\n\
              max_payload: 8MB\n\
-             tls {{ cert_file: {}, key_file: {}, timeout: 5 }}\n\
-             jetstream {{ store_dir: {} }}\n\
+             tls {{ cert_file: \"server.pem\", key_file: \"server.key\", timeout: 5 }}\n\
+             jetstream {{ store_dir: \"store\" }}\n\
+             {routes}\
              operator: {operator}\n\
              system_account: {system}\n\
-             resolver {{ type: full, dir: {}, allow_delete: false, interval: \"2m\" }}\n\
+             resolver {{ type: full, dir: \"accounts\", allow_delete: false, interval: \"2m\" }}\n\
              resolver_preload {{\n  {account}: {}\n  {system}: {}\n}}\n",
             serde_json::json!(site.name),
             site.listen.to_string(),
-            quoted(file("server.pem")),
-            quoted(file("server.key")),
-            quoted(file("store")),
-            quoted(file("accounts")),
             self.log_account(&[])?,
             self.system_account()?,
         );

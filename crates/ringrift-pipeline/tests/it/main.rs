@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use courier::{Batch, Courier, Digest, Embedded, Folder, NewFact, Options, Reader, Stream, refold};
 use ringrift_pipeline::{
-    BatchState, Catalogue, Event, Gate, ModelStatus, NodeAdmitted, NodeDrained, NodeId, NodeInvited,
-    NodeRemoved, Operational, PipelineFold, Record, WorkKind, WorkState,
+    BatchState, Catalogue, Event, Gate, ModelStatus, NodeAdmitted, NodeDrained, NodeId,
+    NodeInvited, NodeRemoved, Operational, PipelineFold, Record, WorkKind, WorkState,
 };
 use story::{claimed, committed, hash, hex, model, result, selfplay, story, work};
 use tempfile::TempDir;
@@ -303,7 +303,8 @@ async fn a_node_is_let_in_once_by_a_ticket_and_a_key_that_was_put_out_stays_out(
         let (invitation, key, role) = (invitation.into(), key.into(), "selfplay".into());
         NodeAdmitted { invitation, node: there(), key, role }.into()
     };
-    let joined = || story().into_iter().find(|event| matches!(event, Event::NodeJoined(_))).unwrap();
+    let joined =
+        || story().into_iter().find(|event| matches!(event, Event::NodeJoined(_))).unwrap();
 
     let again = admitted("one", "other");
     place.tell(vec![invited("one"), admitted("one", "first"), again, joined()]).await;

@@ -66,9 +66,10 @@ struct OwnArgs {
 #[derive(Debug, Args)]
 struct InitArgs {
     /// Run the server of the log here, at an address of this machine that the other nodes reach, e.g.
-    /// `10.0.0.1:4222`; needs the program nats-server
+    /// `10.0.0.1:4222`; needs the program nats-server. Said three times: the first runs here, the others on the
+    /// machines that have those addresses
     #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "servers")]
-    serve: Option<SocketAddr>,
+    serve: Vec<SocketAddr>,
     /// Addresses of servers that run already, joined by commas, e.g. `nats://TOKEN@a.example:4222`; or @FILE, which holds them: other
     /// users of this machine see what stands in a command
     #[arg(long, value_name = "URLS", conflicts_with = "serve")]
@@ -206,18 +207,19 @@ fn text(said: &str) -> Result<String, Failure> {
 
 fn init(args: &InitArgs) -> Outcome {
     let (dir, lock) = args.own.take()?;
-    let place = match args.serve {
-        Some(listen) => {
-            let found = admission::found(&dir, listen, &args.log).or_usage()?;
-            let (servers, log, pass) = (found.servers, found.log, Some(found.pass));
-            Where { servers, log, pass, serve: Some(listen) }
-        }
-        None => Where::told(args.servers.as_ref(), &args.log)?,
+    let serve = args.serve.first().copied();
+    let place = if serve.is_some() {
+        let found = admission::found(&dir, &args.serve, &args.log).or_usage()?;
+        let (servers, log, pass) = (found.servers, found.log, Some(found.pass));
+        Where { servers, log, pass, serve }
+    } else {
+        Where::told(args.servers.as_ref(), &args.log)?
     };
     let membership = args.own.membership(place);
-    let server = args.serve.map(|listen| LogServer::at(&dir, listen)).transpose().or_usage()?;
+    let server = serve.map(|listen| LogServer::at(&dir, listen)).transpose().or_usage()?;
     let copied = multi_threaded()?.block_on(async {
-        let shared = open_shared(&membership, &dir, Begin::Yes).await.or_usage()?;
+        let shared = open_shared(&membership, &dir, Begin::Yes).await;
+        let shared = shared.with_context(|| missing(&dir, &args.serve)).or_usage()?;
         let own = dir.facts().exists().then(|| Embedded::open(&dir.facts(), Options::default()));
         let own = own.transpose().or_usage()?;
         check_target(own.as_ref(), &shared, &membership).await.or_usage()?;
@@ -239,11 +241,27 @@ fn init(args: &InitArgs) -> Outcome {
         dir.root().display()
     ));
     console::say("  here    ringrift up, as before");
-    console::say(match args.serve {
+    console::say(match serve {
         Some(_) => "  others  ringrift cluster invite --role selfplay, while it runs",
         None => "  others  ringrift cluster join with the same --servers and --log",
     });
     Ok(())
+}
+
+/// What a log that is not there may lack.
+fn missing(dir: &DataDir, serve: &[SocketAddr]) -> String {
+    let others: Vec<String> = (2..)
+        .zip(serve.iter().skip(1))
+        .map(|(number, at)| format!("{} to {}", dir.other_server(number).display(), at.ip()))
+        .collect();
+    if others.is_empty() {
+        return "begin the log".to_owned();
+    }
+    format!(
+        "begin the log, for which two of the three servers must run: copy {}, start `nats-server -c \
+         server.conf` there in the folder, and call this again",
+        others.join(" and ")
+    )
 }
 
 fn join(args: &JoinArgs) -> Outcome {

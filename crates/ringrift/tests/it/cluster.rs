@@ -307,3 +307,50 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     assert!(events.contains("node.invited") && events.contains("node.admitted"), "{events}");
     assert!(secrets.iter().all(|secret| !events.contains(secret.as_str())));
 }
+
+#[test]
+fn three_servers_are_set_up_and_one_of_them_may_die() {
+    let Some(program) = program() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    // Servers reach each other 2000 above.
+    let both = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port + 2000)).is_ok()
+    };
+    let first_try = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let serve: Vec<String> = (first_try..)
+        .filter(|port| both(*port))
+        .map(|port| format!("127.0.0.1:{port}"))
+        .take(3)
+        .collect();
+    let mut init = vec!["cluster", "init", "--data", "a"];
+    init.extend(serve.iter().flat_map(|at| ["--serve", at.as_str()]));
+    let named = program.display().to_string();
+    let run = |args: &[&str]| run_with(folder, args, &[("NATS_SERVER", &named)]);
+    check_refused(&run(&init[..8]), 2, &["two servers stand still when one of them does"]);
+
+    let waits = run(&init);
+    check_refused(&waits, 2, &["two of the three servers must run", "servers/2", "servers/3"]);
+    let others: Vec<Ours> = ["2", "3"]
+        .map(|number| {
+            let mut server = Command::new(&program);
+            server.args(["-c", "server.conf"]);
+            server.current_dir(folder.join("a/cluster/servers").join(number));
+            server.stdout(Stdio::null()).stderr(Stdio::null());
+            Ours(server.spawn().unwrap())
+        })
+        .into();
+    let begun = run(&init);
+    assert_eq!(begun.code, 0, "{}", begun.err);
+
+    let mut others = others.into_iter();
+    drop(others.next());
+    let args =
+        ["up", "--profile", "coordinator", "--configs", "hex8_2p", "--port", "0", "--data", "a"];
+    let mut command = command(folder, &args);
+    command.env("NATS_SERVER", &named).stdout(Stdio::null()).stderr(Stdio::null());
+    let _first = Ours(command.spawn().unwrap());
+    until_state(folder, "a", "AUTO_PROMOTION", "running");
+    assert_eq!(leader(folder, "a"), Some(node_of(folder, "a")));
+}

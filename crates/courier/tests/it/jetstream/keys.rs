@@ -40,7 +40,8 @@ impl Keyed {
         let dir = tempfile::tempdir().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let authority = Arc::new(Authority::generate().unwrap());
-        authority.furnish(&Site { name: "one", listen, folder: dir.path() }).unwrap();
+        let site = Site { name: "one", listen, all: &[listen], folder: dir.path() };
+        authority.furnish(&site).unwrap();
         fs_err::write(dir.path().join("ca.pem"), authority.certificate().unwrap()).unwrap();
         let mut keyed = Self { program, authority, dir, listen, child: None };
         keyed.begin();
@@ -51,7 +52,8 @@ impl Keyed {
         let log = fs_err::File::create(self.dir.path().join("server.log")).unwrap();
         let child = Command::new(&self.program)
             .arg("-c")
-            .arg(self.dir.path().join("server.conf"))
+            .arg("server.conf")
+            .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.into_parts().0)
