@@ -19,6 +19,8 @@ use crate::{
 
 /// Name under which the position in the log is kept.
 const SUBSCRIBER: &str = "event_router";
+/// How long a fact waits for the catalogue: it folds in milliseconds.
+const FOLDED_WITHIN: Duration = Duration::from_secs(1);
 /// Deliveries before a fact is buried. More than one, so that a fact that was in hand when the
 /// process was killed is not taken for a bad one.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
@@ -157,6 +159,9 @@ impl EventRouter {
             match Event::deserialize(&delivery.fact.body) {
                 Ok(event) => {
                     let topic = event.topic();
+                    // Whoever is woken before would find nothing, and sleep on. A fold that is stuck is
+                    // told by those who ask it.
+                    drop(self.catalogue.shows(position, FOLDED_WITHIN).await);
                     self.bell.wake(Wake(topic));
                     subscriber.done(delivery).await?;
                     self.status.routed += 1;
@@ -191,12 +196,13 @@ mod tests {
         testbed::{Bed, hex},
     };
 
-    /// A supervisor that notes the tokens.
+    /// A supervisor that notes the tokens, and what a catalogue shows when they come.
     #[derive(Clone, Default)]
-    struct Ears(Arc<Mutex<Vec<&'static str>>>);
+    struct Ears(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Vec<u64>>>, Option<Catalogue>);
 
     impl Supervision for Ears {
         fn wake(&self, token: Wake) {
+            self.1.lock().unwrap().extend(self.2.as_ref().map(Catalogue::shown_to));
             self.0.lock().unwrap().push(token.0);
         }
         fn wake_daemon(&self, _: DaemonId) {}
@@ -206,7 +212,8 @@ mod tests {
     }
 
     fn router(bed: &Bed) -> (EventRouter, Subscriber, Ears) {
-        let (ears, bell) = (Ears::default(), Bell::default());
+        let (mut ears, bell) = (Ears::default(), Bell::default());
+        ears.2 = Some(bed.catalogue.clone());
         bell.connect(ears.clone());
         let log = bed.catalogue.log().clone();
         let subscriber = Subscriber::new(log, Stream::Pipeline, SUBSCRIBER, "", MAX_ATTEMPTS);
@@ -242,6 +249,23 @@ mod tests {
         bed.batch(hex(), &["g1"]).await;
         daemon.route(&mut subscriber, &cx).await.unwrap();
         assert_eq!(*ears.0.lock().unwrap(), ["games.committed"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_is_woken_before_the_catalogue_shows_why() {
+        let bed = Bed::new().await;
+        let (cx, _probe) = bed.cx::<EventRouter>();
+        let (mut daemon, mut subscriber, ears) = router(&bed);
+        // As another node records: this one's catalogue knows of it by folding alone.
+        for number in 1..=200_u64 {
+            let body = json!({ "topic": "artefact.trashed", "hash": "ab", "reason": "old" });
+            let fact = NewFact::new(number.to_string(), "artefact.ab", "elsewhere", body);
+            bed.append(fact.into()).await;
+            daemon.route(&mut subscriber, &cx).await.unwrap();
+        }
+        let shown = ears.1.lock().unwrap().clone();
+        assert_eq!(shown.len(), 200);
+        assert!((1..).zip(shown).all(|(position, shown)| shown >= position));
     }
 
     #[tokio::test]

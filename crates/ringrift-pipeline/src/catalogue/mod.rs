@@ -287,6 +287,22 @@ impl Catalogue {
         Ok(())
     }
 
+    /// The last position that this catalogue shows; 0 if it is read only.
+    pub fn shown_to(&self) -> u64 {
+        self.folder.as_ref().map_or(0, |folder| folder.position())
+    }
+
+    /// Waits until this catalogue shows all up to a position, whoever recorded it.
+    ///
+    /// # Errors
+    /// The fold is stuck, or not as far within the limit.
+    pub async fn shows(&self, position: u64, limit: Duration) -> Result<(), CatalogueError> {
+        if let Some(folder) = &self.folder {
+            folder.caught_up(position, limit).await?;
+        }
+        Ok(())
+    }
+
     /// Notes an operational fact; it decides nothing and is forgotten after its retention.
     pub async fn note(&self, fact: Operational, now_ms: i64) -> Result<(), CatalogueError> {
         self.note_all(vec![fact], now_ms).await
