@@ -3,12 +3,15 @@
 //! All of it happens on the node that has the keys of the cluster. Whether an invitation was used
 //! already stands in the log, so it can be used once whoever asks, and by whatever manager it is answered.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
-use courier::jetstream::{self, Authority, Door, Newcomer, Site, Ticket, public_bytes, public_key};
+use courier::jetstream::{
+    self, Authority, Door, Newcomer, ROUTES, Site, Ticket, public_bytes, public_key,
+};
 use depot::{Hash, peers::Key};
 use ringrift_pipeline::{Catalogue, NodeAdmitted, NodeId, NodeInvited, NodeRemoved, Record};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 use warden::Clock;
 
@@ -19,11 +22,13 @@ use crate::{
 };
 
 /// Highest port of a server that is not alone.
-const HIGHEST_PORT: u16 = u16::MAX - 2000;
+const HIGHEST_PORT: u16 = u16::MAX - ROUTES;
+/// The servers are told who was removed so often.
+const TOLD_AGAIN: Duration = Duration::from_mins(1);
 /// Time between two tries to open the door.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// The keys of the cluster, if they are here.
+/// The keys of the cluster that this node is of, if they are here.
 fn authority(dir: &DataDir) -> anyhow::Result<Authority> {
     let path = dir.authority();
     ensure!(
@@ -32,7 +37,14 @@ fn authority(dir: &DataDir) -> anyhow::Result<Authority> {
          `ringrift cluster init --serve`",
         path.display()
     );
-    Ok(Authority::read(&path)?)
+    let authority = Authority::read(&path)?;
+    let pass = Membership::of(dir)?.and_then(|membership| membership.pass).unwrap_or_default();
+    ensure!(
+        authority.signed(&pass),
+        "{} holds the keys of another cluster than this node is of: move it away",
+        path.display()
+    );
+    Ok(authority)
 }
 
 /// What a node is told of its cluster when it comes.
@@ -66,8 +78,8 @@ pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<
         "--serve: servers reach each other 2000 above these ports, so {HIGHEST_PORT} is the highest"
     );
     ensure!(
-        listen.len() != 2,
-        "two servers stand still when one of them does: name one, or three with --serve A --serve B --serve C"
+        matches!(listen, [_]) || matches!(listen, [a, b, c] if a != b && b != c && a != c),
+        "one server or three different ones: two stand still when one of them does: name one, or three with --serve A --serve B --serve C"
     );
     fs_err::create_dir_all(dir.cluster())?;
     let authority = if dir.authority().exists() {
@@ -82,7 +94,7 @@ pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<
     for (number, listen_there) in (1..).zip(listen) {
         let folder = if number == 1 { dir.cluster() } else { dir.other_server(number) };
         // What was copied to another machine stays as it is.
-        if number == 1 || !folder.exists() {
+        if number == 1 || !is_furnished(&folder, listen) {
             let name = format!("{log}-{number}");
             let site = Site { name: &name, listen: *listen_there, all: listen, folder: &folder };
             authority.furnish(&site)?;
@@ -95,6 +107,13 @@ pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<
         role: String::new(),
         pass: authority.pass(&public_key(key.secret())?, &name, log)?,
     })
+}
+
+/// Whether a server's folder is complete and for these addresses.
+fn is_furnished(folder: &Path, all: &[SocketAddr]) -> bool {
+    let config = fs_err::read_to_string(folder.join("server.conf")).unwrap_or_default();
+    let routes = all.iter().map(|at| format!("{}:{}\"", at.ip(), at.port().wrapping_add(ROUTES)));
+    config.ends_with("}\n") && routes.into_iter().all(|route| config.contains(&route))
 }
 
 /// Asks to be let in with a ticket.
@@ -149,11 +168,8 @@ pub async fn remove(
     let authority = authority(dir)?;
     let known = catalogue.admitted().await?;
     if known.iter().any(|(admitted, _)| admitted == node) {
-        record_about(catalogue, node, now_ms, |row| {
-            let again = row.is_none_or(|row| !row.removed);
-            again.then(|| NodeRemoved { node: node.clone() }.into())
-        })
-        .await?;
+        record_about(catalogue, node, now_ms, |_| Some(NodeRemoved { node: node.clone() }.into()))
+            .await?;
     } else {
         let rows = catalogue.nodes().await?;
         ensure!(
@@ -166,12 +182,15 @@ pub async fn remove(
     Ok(())
 }
 
-/// Has the servers refuse all that were ever put out; gives how many.
+/// Has the servers refuse all that were ever put out.
 async fn put_out(
     catalogue: &Catalogue,
     dir: &DataDir,
     authority: &Authority,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<()> {
+    // Servers believe what they are told last, so a longer list must not be overtaken by a shorter one.
+    static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+    let _turn = ONE_AT_A_TIME.acquire().await?;
     let membership = Membership::of(dir)?.context("this node is of no cluster")?;
     let mut keys = catalogue.keys_put_out().await?;
     // Whatever is recorded: who puts out stays in.
@@ -180,7 +199,7 @@ async fn put_out(
     if !keys.is_empty() {
         authority.put_out(&keys, &log_options(&membership, dir, Begin::No)?).await?;
     }
-    Ok(keys.len())
+    Ok(())
 }
 
 /// Answers newcomers for as long as this is wanted, if the keys of the cluster are here.
@@ -199,23 +218,24 @@ pub async fn keep_the_door(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) 
 async fn answer(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) -> anyhow::Result<()> {
     let authority = Arc::new(authority(dir)?);
     let membership = Membership::of(dir)?.context("this node is of no cluster")?;
-    // A server that lost what it was told, or a removal that was cut off, is made good.
-    let mut out = put_out(catalogue, dir, &authority).await?;
     let options = log_options(&membership, dir, Begin::No)?;
     let options = jetstream::Options { identity: Some(authority.identity()?), ..options };
     let door = Door::open(&options, authority.clone()).await?;
     let answers = door.answer(|newcomer| async move {
         judge(catalogue, &newcomer, clock.now_ms()).await.map_err(|error| format!("{error:#}"))
     });
-    tokio::pin!(answers);
-    loop {
-        tokio::select! {
-            () = &mut answers => return Err(anyhow!("the way to the servers ended")),
-            () = tokio::time::sleep(AGAIN) => {}
+    // A server that lost what it was told, or was not there, and a removal that was cut off are made good.
+    let removals = async {
+        loop {
+            if let Err(error) = put_out(catalogue, dir, &authority).await {
+                warn!(error = format!("{error:#}"), "the servers are not told who was removed");
+            }
+            tokio::time::sleep(TOLD_AGAIN).await;
         }
-        if catalogue.keys_put_out().await?.len() > out {
-            out = put_out(catalogue, dir, &authority).await?;
-        }
+    };
+    tokio::select! {
+        () = answers => Err(anyhow!("the way to the servers ended")),
+        never = removals => match never {},
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{data_dir::DataDir, membership::Membership};
 const PROGRAM: &str = "NATS_SERVER";
 /// Time until it must take connections; one with a large store reads it first.
 const BEGINS_WITHIN: Duration = Duration::from_mins(1);
+/// Time for the server of an earlier life to free its port.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// It is started again after 1, 2, 4, 8, then 16 seconds: nothing goes on without it, so never given up.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// One that ran for so long begins again with the shortest.
@@ -51,14 +53,20 @@ impl LogServer {
     /// # Errors
     /// The program is not there, or does not get as far.
     pub fn at(dir: &DataDir, listen: SocketAddr) -> anyhow::Result<Self> {
-        // Else a stranger's server would be taken for ours.
-        TcpListener::bind(listen).with_context(|| {
-            format!("listen at {listen} for the log of this cluster: name another --serve, or end what does")
-        })?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let workers =
             Workers::new(&dir.run().join("server")).context("prepare for the server of the log")?;
+        // Else a stranger's server would be taken for ours. One of an earlier life may need a moment to go.
+        let began = Instant::now();
+        while let Err(error) = TcpListener::bind(listen) {
+            if began.elapsed() > GONE_WITHIN {
+                bail!(
+                    "the log of this cluster cannot be served at {listen}: {error}; end what listens there"
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let spec = spec(dir);
         let program = spec.program.display().to_string();
         let mut first = runtime.block_on(workers.start(spec.clone())).with_context(|| {

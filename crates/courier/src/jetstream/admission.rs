@@ -37,7 +37,7 @@ const NAME: usize = 100;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Time for a manager that just began to open its door.
-const OPENS_WITHIN: Duration = Duration::from_secs(10);
+const OPENS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where newcomers ask.
 pub(super) fn door(log: &str) -> String {

@@ -157,7 +157,7 @@ pub struct Site<'a> {
 }
 
 /// Servers reach each other so far above the port where nodes reach them.
-const ROUTES: u16 = 2000;
+pub const ROUTES: u16 = 2000;
 
 /// Where servers reach each other.
 fn route(listen: SocketAddr) -> SocketAddr {
@@ -273,6 +273,11 @@ impl Authority {
         Some((claims.sub, claims.exp?.checked_mul(1000)?)).filter(|_| ours)
     }
 
+    /// Whether this authority signed a pass.
+    pub fn signed(&self, pass: &str) -> bool {
+        Claims::<User>::decode(pass).is_ok_and(|claims| claims.iss == self.account.public_key())
+    }
+
     /// What this authority itself reaches the log with.
     ///
     /// # Errors
@@ -336,12 +341,11 @@ impl Authority {
         claims.encode(&self.operator).map_err(failed("the servers' own account"))
     }
 
-    /// Writes all that a server needs into its folder; gives the configuration to start it with. What its
-    /// store holds stays.
+    /// Writes all that a server needs into its folder, `server.conf` last. What its store holds stays.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn furnish(&self, site: &Site<'_>) -> Result<PathBuf, KeyError> {
+    pub fn furnish(&self, site: &Site<'_>) -> Result<(), KeyError> {
         fs::create_dir_all(site.folder)?;
         let mut operator = Operator::new_claims("cluster".into(), self.operator.public_key());
         operator.nats.system_account = Some(self.system.public_key());
@@ -389,9 +393,8 @@ impl Authority {
             self.log_account(&[])?,
             self.system_account()?,
         );
-        let path = file("server.conf");
-        fs::write(&path, text)?;
-        Ok(path)
+        fs::write(file("server.conf"), text)?;
+        Ok(())
     }
 
     /// Puts out everybody with one of these keys, for ever: what they say is refused from now on, and

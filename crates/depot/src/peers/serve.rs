@@ -93,8 +93,10 @@ impl Server {
             match message {
                 ProviderMessage::ClientConnected(message) => {
                     let peer = message.endpoint_id.map(PeerId);
-                    connections.insert(message.connection_id, peer);
                     let answer = server.admit(peer);
+                    if answer.is_ok() {
+                        connections.insert(message.connection_id, peer);
+                    }
                     // Who is gone hears nothing, and needs to.
                     drop(message.tx.send(answer).await);
                 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use courier::Stream;
 use ringrift_pipeline::{Catalogue, CatalogueError, Event, NodeDrained, NodeId, NodeRow, Record};
 use serde_json::json;
 use tracing::info;
@@ -38,6 +39,10 @@ pub async fn drain(state: &State, node: Option<&str>, draining: bool) -> Answer 
     let (catalogue, now_ms) = (&state.catalogue, state.clock.now_ms());
     let drained = async {
         let node = find(catalogue, node).await?;
+        let rows = catalogue.nodes().await.map_err(failed)?;
+        if !rows.iter().any(|row| row.node == node) {
+            return Err(Answer::Refused(format!("node {node} did not run yet")));
+        }
         record_about(catalogue, &node, now_ms, |row| {
             let changes = row.is_none_or(|row| row.draining != draining);
             changes.then(|| NodeDrained { node: node.clone(), draining }.into())
@@ -81,7 +86,9 @@ pub async fn record_about(
     for _ in 0..TRIES {
         let row = catalogue.nodes().await?.into_iter().find(|row| row.node == *node);
         let Some(event) = event(row.as_ref()) else { return Ok(()) };
-        let position = row.map_or(0, |row| row.position);
+        // Not the row's: one that never ran has none, and may have been removed.
+        let last = catalogue.log().last_on(Stream::Pipeline, &event.subject()).await?;
+        let position = last.map_or(0, |fact| fact.position);
         match catalogue.record(vec![Record::after(event, position)], now_ms).await {
             Err(error) if error.is_superseded() => {}
             recorded => return recorded.map(drop).map_err(Into::into),
@@ -90,9 +97,13 @@ pub async fn record_about(
     anyhow::bail!("others record about node {node} at the same time: try again")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are mapped")]
+fn failed(error: CatalogueError) -> Answer {
+    Answer::Failed(error.to_string())
+}
+
 /// A node that runs, ran, or was let in.
 async fn find(catalogue: &Catalogue, node: &str) -> Result<NodeId, Answer> {
-    let failed = |error: CatalogueError| Answer::Failed(error.to_string());
     let mut names: BTreeSet<NodeId> =
         catalogue.nodes().await.map_err(failed)?.into_iter().map(|row| row.node).collect();
     names.extend(catalogue.admitted().await.map_err(failed)?.into_iter().map(|(name, _)| name));

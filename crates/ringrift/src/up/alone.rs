@@ -2,7 +2,7 @@
 //! refused when its log is opened.
 
 use ringrift_daemons::{Blobs, Nodes, Pressure};
-use ringrift_pipeline::{Catalogue, NodeId};
+use ringrift_pipeline::{Catalogue, NodeId, NodeRow};
 use warden::Clock;
 
 use crate::{data_dir::DataDir, membership::Membership};
@@ -27,6 +27,11 @@ impl Others {
 
     /// Never called.
     pub async fn tell(&self, _: &str, _: [usize; 2], _: i64) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub async fn look(&self, _: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
         match *self {}
     }
 

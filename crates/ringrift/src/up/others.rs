@@ -141,7 +141,11 @@ impl Others {
         }
     }
 
-    async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
+    /// Looks who is there, and whether this node is drained.
+    ///
+    /// # Errors
+    /// The catalogue cannot be asked.
+    pub async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
         let Inner { peers, catalogue, node, nodes, living, .. } = &*self.0;
         let mut rows = catalogue.nodes().await?;
         let drains = rows.iter().any(|row| row.node == *node && row.draining);

@@ -139,6 +139,8 @@ impl Parts {
             let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
             let playing = if plays { workshop.slots() } else { 0 };
             others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;
+            // A node that is drained takes nothing from the first moment on.
+            others.look(&pressure).await?;
         }
         let mut runnables = Vec::new();
         for (_, entry) in registry() {
