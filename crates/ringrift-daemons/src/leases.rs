@@ -34,17 +34,21 @@ const LIVES: Duration = Duration::from_secs(15);
 
 /// The nodes of a cluster, as they are seen from this one; a clone is the same. On one machine there are none.
 #[derive(Debug, Clone, Default)]
-pub struct Nodes(Arc<Mutex<Sightings>>, Arc<AtomicBool>);
+pub struct Nodes {
+    seen: Arc<Mutex<Sightings>>,
+    /// This one takes no work.
+    is_drained: Arc<AtomicBool>,
+}
 
 impl Nodes {
     /// Says whether this node is drained: then it does not lead either.
     pub fn drain(&self, drained: bool) {
-        self.1.store(drained, Ordering::Relaxed);
+        self.is_drained.store(drained, Ordering::Relaxed);
     }
 
     /// Whether this node is drained.
     pub fn is_drained(&self) -> bool {
-        self.1.load(Ordering::Relaxed)
+        self.is_drained.load(Ordering::Relaxed)
     }
 
     /// Looks who is there; to be called every few seconds.
@@ -81,7 +85,7 @@ impl Nodes {
 
     fn lock(&self) -> MutexGuard<'_, Sightings> {
         // Only plain assignments happen under the lock; a poisoned one holds no broken state.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

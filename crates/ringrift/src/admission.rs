@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use courier::jetstream::{
-    self, Authority, Door, Newcomer, ROUTES, Site, Ticket, public_bytes, public_key,
+    self, Authority, Door, Newcomer, ROUTES, Site, Ticket, public_bytes, public_key, route,
 };
 use depot::{Hash, peers::Key};
 use ringrift_pipeline::{Catalogue, NodeAdmitted, NodeId, NodeInvited, NodeRemoved, Record};
@@ -61,11 +61,11 @@ pub struct Place {
 }
 
 /// Makes the keys of a new cluster, and all that the servers of its log need: the first runs here, the others
-/// from the folders `cluster/servers/2` and so on. Asked again after it was cut off, it goes on.
+/// from the folders `cluster/servers/2` and so on. Gives where they are, and what they let this node in for. Asked again after it was cut off, it goes on.
 ///
 /// # Errors
 /// A file cannot be written, or holds something else.
-pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<Place> {
+pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<(String, String)> {
     let wrong = listen.iter().find(|at| at.ip().is_unspecified() || at.port() == 0);
     ensure!(
         wrong.is_none(),
@@ -79,7 +79,8 @@ pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<
     );
     ensure!(
         matches!(listen, [_]) || matches!(listen, [a, b, c] if a != b && b != c && a != c),
-        "one server or three different ones: two stand still when one of them does: name one, or three with --serve A --serve B --serve C"
+        "two stand still when one of them does, so a log has one server or three: say --serve once, or three \
+         times with different addresses"
     );
     fs_err::create_dir_all(dir.cluster())?;
     let authority = if dir.authority().exists() {
@@ -101,19 +102,15 @@ pub fn found(dir: &DataDir, listen: &[SocketAddr], log: &str) -> anyhow::Result<
         }
     }
     let key = Key::of_file(&dir.key())?;
-    Ok(Place {
-        servers: listen.iter().map(|at| format!("tls://{at}")).collect::<Vec<_>>().join(","),
-        log: log.to_owned(),
-        role: String::new(),
-        pass: authority.pass(&public_key(key.secret())?, &name, log)?,
-    })
+    let servers: Vec<String> = listen.iter().map(|at| format!("tls://{at}")).collect();
+    Ok((servers.join(","), authority.pass(&public_key(key.secret())?, &name, log)?))
 }
 
 /// Whether a server's folder is complete and for these addresses.
 fn is_furnished(folder: &Path, all: &[SocketAddr]) -> bool {
     let config = fs_err::read_to_string(folder.join("server.conf")).unwrap_or_default();
-    let routes = all.iter().map(|at| format!("{}:{}\"", at.ip(), at.port().wrapping_add(ROUTES)));
-    config.ends_with("}\n") && routes.into_iter().all(|route| config.contains(&route))
+    let is_named = |at: &SocketAddr| config.contains(&format!("{}\"", route(*at)));
+    config.ends_with("}\n") && all.iter().all(is_named)
 }
 
 /// Asks to be let in with a ticket.

@@ -160,7 +160,7 @@ pub struct Site<'a> {
 pub const ROUTES: u16 = 2000;
 
 /// Where servers reach each other.
-fn route(listen: SocketAddr) -> SocketAddr {
+pub fn route(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(listen.ip(), listen.port().wrapping_add(ROUTES))
 }
 

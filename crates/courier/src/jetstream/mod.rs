@@ -105,7 +105,7 @@ use crate::lease::Lease;
 use crate::without_secrets;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::Job;
-pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key};
+pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
 use replica::Replica;
 use server::Server;
 use wire::Source;

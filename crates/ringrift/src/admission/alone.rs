@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 /// Refuses.
-pub fn found(_: &DataDir, _: &[SocketAddr], _: &str) -> anyhow::Result<Place> {
+pub fn found(_: &DataDir, _: &[SocketAddr], _: &str) -> anyhow::Result<(String, String)> {
     without()
 }
 

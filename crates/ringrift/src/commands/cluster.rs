@@ -209,9 +209,8 @@ fn init(args: &InitArgs) -> Outcome {
     let (dir, lock) = args.own.take()?;
     let serve = args.serve.first().copied();
     let place = if serve.is_some() {
-        let found = admission::found(&dir, &args.serve, &args.log).or_usage()?;
-        let (servers, log, pass) = (found.servers, found.log, Some(found.pass));
-        Where { servers, log, pass, serve }
+        let (servers, pass) = admission::found(&dir, &args.serve, &args.log).or_usage()?;
+        Where { servers, log: args.log.clone(), pass: Some(pass), serve }
     } else {
         Where::told(args.servers.as_ref(), &args.log)?
     };
