@@ -24,7 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let depot = Depot::open(Path::new(&folder), Options::default())?;
     let key = Key::of_file(&Path::new(&folder).join("key"))?;
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let peers = Peers::open(&depot, peers::Options { key, listen, rate }).await?;
+    let peers =
+        Peers::open(&depot, peers::Options { key, listen, rate, relays: Vec::new() }).await?;
     println!("{} {}", peers.id(), peers.addresses().first().ok_or("it listens nowhere")?);
     let (mut members, mut from) = (BTreeMap::new(), Vec::new());
     let (say, mut told) = tokio::sync::mpsc::channel::<String>(16);

@@ -29,6 +29,8 @@ impl Peers {
         let addresses = addresses.ok_or("is no member")?;
         let address =
             addresses.into_iter().fold(EndpointAddr::new(peer.0), EndpointAddr::with_ip_addr);
+        let relays = self.relays.iter().map(|relay| relay.0.clone());
+        let address = relays.fold(address, EndpointAddr::with_relay_url);
         timeout(CONNECT, self.endpoint.connect(address, ALPN))
             .await
             .map_err(|_| "does not answer".to_owned())?

@@ -65,7 +65,7 @@ impl Peers {
             return Ok(self.in_depot(move |depot| depot.put_bytes(&[], &extension)).await?);
         }
         let hash = theirs(&want.hash);
-        self.wanted.fetch(hash);
+        let _now = self.wanted.fetch(hash);
         let known = self.aside.store.status(hash).await;
         let is_stale = matches!(known, Ok(BlobStatus::Complete { .. }))
             && !self.aside.paths.data_path(&hash).exists();

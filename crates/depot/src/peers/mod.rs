@@ -6,8 +6,8 @@
 //! flushed and moved into the depot. Whoever dies, lies or has it not is passed over, and the others go on. A fetch that was cut off, by SIGKILL too, goes on with the pieces
 //! that are there. `peers/` may be deleted at any time: only pieces of unfinished fetches are lost.
 //!
-//! No relay, no discovery, no name service: members are told with their addresses, and connections go
-//! there directly.
+//! No discovery, no name service, and no relay unless some are named: members are told with their addresses, and
+//! connections go there directly.
 
 mod ask;
 mod fetch;
@@ -44,7 +44,7 @@ use tokio::{
 use tracing::debug;
 
 pub use ask::Reached;
-pub use key::{Key, ParsePeerError, PeerId};
+pub use key::{Key, ParsePeerError, ParseRelayError, PeerId, Relay};
 pub use serve::Served;
 use serve::{Server, Tally, Wanted};
 
@@ -71,6 +71,9 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Bytes a second that it sends in all; none = as many as it can.
     pub rate: Option<u64>,
+    /// Relays over which peers meet that cannot reach each other directly, the same for all of them; empty =
+    /// none.
+    pub relays: Vec<Relay>,
 }
 
 /// What is wanted.
@@ -144,6 +147,7 @@ fn short(peer: &PeerId) -> String {
 /// This peer.
 pub struct Peers {
     depot: Depot,
+    relays: Vec<Relay>,
     endpoint: Endpoint,
     router: Router,
     aside: Aside,
@@ -166,9 +170,13 @@ impl Peers {
         let aside = Aside::open(depot.root().join(FOLDER), &wanted).await?;
         let at = options.listen;
         let refused = |what: String| OpenError::Listen { at, what };
+        let relay_mode = match &options.relays[..] {
+            [] => RelayMode::Disabled,
+            relays => RelayMode::custom(relays.iter().map(|relay| relay.0.clone())),
+        };
         let endpoint = Endpoint::builder(presets::Minimal)
             .secret_key(options.key.0.clone())
-            .relay_mode(RelayMode::Disabled)
+            .relay_mode(relay_mode)
             .clear_ip_transports()
             .bind_addr(at)
             .map_err(|error| refused(error.to_string()))?
@@ -192,6 +200,7 @@ impl Peers {
         let router = Router::builder(endpoint.clone()).accept(ALPN, protocol).spawn();
         Ok(Self {
             depot: depot.clone(),
+            relays: options.relays,
             endpoint,
             router,
             aside,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,25 +30,53 @@ const REMEMBERED: usize = 256;
 /// Events that may wait.
 const QUEUE: usize = 64;
 
-/// What is not to be forgotten: what is fetched now, and what was served last.
+/// What is not to be forgotten: what is fetched, and what was served last.
 #[derive(Debug, Default)]
-pub(super) struct Wanted(Mutex<(HashSet<iroh_blobs::Hash>, VecDeque<iroh_blobs::Hash>)>);
+pub(super) struct Wanted(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    /// What somebody wanted and did not get yet; some of it may be here.
+    unfinished: HashSet<iroh_blobs::Hash>,
+    /// What is fetched at this moment.
+    now: HashSet<iroh_blobs::Hash>,
+    served: VecDeque<iroh_blobs::Hash>,
+}
+
+/// A fetch that goes on until this is dropped.
+pub(super) struct Fetching<'a> {
+    wanted: &'a Wanted,
+    hash: iroh_blobs::Hash,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.wanted.lock().now.remove(&self.hash);
+    }
+}
 
 impl Wanted {
-    pub(super) fn fetch(&self, hash: iroh_blobs::Hash) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.insert(hash);
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fetch(&self, hash: iroh_blobs::Hash) -> Fetching<'_> {
+        let mut lists = self.lock();
+        lists.unfinished.insert(hash);
+        lists.now.insert(hash);
+        Fetching { wanted: self, hash }
     }
 
     pub(super) fn fetched(&self, hash: &iroh_blobs::Hash) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.remove(hash);
+        self.lock().unfinished.remove(hash);
     }
 
     fn is_fetched(&self, hash: &iroh_blobs::Hash) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.contains(hash)
+        self.lock().now.contains(hash)
     }
 
     fn served(&self, hash: iroh_blobs::Hash) {
-        let served = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let served = &mut self.lock().served;
         served.retain(|known| *known != hash);
         served.push_back(hash);
         if served.len() > REMEMBERED {
@@ -57,8 +85,8 @@ impl Wanted {
     }
 
     pub(super) fn all(&self) -> Vec<iroh_blobs::Hash> {
-        let wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted.0.iter().chain(&wanted.1).copied().collect()
+        let lists = self.lock();
+        lists.unfinished.iter().chain(&lists.served).copied().collect()
     }
 }
 

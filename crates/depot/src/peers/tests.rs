@@ -27,10 +27,14 @@ impl Node {
     }
 
     async fn with(rate: Option<u64>) -> Self {
+        Self::over(rate, Vec::new()).await
+    }
+
+    async fn over(rate: Option<u64>, relays: Vec<Relay>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let depot = Depot::open(folder.path(), DepotOptions::default()).unwrap();
         let key = Key::generate();
-        let options = Options { key: key.clone(), listen: loopback(), rate };
+        let options = Options { key: key.clone(), listen: loopback(), rate, relays };
         let peers = Peers::open(&depot, options).await.unwrap();
         Self { peers, depot, key, folder }
     }
@@ -40,7 +44,8 @@ impl Node {
         let Self { peers, depot, key, folder } = self;
         peers.close().await;
         drop(peers);
-        let options = Options { key: key.clone(), listen: loopback(), rate: None };
+        let options =
+            Options { key: key.clone(), listen: loopback(), rate: None, relays: Vec::new() };
         let peers = Peers::open(&depot, options).await.unwrap();
         Self { peers, depot, key, folder }
     }
@@ -397,4 +402,20 @@ async fn what_is_damaged_is_kept_aside_where_it_is_asked_for_and_where_it_is_rep
     assert_eq!(a.depot.quarantined().unwrap().len(), 1);
     assert!(!a.depot.contains(&want.hash).unwrap());
     assert_eq!(a.peers.served().not_here, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_is_an_address_and_a_dead_one_keeps_nobody_apart_who_is_near() {
+    for wrong in ["", "relay.example", "ftp://relay.example", "https://"] {
+        let error = wrong.parse::<Relay>().unwrap_err().to_string();
+        assert!(error.contains("https://relay.example is allowed"), "{error}");
+    }
+    let relay: Relay = "http://127.0.0.1:9".parse().unwrap();
+    let (a, b) = (Node::over(None, vec![relay.clone()]).await, Node::over(None, vec![relay]).await);
+    introduce(&[&a, &b]);
+    let contents = contents(100_000);
+    let want = want_of(&contents);
+    a.depot.put_bytes(&contents, "npz").unwrap();
+    b.peers.fetch(&want, &[a.id()]).await.unwrap();
+    b.depot.verify(&want.hash).unwrap();
 }

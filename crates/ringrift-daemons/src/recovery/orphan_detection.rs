@@ -238,7 +238,9 @@ impl OrphanDetection {
         living.push(self.the_loop.node.clone());
         let rows = self.catalogue.with_fewer_copies_among(&living, 1, MOST).await?;
         // An offered copy is one, too.
-        let rows = rows.into_iter().filter(|row| row.holders.is_empty());
+        let rows = rows
+            .into_iter()
+            .filter(|row| !row.holders.iter().any(|holder| living.contains(&holder.node)));
         let rows: BTreeMap<BlobHash, String> =
             rows.map(|row| (row.blob.hash, row.blob.role)).collect();
         self.homeless.note(rows.keys().cloned());

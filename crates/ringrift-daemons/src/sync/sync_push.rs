@@ -19,7 +19,7 @@ use depot::{Receipt, Warrant};
 use hosts::Disk;
 use ringrift_pipeline::{
     ArtefactsHeld, ArtefactsOffered, ArtefactsReleased, BlobHash, BlobRow, Catalogue, CopiesRow,
-    NodeId, RELEASES, Record, Topic as _,
+    NodeId, NodeRow, RELEASES, Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -215,15 +215,37 @@ impl SyncPush {
         let without_trash = Disk { available: disk.available.saturating_add(trash), ..disk };
         self.status.used = without_trash.used_share();
         let others = others(&self.catalogue, &self.the_loop).await?;
+        let view = self.view(&others);
+        self.take(&view, cx).await?;
+        self.make_room(&view, disk.total, cx).await?;
+        Ok(Outcome::Done(self.status.clone()))
+    }
+
+    /// Who gives, who takes, and whose copies count.
+    fn view(&mut self, others: &[NodeRow]) -> View {
         let lives = |node: &NodeId| self.the_loop.nodes.lives(node);
         self.silent.note(others.iter().map(|row| row.node.clone()).filter(|node| !lives(node)));
-        let mut living: BTreeSet<NodeId> =
-            others.iter().map(|row| row.node.clone()).filter(|node| lives(node)).collect();
-        living.insert(self.the_loop.node.clone());
-        self.take(&others.iter().map(|row| row.node.clone()).collect::<Vec<_>>(), &living, cx)
-            .await?;
-        self.make_room(&living, disk.total, cx).await?;
-        Ok(Outcome::Done(self.status.clone()))
+        let absent: BTreeSet<&NodeId> = self.silent.for_at_least(self.config.absence).collect();
+        let here = self.the_loop.node.clone();
+        let (living, counted) = (BTreeSet::new(), BTreeSet::new());
+        let mut view = View { here: here.clone(), living, counted, copies: 0 };
+        for row in others {
+            let node = &row.node;
+            if lives(node) {
+                view.living.insert(node.clone());
+            }
+            // Who is drained is about to go, and its copies with it.
+            if !row.draining && !absent.contains(node) {
+                view.counted.insert(node.clone());
+            }
+        }
+        view.living.insert(here.clone());
+        if !self.the_loop.nodes.is_drained() {
+            view.counted.insert(here);
+        }
+        let takers = u32::try_from(view.takers().count()).unwrap_or(u32::MAX);
+        view.copies = self.config.copies.min(takers);
+        view
     }
 
     async fn ask_disk(&self, cx: &Cx) -> anyhow::Result<Result<Disk, String>> {
@@ -239,28 +261,19 @@ impl SyncPush {
     }
 
     /// Fetches what lacks copies, if it is this node's turn.
-    async fn take(
-        &mut self,
-        others: &[NodeId],
-        living: &BTreeSet<NodeId>,
-        cx: &Cx,
-    ) -> anyhow::Result<()> {
-        let here = self.the_loop.node.clone();
-        let absent: BTreeSet<&NodeId> = self.silent.for_at_least(self.config.absence).collect();
-        let mut counted: Vec<NodeId> =
-            others.iter().filter(|node| !absent.contains(node)).cloned().collect();
-        counted.push(here.clone());
-        let copies = self.config.copies.min(u32::try_from(living.len()).unwrap_or(u32::MAX));
-        let few = self.catalogue.with_fewer_copies_among(&counted, copies, MOST).await?;
+    async fn take(&mut self, view: &View, cx: &Cx) -> anyhow::Result<()> {
+        let counted: Vec<NodeId> = view.counted.iter().cloned().collect();
+        let few = self.catalogue.with_fewer_copies_among(&counted, view.copies, MOST).await?;
         self.lacking.note(few.iter().map(|row| row.blob.hash.clone()));
-        let only_here = few.iter().filter(|row| row.holders.len() == 1 && row.is_held_by(&here));
+        let only_here =
+            few.iter().filter(|row| row.holders.len() == 1 && row.is_held_by(&view.here));
         self.status.longest_wait = only_here
             .clone()
             .filter_map(|row| self.lacking.how_long(&row.blob.hash))
             .max()
             .unwrap_or_default();
         self.status.only_here = only_here.count();
-        self.status.copies = copies;
+        self.status.copies = view.copies;
         self.status.lacking = few.len();
         self.status.out_of_reach = None;
         if self.status.used >= self.config.take_below {
@@ -269,7 +282,7 @@ impl SyncPush {
         let (before, mut bytes) = (self.status.taken, 0_u64);
         for row in few {
             let waited = self.lacking.how_long(&row.blob.hash).unwrap_or_default();
-            if !is_ours(&row, &here, living, copies, waited, self.config.patience) {
+            if !view.is_ours(&row, waited, self.config.patience) {
                 continue;
             }
             if bytes > 0 && bytes.saturating_add(row.blob.bytes) > self.config.max_bytes_per_cycle {
@@ -304,12 +317,7 @@ impl SyncPush {
     }
 
     /// Offers what is here while the disk fills, and gives it up when it is nearly full.
-    async fn make_room(
-        &mut self,
-        living: &BTreeSet<NodeId>,
-        disk_bytes: u64,
-        cx: &Cx,
-    ) -> anyhow::Result<()> {
+    async fn make_room(&mut self, view: &View, disk_bytes: u64, cx: &Cx) -> anyhow::Result<()> {
         let held = self.catalogue.held_by(&self.the_loop.node).await?;
         let offered: Vec<BlobHash> =
             held.iter().filter(|(_, offered)| *offered).map(|(hash, _)| hash.clone()).collect();
@@ -329,7 +337,7 @@ impl SyncPush {
         }
         let needed = needed_here(&self.catalogue, &self.the_loop).await?;
         if used >= self.config.release_from {
-            self.release(&offered, &needed, living, disk_bytes, cx).await?;
+            self.release(&offered, &needed, view, disk_bytes, cx).await?;
         }
         let kept: BTreeSet<BlobHash> =
             held.into_iter().filter(|(_, offered)| !offered).map(|(hash, _)| hash).collect();
@@ -378,7 +386,7 @@ impl SyncPush {
         &mut self,
         offered: &[BlobHash],
         needed: &BTreeSet<BlobHash>,
-        living: &BTreeSet<NodeId>,
+        view: &View,
         disk_bytes: u64,
         cx: &Cx,
     ) -> anyhow::Result<()> {
@@ -394,7 +402,7 @@ impl SyncPush {
             }
             cx.beat()?;
             let Some(row) = self.catalogue.blob(hash).await? else { continue };
-            let keepers = self.proven_keepers(&row, living).await?;
+            let keepers = self.proven_keepers(&row, view).await?;
             if keepers.len() >= RECEIPTS {
                 excess = excess.saturating_sub(row.bytes);
                 going.push((row, keepers));
@@ -445,16 +453,13 @@ impl SyncPush {
     }
 
     /// Two nodes that keep this and prove it now; fewer if there are no two.
-    async fn proven_keepers(
-        &self,
-        row: &BlobRow,
-        living: &BTreeSet<NodeId>,
-    ) -> anyhow::Result<Vec<NodeId>> {
+    async fn proven_keepers(&self, row: &BlobRow, view: &View) -> anyhow::Result<Vec<NodeId>> {
         let Some(neighbours) = self.neighbours.get() else { return Ok(Vec::new()) };
         let mut proven = Vec::new();
         for holder in self.catalogue.holders(&row.hash).await? {
             let node = holder.node;
-            if holder.offered || node == self.the_loop.node || !living.contains(&node) {
+            let keeps = !holder.offered && view.takers().any(|taker| *taker == node);
+            if !keeps || node == view.here {
                 continue;
             }
             match neighbours.has(&node, row).await {
@@ -470,27 +475,41 @@ impl SyncPush {
     }
 }
 
-/// Is this node to take a copy?
-///
-/// Of those that have it not, as many are asked as copies lack, in the artefact's own order; each next one
-/// after a further while.
-fn is_ours(
-    row: &CopiesRow,
-    here: &NodeId,
-    living: &BTreeSet<NodeId>,
+/// The cluster, as far as copies go.
+#[derive(Debug)]
+struct View {
+    here: NodeId,
+    /// Nodes that can give something now.
+    living: BTreeSet<NodeId>,
+    /// Nodes whose copies count.
+    counted: BTreeSet<NodeId>,
+    /// Nodes that are to have each artefact.
     copies: u32,
-    waited: Duration,
-    patience: Duration,
-) -> bool {
-    if row.is_held_by(here) || !row.holders.iter().any(|holder| living.contains(&holder.node)) {
-        return false;
+}
+
+impl View {
+    /// Nodes that may take something now.
+    fn takers(&self) -> impl Iterator<Item = &NodeId> {
+        self.living.intersection(&self.counted)
     }
-    let candidates = living.iter().filter(|node| !row.is_held_by(node));
-    let turn = in_turn(&row.blob.hash, candidates);
-    let Some(place) = turn.into_iter().position(|node| node == here) else { return false };
-    let lacking = (copies as usize).saturating_sub(row.kept()).max(1);
-    let late = place.saturating_sub(lacking - 1);
-    waited >= patience.saturating_mul(u32::try_from(late).unwrap_or(u32::MAX))
+
+    /// Is this node to take a copy, which has been lacking for so long?
+    ///
+    /// Of those that have it not, as many are asked as copies lack, in the artefact's own order; each next
+    /// one after a further while.
+    fn is_ours(&self, row: &CopiesRow, waited: Duration, patience: Duration) -> bool {
+        if !row.holders.iter().any(|holder| self.living.contains(&holder.node)) {
+            return false;
+        }
+        let turn = in_turn(&row.blob.hash, self.takers().filter(|node| !row.is_held_by(node)));
+        let Some(place) = turn.into_iter().position(|node| *node == self.here) else {
+            return false;
+        };
+        let kept = row.kept(|node| self.counted.contains(node));
+        let lacking = (self.copies as usize).saturating_sub(kept).max(1);
+        let late = place.saturating_sub(lacking - 1);
+        waited >= patience.saturating_mul(u32::try_from(late).unwrap_or(u32::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -34,14 +34,14 @@ pub struct HoldingRow {
 pub struct CopiesRow {
     /// The artefact.
     pub blob: BlobRow,
-    /// Who has it, by name.
+    /// Members that have it, by name.
     pub holders: Vec<HoldingRow>,
 }
 
 impl CopiesRow {
-    /// Copies that stay: those of nodes that do not offer theirs.
-    pub fn kept(&self) -> usize {
-        self.holders.iter().filter(|holder| !holder.offered).count()
+    /// Copies that stay: those of nodes that count and do not offer theirs.
+    pub fn kept(&self, counts: impl Fn(&NodeId) -> bool) -> usize {
+        self.holders.iter().filter(|holder| !holder.offered && counts(&holder.node)).count()
     }
 
     /// Does this node have it?
@@ -134,8 +134,7 @@ impl Catalogue {
                 .query_map(params![copies, limit, listed], BlobRow::from_row)?
                 .collect::<Result<_, _>>()?;
             let with = |blob: BlobRow| {
-                let mut holders = holders(db, blob.hash.as_str())?;
-                holders.retain(|holder| nodes.contains(holder.node.as_str()));
+                let holders = holders(db, blob.hash.as_str())?;
                 Ok(CopiesRow { blob, holders })
             };
             few.into_iter().map(with).collect()

@@ -22,7 +22,7 @@ use crate::{
     data_dir::{DataDir, Lock},
     exit::{Failure, OrExit as _, Outcome},
     log_server::LogServer,
-    membership::{Begin, Membership, check_listen, loopback, open_shared},
+    membership::{Begin, Membership, check_listen, check_relays, loopback, open_shared},
 };
 
 /// What records, and tells servers, waits for both.
@@ -59,6 +59,10 @@ struct OwnArgs {
     /// Bytes a second that this node sends to the others in all [default: as many as it can]
     #[arg(long, value_name = "BYTES")]
     send_rate: Option<u64>,
+    /// A relay over which nodes fetch from each other that cannot reach each other directly, e.g.
+    /// `https://relay.example`, the same on all nodes; may be said several times [default: none]
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -160,6 +164,7 @@ impl OwnArgs {
     /// The directory, taken from managers; refused if it is a node already.
     fn take(&self) -> Result<(DataDir, Lock), Failure> {
         check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
+        check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
         dir.create().or_usage()?;
         let lock = dir.lock().or_usage()?;
@@ -176,7 +181,8 @@ impl OwnArgs {
     fn membership(&self, place: Where) -> Membership {
         let Where { servers, log, pass, serve } = place;
         let listen = self.listen.unwrap_or_else(loopback);
-        Membership { servers, log, listen, send_rate: self.send_rate, pass, serve }
+        let (send_rate, relays) = (self.send_rate, self.relay.clone());
+        Membership { servers, log, listen, send_rate, relays, pass, serve }
     }
 }
 

@@ -71,6 +71,11 @@ impl Others {
             key: key.context("read this node's key")?,
             listen: membership.listen,
             rate: membership.send_rate,
+            relays: membership
+                .relays
+                .iter()
+                .map(|relay| relay.parse())
+                .collect::<Result<_, _>>()?,
         };
         let peers = Peers::open(blobs.depot(), options).await?;
         let others = Self(Arc::new(Inner {

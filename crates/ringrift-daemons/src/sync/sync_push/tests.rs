@@ -34,7 +34,7 @@ fn node(name: &str) -> NodeId {
 
 #[test]
 fn as_many_take_it_as_copies_lack_and_the_next_in_turn_after_a_while() {
-    let living: BTreeSet<NodeId> = ["a", "b", "c", "d", "e"].map(node).into();
+    let living: BTreeSet<NodeId> = ["a", "b", "c", "d", "e", "drained"].map(node).into();
     let patience = Duration::from_mins(10);
     let blob = |number: u64| BlobRow {
         hash: BlobHash(format!("{number:064x}")),
@@ -51,7 +51,13 @@ fn as_many_take_it_as_copies_lack_and_the_next_in_turn_after_a_while() {
     };
     let takers = |holders: &[HoldingRow], copies: u32, waited: Duration| {
         let row = CopiesRow { blob: blob(7), holders: holders.to_vec() };
-        let ours = |here: &&NodeId| is_ours(&row, here, &living, copies, waited, patience);
+        let ours = |here: &&NodeId| {
+            let here = (*here).clone();
+            // One that is drained gives, and neither counts nor takes.
+            let counted =
+                living.iter().filter(|node| node.as_str() != "drained").cloned().collect();
+            View { here, living: living.clone(), counted, copies }.is_ours(&row, waited, patience)
+        };
         living.iter().filter(ours).count()
     };
     let now = Duration::ZERO;
@@ -60,6 +66,7 @@ fn as_many_take_it_as_copies_lack_and_the_next_in_turn_after_a_while() {
     assert_eq!(takers(&[holder("a", true)], 2, now), 2, "an offered copy does not count");
     assert_eq!(takers(&[holder("a", false)], 2, patience), 2, "the next stands in");
     assert_eq!(takers(&[holder("a", false)], 2, 9 * patience), 4);
+    assert_eq!(takers(&[holder("drained", false)], 2, now), 2);
     assert_eq!(takers(&[], 2, 9 * patience), 0, "nobody can give it");
     assert_eq!(takers(&[holder("gone", false)], 2, 9 * patience), 0, "nor one that is away");
 }
