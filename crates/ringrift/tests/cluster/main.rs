@@ -7,6 +7,7 @@
 
 mod bed;
 mod nodes;
+mod strangers;
 mod wire;
 
 use std::{
@@ -66,6 +67,8 @@ struct Odd {
     disks: &'static [(&'static str, u32)],
     /// They send at most so many bytes a second to the others.
     slow: &'static [(&'static str, &'static str)],
+    /// Hosts that do not belong to the cluster.
+    strangers: &'static [&'static str],
     /// Their clocks are wrong by this, in the words of libfaketime.
     clocks: &'static [(&'static str, &'static str)],
 }
@@ -85,11 +88,27 @@ fn other_clock() -> Option<PathBuf> {
     found
 }
 
+impl Drop for Cluster {
+    /// After a failure: what the managers said last, before their folders go.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in &self.nodes {
+            println!("== {}, the last that it said:", node.host.name);
+            let said = fs_err::read_to_string(node.output()).unwrap_or_default();
+            let from = said.lines().count().saturating_sub(40);
+            said.lines().skip(from).for_each(|line| println!("{line}"));
+        }
+    }
+}
+
 impl Cluster {
     fn begin(hosts: usize, odd: &Odd) -> Option<Self> {
         let program = program()?;
         let roles = roles(hosts);
-        let names: Vec<&str> = roles.iter().map(|(host, _)| host.as_str()).chain(SERVERS).collect();
+        let names = roles.iter().map(|(host, _)| host.as_str()).chain(SERVERS);
+        let names: Vec<&str> = names.chain(odd.strangers.iter().copied()).collect();
         let bed = Bed::make(&names, odd.on_wires)?;
         let folder = tempfile::tempdir().unwrap();
         let mut disks = BTreeMap::new();

@@ -222,19 +222,29 @@ impl Node {
         println!("{}", String::from_utf8_lossy(&joined.stdout).lines().next().unwrap_or_default());
     }
 
-    /// Ends the server that its manager runs with SIGKILL.
-    pub fn kill_server(&self) {
-        let manager = self.manager.as_ref().map(|manager| manager.0.id()).unwrap();
+    /// The process of its manager.
+    pub fn pid(&self) -> u32 {
+        self.manager.as_ref().map(|manager| manager.0.id()).expect("its manager runs")
+    }
+
+    /// The process of the server that its manager runs.
+    pub fn server(&self) -> u32 {
+        let manager = self.pid().to_string();
         let server = fs_err::read_dir("/proc").unwrap().find_map(|entry| {
             let entry = entry.unwrap();
             let stat = fs_err::read_to_string(entry.path().join("stat")).ok()?;
             let (name, rest) = stat.rsplit_once(')')?;
-            let parent = rest.split_whitespace().nth(1)?;
-            let is_it = name.ends_with("(nats-server") && parent == manager.to_string();
-            is_it.then(|| entry.file_name().to_string_lossy().parse::<i32>().unwrap())
+            let is_it =
+                name.ends_with("(nats-server") && rest.split_whitespace().nth(1)? == manager;
+            is_it.then(|| entry.file_name().to_string_lossy().parse().unwrap())
         });
-        let server = Pid::from_raw(server.expect("its server runs")).unwrap();
-        kill_process(server, Signal::KILL).unwrap();
+        server.expect("its server runs")
+    }
+
+    /// Ends that server with SIGKILL.
+    pub fn kill_server(&self) {
+        let server = i32::try_from(self.server()).ok().and_then(Pid::from_raw);
+        kill_process(server.unwrap(), Signal::KILL).unwrap();
     }
 
     /// Runs a command of the binary on this host to its end.
@@ -271,8 +281,12 @@ impl Node {
         // The hosts share a disk that is nobody's own.
         command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
         command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
-        let log = self.data.with_extension("out");
-        self.manager = Some(Process::start(command, &log));
+        self.manager = Some(Process::start(command, &self.output()));
+    }
+
+    /// What its managers said.
+    pub fn output(&self) -> PathBuf {
+        self.data.with_extension("out")
     }
 
     /// Ends its manager with SIGKILL.
