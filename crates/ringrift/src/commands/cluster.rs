@@ -12,7 +12,10 @@ use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, NewFact, Options, Strea
 use ringrift_daemons::{LEADER, NODES};
 use serde_json::{Value, json};
 
-use super::offline::{Offline, block_on};
+use super::{
+    leave::{LeaveArgs, leave},
+    offline::{Offline, block_on},
+};
 use crate::{
     admission,
     cli::{Place, Print},
@@ -45,6 +48,9 @@ enum ClusterCommand {
     Invite(InviteArgs),
     /// Make an empty data directory a node of a cluster that was begun
     Join(JoinArgs),
+    /// Go on alone, with the whole history as this node knows it: the way back, and the way on when the servers
+    /// of the log are lost
+    Leave(LeaveArgs),
     /// Show the nodes and which of them leads, as this node knows them
     Status(StatusArgs),
 }
@@ -156,6 +162,7 @@ pub fn run(args: &ClusterArgs) -> Outcome {
         ClusterCommand::Init(args) => init(args),
         ClusterCommand::Invite(args) => invite(args),
         ClusterCommand::Join(args) => join(args),
+        ClusterCommand::Leave(args) => leave(args),
         ClusterCommand::Status(args) => nodes(args),
     }
 }
@@ -378,7 +385,7 @@ async fn check_target(
 
 /// Copies a stream, with the times of its facts, and compares what arrived. What is there already is not
 /// copied again.
-async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
+pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
     let head = own.head(stream).await?;
     let (mut at, mut copied) = (0, 0);
     loop {
@@ -401,8 +408,8 @@ async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Fa
     if stream == Stream::Pipeline
         && digest(own, stream, u64::MAX).await? != digest(shared, stream, u64::MAX).await?
     {
-        let sentence = "the facts on the servers are not those of this directory, which was not \
-                        changed: name another log with --log";
+        let sentence = "what was copied is not what is there; this directory was not changed: \
+                        name another log with --log";
         return Err(anyhow!(sentence).into());
     }
     Ok(copied)
