@@ -320,6 +320,10 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     until_state(folder, "a", "AUTO_PROMOTION", "running");
     check_refused(&join("@ticket", "b"), 2, &["was removed"]);
 
+    // The service of the node finds the server's program too.
+    let unit = run(&["service", "install", "--print", "--user", "--data", "a"]);
+    assert!(unit.out.contains(&format!("Environment=\"NATS_SERVER={program}\"")), "{}", unit.out);
+
     // Secrets are in files for their owner alone, and nowhere else.
     let secret = |file: &str| {
         use std::os::unix::fs::PermissionsExt as _;
