@@ -90,6 +90,16 @@ facts! {
     ArtefactsReleased = "artefacts.released", |_: &ArtefactsReleased| RELEASES.to_owned();
 }
 
+/// The facts that this program understands, as a number that grows when one that does not know the new ones would do
+/// harm. A program is refused where one that understands more has joined before; what is merely new changes nothing on
+/// an older node, and needs no new number.
+pub const SPEAKS: u32 = 1;
+
+/// What a node speaks that does not say so.
+fn first() -> u32 {
+    1
+}
+
 /// Subject of a work item.
 pub fn work_subject(work: &WorkId) -> String {
     format!("work.{work}")
@@ -504,6 +514,9 @@ bodies! {
         pub role: String,
         /// Version of its program.
         pub version: String,
+        /// The newest facts that it understands, see [`SPEAKS`].
+        #[serde(default = "first")]
+        pub speaks: u32,
         /// Workers that it runs at a time.
         pub slots: u32,
         /// Those of them that may play games; 0 = it plays none.

@@ -94,7 +94,7 @@ CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
   version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
-  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0
+  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, speaks INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE invitations (
   invitation TEXT PRIMARY KEY, role TEXT NOT NULL, expires_ms INTEGER NOT NULL, node TEXT, key TEXT,
@@ -117,7 +117,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -425,9 +425,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
         Event::NodeJoined(e) => {
             tx.prepare_cached(
                 "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
-                 since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (node) DO UPDATE
+                 since_ms, speaks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT (node) DO UPDATE
                  SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
-                 position = ?8, since_ms = ?9, removed = 0",
+                 position = ?8, since_ms = ?9, speaks = ?10, removed = 0",
             )?
             .execute(params![
                 e.node.0,
@@ -438,7 +439,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 e.slots,
                 e.playing,
                 pos,
-                ms
+                ms,
+                e.speaks
             ])?;
         }
         Event::NodeInvited(e) => {

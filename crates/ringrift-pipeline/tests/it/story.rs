@@ -277,6 +277,7 @@ pub(crate) fn story() -> Vec<Event> {
             addresses: vec!["10.0.0.2:4433".into()],
             role: "profile selfplay".into(),
             version: "0.0.0".into(),
+            speaks: 1,
             slots: 2,
             playing: 2,
         }

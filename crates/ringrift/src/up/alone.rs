@@ -26,6 +26,11 @@ impl Others {
     }
 
     /// Never called.
+    pub async fn refusal(&self) -> anyhow::Result<Option<String>> {
+        match *self {}
+    }
+
+    /// Never called.
     pub async fn tell(&self, _: &str, _: [usize; 2], _: i64) -> anyhow::Result<()> {
         match *self {}
     }

@@ -18,7 +18,7 @@ use depot::{
 use ringrift_daemons::{
     Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
 };
-use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow};
+use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
 use warden::{Clock, DaemonId};
 
@@ -90,6 +90,28 @@ impl Others {
         Ok(others)
     }
 
+    /// Why this node may not be one, if so.
+    ///
+    /// # Errors
+    /// The catalogue cannot be asked.
+    pub async fn refusal(&self) -> anyhow::Result<Option<String>> {
+        let Inner { catalogue, node, .. } = &*self.0;
+        let rows = catalogue.nodes().await?;
+        let removed = rows.iter().any(|row| row.node == *node && row.removed);
+        if removed && catalogue.admitted().await?.iter().all(|(name, _)| name != node) {
+            let sentence = "this node was removed from the cluster: it joins again with another ticket and another key";
+            return Ok(Some(sentence.to_owned()));
+        }
+        let newer = rows.iter().find(|row| row.speaks > SPEAKS && !row.removed);
+        Ok(newer.map(|newer| {
+            format!(
+                "this program understands the facts of this cluster up to version {SPEAKS}, and node {} has \
+                 joined with a program of version {} that speaks {}: replace this one by one as new",
+                newer.node, newer.version, newer.speaks
+            )
+        }))
+    }
+
     /// Tells the others where this node is and what it runs, unless they know: its workers, and those
     /// of them that play.
     pub async fn tell(
@@ -105,16 +127,10 @@ impl Others {
             addresses: peers.addresses().iter().map(ToString::to_string).collect(),
             role: role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: SPEAKS,
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             playing: u32::try_from(playing).unwrap_or(u32::MAX),
         };
-        let rows = catalogue.nodes().await?;
-        if rows.iter().any(|row| row.node == *node && row.removed) {
-            anyhow::ensure!(
-                catalogue.admitted().await?.iter().any(|(name, _)| name == node),
-                "this node was removed from the cluster: it joins again with another ticket and another key"
-            );
-        }
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
         })
@@ -284,6 +300,7 @@ fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
         && row.addresses == joined.addresses
         && row.role == joined.role
         && row.version == joined.version
+        && row.speaks == joined.speaks
         && row.slots == joined.slots
         && row.playing == joined.playing
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
@@ -148,6 +148,10 @@ impl Parts {
             patience: PATIENCE,
         };
         if let Some(others) = &others {
+            if let Some(why) = others.refusal().await? {
+                others.leave().await;
+                return Err(Failure::usage(anyhow!(why)));
+            }
             let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
             let playing = if plays { workshop.slots() } else { 0 };
             others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;

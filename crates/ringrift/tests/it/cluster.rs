@@ -208,6 +208,29 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
 }
 
 #[test]
+fn a_program_that_is_older_than_its_cluster_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    let begun = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "a"]);
+    assert_eq!(begun.code, 0, "{}", begun.err);
+    let newer = serde_json::json!({
+        "topic": "node.joined", "node": "newer", "peer": "", "addresses": [], "role": "", "version": "9.9.9",
+        "speaks": 999, "slots": 1, "playing": 0,
+    });
+    let options = courier::jetstream::Options::new(&server.url, "ringrift", folder.join("newer"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let log = courier::jetstream::JetStream::open(options).await.unwrap();
+        let fact = courier::NewFact::new("newer", "node.newer", "newer", newer);
+        log.append(courier::Stream::Pipeline, fact.into(), 1).await.unwrap();
+    });
+    let refused = run(folder, &["up", "--profile", "coordinator", "--port", "0", "--data", "a"]);
+    let sentence = "node newer has joined with a program of version 9.9.9 that speaks 999";
+    check_refused(&refused, 2, &[sentence]);
+}
+
+#[test]
 fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     let Some(program) = program() else { return };
     let program = program.display().to_string();
@@ -296,6 +319,10 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     let _first = start("a", "standalone");
     until_state(folder, "a", "AUTO_PROMOTION", "running");
     check_refused(&join("@ticket", "b"), 2, &["was removed"]);
+
+    // The service of the node finds the server's program too.
+    let unit = run(&["service", "install", "--print", "--user", "--data", "a"]);
+    assert!(unit.out.contains(&format!("Environment=\"NATS_SERVER={program}\"")), "{}", unit.out);
 
     // Secrets are in files for their owner alone, and nowhere else.
     let secret = |file: &str| {
