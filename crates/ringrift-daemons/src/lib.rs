@@ -25,6 +25,7 @@ mod claims;
 mod cycle;
 mod explain;
 mod leases;
+mod nodes;
 mod ports;
 mod profiles;
 mod ranges;
@@ -41,9 +42,15 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
-pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
+pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
+pub use nodes::{
+    ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Why, survey,
+    view_of,
+};
 pub use pipeline::data_pipeline::stage_view;
-pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
+pub use ports::{
+    Backlog, Bell, FromWiring, HttpPort, Level, Loop, Obstacle, Pressure, Supervision, Wiring,
+};
 pub use profiles::*;
 pub use registry::{
     Build, CATEGORIES, COMMON_KEYS, Category, Entry, Found, RegistryDetails, RegistryHealth,

@@ -136,21 +136,27 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
         &[
             "AUTO_EXPORT",
             "AUTO_PROMOTION",
+            "CLUSTER_MONITOR",
+            "COORDINATOR_HEALTH_MONITOR",
+            "CROSS_PROCESS_POLLER",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
             "EVALUATION",
             "FEEDBACK_LOOP",
             "GAUNTLET_FEEDBACK",
+            "JOB_SCHEDULER",
             "NPZ_COMBINATION",
             "PROGRESS_WATCHDOG",
+            "QUEUE_MONITOR",
             "QUEUE_POPULATOR",
             "SELFPLAY_COORDINATOR",
+            "STALE_FALLBACK",
             "WORK_QUEUE_MONITOR",
         ],
     ),
-    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION"]),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "CROSS_PROCESS_POLLER"]),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "CROSS_PROCESS_POLLER"]),
 ];
 
 /// Why a type is looked at.
@@ -243,6 +249,7 @@ mod tests {
     fn names_are_taken_in_either_case_and_retired_ones_lead_to_their_successor() {
         assert_eq!(named(&["auto_sync", "EVALUATION"]), Ok((vec!["AUTO_SYNC", "EVALUATION"], 0)));
         assert_eq!(named(&["EPHEMERAL_SYNC"]), Ok((vec!["AUTO_SYNC"], 1)));
+        assert_eq!(named(&["NODE_HEALTH_MONITOR"]), Ok((vec!["CLUSTER_MONITOR"], 1)));
     }
 
     #[test]
@@ -250,8 +257,6 @@ mod tests {
         let refused = |names: &[&str]| named(names).unwrap_err();
         assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
         assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
-        let planned = refused(&["NODE_HEALTH_MONITOR"]);
-        assert!(planned.starts_with("NODE_HEALTH_MONITOR is retired, and what took"), "{planned}");
         assert!(refused(&["AUTO_SINK"]).contains("did you mean AUTO_SYNC?"));
         assert_eq!(refused(&[]), "no daemon is named");
         let profile = Wanted::of(&[Selection::Profile("trainin".into())]).err().unwrap();
@@ -288,6 +293,13 @@ mod tests {
         assert!(started(&roles[1], "TRAINING_TRIGGER") && !started(&roles[2], "TRAINING_TRIGGER"));
         assert!(started(&roles[2], "IDLE_RESOURCE") && !started(&roles[0], "IDLE_RESOURCE"));
         assert!(roles.iter().all(|plan| started(plan, "MODEL_DISTRIBUTION")));
+        // What several nodes need beyond that: one of them watches, and none on one machine.
+        let alone = planned(&[], &[Selection::Profile("standalone".into())]);
+        for watcher in ["CLUSTER_MONITOR", "COORDINATOR_HEALTH_MONITOR", "QUEUE_MONITOR"] {
+            let on = roles.each_ref().map(|plan| started(plan, watcher));
+            assert_eq!((on, started(&alone, watcher)), ([true, false, false], false), "{watcher}");
+        }
+        assert!(roles.iter().all(|plan| started(plan, "CROSS_PROCESS_POLLER")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod auto_sync;
 pub(crate) mod planned;
+pub(crate) mod stale_fallback;
 pub(crate) mod training_node_watcher;
 
 use crate::Entry;
@@ -18,5 +19,5 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::S3_CONSOLIDATION),
     Entry::planned(&planned::SYNC_PUSH),
     Entry::planned(&planned::UNIFIED_DATA_PLANE),
-    Entry::planned(&planned::STALE_FALLBACK),
+    Entry::of::<stale_fallback::StaleFallback>(),
 ];

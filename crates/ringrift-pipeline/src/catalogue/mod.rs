@@ -5,6 +5,7 @@ mod figures;
 mod later;
 mod queries;
 mod rows;
+mod shared;
 
 use std::{
     sync::{

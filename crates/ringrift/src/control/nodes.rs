@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use courier::Stream;
+use ringrift_daemons::{NodeReport, NodeState, SaidWork, Sentence, Why, survey};
 use ringrift_pipeline::{Catalogue, CatalogueError, Event, NodeDrained, NodeId, NodeRow, Record};
 use serde_json::json;
 use tracing::info;
@@ -12,6 +13,63 @@ use crate::{admission, data_dir::DataDir, plan::Wanted, state::State};
 
 /// Tries to record something about a node.
 const TRIES: usize = 5;
+
+/// All nodes, as this one knows them.
+pub async fn show(state: &State) -> Answer {
+    match survey(&state.catalogue, &state.the_loop).await {
+        Ok(cluster) => Answer::Ok(json!(cluster)),
+        Err(error) => failed(error),
+    }
+}
+
+/// Why a node does nothing, and what is wrong with it; of this one as it is at this moment.
+pub async fn why(state: &State, node: Option<&str>) -> Answer {
+    let here = &state.the_loop.node;
+    let told = async {
+        let Some(node) = node.filter(|node| *node != here.0) else {
+            let report = state.reporter().report().await.map_err(failed)?;
+            return Ok(sentences(None, &report));
+        };
+        let cluster = survey(&state.catalogue, &state.the_loop).await.map_err(failed)?;
+        let Some(view) = cluster.nodes.into_iter().find(|view| view.node.0 == node) else {
+            let found = find(&state.catalogue, node).await?;
+            return Err(Answer::Refused(format!("node {found} did not run yet")));
+        };
+        let stands = (view.state != NodeState::Alive || view.report.is_none())
+            .then(|| ("node", false, view.does, String::new()));
+        Ok(sentences(stands, &view.report.unwrap_or_default()))
+    };
+    match told.await {
+        Ok(sentences) => Answer::Ok(json!(sentences)),
+        Err(answer) => answer,
+    }
+}
+
+/// What a report says, in the shape of the sentences on a config; how the node stands comes before it.
+fn sentences(stands: Option<(&str, bool, String, String)>, report: &NodeReport) -> Vec<Sentence> {
+    let of = |why: &Why| (why.by.as_str(), false, why.reason.clone(), why.needs.clone());
+    let mut told: Vec<_> = stands.into_iter().collect();
+    told.extend(report.obstacles.iter().chain(&report.troubles).map(of));
+    if let Some(why) = &report.idle
+        && !report.obstacles.iter().chain(&report.troubles).any(|told| told == why)
+    {
+        // A node that has nothing to do is not held back by anything.
+        told.push((why.by.as_str(), why.needs.is_empty(), why.reason.clone(), why.needs.clone()));
+    }
+    let work = |work: &SaidWork| ("work", true, format!("{} is in hand", work.work), String::new());
+    told.extend(report.works.iter().map(work));
+    if report.more_works > 0 {
+        told.push(("work", true, format!("{} more are in hand", report.more_works), String::new()));
+    }
+    let sentence = |(gate, open, reason, needs): (&str, bool, String, String)| Sentence {
+        gate: gate.to_owned(),
+        open,
+        reason,
+        needs,
+        since: None,
+    };
+    told.into_iter().map(sentence).collect()
+}
 
 /// Makes a ticket for a machine that is to run a profile.
 pub async fn invite(state: &State, role: &str, lasts: Duration) -> Answer {

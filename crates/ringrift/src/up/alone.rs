@@ -3,9 +3,8 @@
 
 use ringrift_daemons::{Blobs, Nodes, Pressure};
 use ringrift_pipeline::{Catalogue, NodeId, NodeRow};
-use warden::Clock;
 
-use crate::{data_dir::DataDir, membership::Membership};
+use crate::{data_dir::DataDir, membership::Membership, state::State};
 
 /// Nobody.
 #[derive(Clone)]
@@ -41,7 +40,7 @@ impl Others {
     }
 
     /// Never called.
-    pub async fn keep(self, _: Pressure, _: Clock) {
+    pub async fn keep(self, _: State) {
         match self {}
     }
 }

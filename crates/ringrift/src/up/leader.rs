@@ -83,6 +83,7 @@ impl Seat {
             nodes: Nodes::default(),
             cut_off: false,
         };
+        seat.nodes.compete(competes);
         seat.try_to_lead().await?;
         Ok(seat)
     }
@@ -137,12 +138,13 @@ impl Seat {
         self.log.release(&self.own).await
     }
 
-    /// Prolongs this node's lease.
+    /// Prolongs this node's lease, with what it says of itself.
     ///
     /// # Errors
     /// It is lost.
     async fn prolong_own(&mut self) -> Result<(), LeaseError> {
-        match prolong(&self.log, &self.own, self.stay, self.clock.now_ms()).await {
+        let own = Lease { note: self.nodes.said(), ..self.own.clone() };
+        match prolong(&self.log, &own, self.stay, self.clock.now_ms()).await {
             Ok(prolonged) => {
                 self.own = prolonged;
                 self.own_prolonged = Instant::now();

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
+    Backlog, Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -137,6 +137,7 @@ impl Parts {
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
+            backlog: Backlog::default(),
             bell: bell.clone(),
             http,
             patience: PATIENCE,
