@@ -25,6 +25,7 @@ mod claims;
 mod cycle;
 mod explain;
 mod leases;
+mod neighbours;
 mod nodes;
 mod ports;
 mod profiles;
@@ -43,6 +44,7 @@ mod workshop;
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
 pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
+pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use nodes::{
     ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Why, survey,
     view_of,

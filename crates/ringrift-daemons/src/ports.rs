@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Nodes, Workshop, registry};
+use crate::{Blobs, Leases, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -203,6 +203,8 @@ pub struct Wiring {
     pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
+    /// The other nodes, as they can be asked.
+    pub neighbours: Neighbours,
     /// Worker processes.
     pub workshop: Workshop,
     /// What the loop is about.
@@ -255,6 +257,8 @@ macro_rules! port {
 }
 
 port!(Blobs, blobs);
+port!(Leases, leases);
+port!(Neighbours, neighbours);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);

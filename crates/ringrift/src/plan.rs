@@ -138,7 +138,6 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "AUTO_PROMOTION",
             "CLUSTER_MONITOR",
             "COORDINATOR_HEALTH_MONITOR",
-            "CROSS_PROCESS_POLLER",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
@@ -155,8 +154,23 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "WORK_QUEUE_MONITOR",
         ],
     ),
-    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "CROSS_PROCESS_POLLER"]),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "CROSS_PROCESS_POLLER"]),
+    (
+        "TRAINING_NODE_WATCHER",
+        &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "TRAINING_DATA_SYNC", "HIGH_QUALITY_SYNC"],
+    ),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+];
+
+/// What every node of a cluster with a part in the loop starts: what the others say, what is where, and whether
+/// it is so.
+const ON_EVERY_NODE: [&str; 7] = [
+    "CROSS_PROCESS_POLLER",
+    "DATA_SERVER",
+    "GOSSIP_SYNC",
+    "INTEGRITY_CHECK",
+    "ORPHAN_DETECTION",
+    "P2P_BACKEND",
+    "SYNC_PUSH",
 ];
 
 /// Why a type is looked at.
@@ -180,7 +194,8 @@ pub fn plan(settings: &Settings, wanted: &Wanted, in_a_cluster: bool) -> Plan {
     open.extend(with(&wanted.listed, Because::Listed));
     open.extend(ALWAYS.iter().filter_map(|name| entry(name)).map(|e| (e, Because::Needed)));
     let roles = IN_A_CLUSTER.iter().filter(|(mark, _)| in_a_cluster && asked(mark));
-    let rest = roles.flat_map(|(_, rest)| rest.iter()).filter_map(|name| entry(name));
+    let rest = roles.flat_map(|(_, rest)| rest.iter().chain(&ON_EVERY_NODE));
+    let rest = rest.filter_map(|name| entry(name));
     open.extend(rest.map(|entry| (entry, Because::Listed)));
     let mut next = 0;
     while let Some((entry, because)) = open.get(next).copied() {
@@ -293,13 +308,17 @@ mod tests {
         assert!(started(&roles[1], "TRAINING_TRIGGER") && !started(&roles[2], "TRAINING_TRIGGER"));
         assert!(started(&roles[2], "IDLE_RESOURCE") && !started(&roles[0], "IDLE_RESOURCE"));
         assert!(roles.iter().all(|plan| started(plan, "MODEL_DISTRIBUTION")));
+        for name in ON_EVERY_NODE {
+            assert!(roles.iter().all(|plan| started(plan, name)), "{name}");
+        }
+        let keeps_data_at_hand = roles.each_ref().map(|plan| started(plan, "TRAINING_DATA_SYNC"));
+        assert_eq!(keeps_data_at_hand, [false, true, false]);
         // What several nodes need beyond that: one of them watches, and none on one machine.
         let alone = planned(&[], &[Selection::Profile("standalone".into())]);
         for watcher in ["CLUSTER_MONITOR", "COORDINATOR_HEALTH_MONITOR", "QUEUE_MONITOR"] {
             let on = roles.each_ref().map(|plan| started(plan, watcher));
             assert_eq!((on, started(&alone, watcher)), ([true, false, false], false), "{watcher}");
         }
-        assert!(roles.iter().all(|plan| started(plan, "CROSS_PROCESS_POLLER")));
     }
 
     #[test]

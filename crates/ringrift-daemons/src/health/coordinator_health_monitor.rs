@@ -299,6 +299,9 @@ mod tests {
             workers: None,
             playing: None,
             items: 0,
+            artefacts: 0,
+            artefact_bytes: 0,
+            artefacts_alone: 0,
             version: None,
             addresses: Vec::new(),
             report,
@@ -374,8 +377,8 @@ mod tests {
     #[test]
     fn changes_are_counted_for_an_hour_and_a_free_lead_is_timed() {
         let (mut lead, begin) = (Lead::default(), Instant::now());
-        let mut look = |epoch, silent: u64, at: u64| {
-            let leaderless = lead.look(epoch, SECOND * silent as u32, begin + SECOND * at as u32);
+        let mut look = |epoch, silent: u32, at: u32| {
+            let leaderless = lead.look(epoch, SECOND * silent, begin + SECOND * at);
             (leaderless.as_secs(), lead.changes())
         };
         assert_eq!(look(Some(4), 0, 0), (0, 0), "whom we find has not changed");

@@ -56,7 +56,8 @@ pub enum Queue {
 }
 
 impl Queue {
-    const ALL: [Self; 5] =
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
         [Self::Games, Self::Export, Self::Rows, Self::Evaluation, Self::Promotion];
 
     /// Its name.
@@ -326,8 +327,7 @@ fn level(depth: u64, soft: u64, hard: u64, before: Level) -> Level {
     };
     match before {
         Level::Stop if depth > soft => now.max(Level::Hard),
-        Level::None => now,
-        _ if depth > soft / 2 => now.max(Level::Soft),
+        bad if bad > Level::None && depth > soft / 2 => now.max(Level::Soft),
         _ => now,
     }
 }

@@ -16,16 +16,20 @@ use std::{
 };
 
 use courier::{Courier, Lease, Sightings};
-use ringrift_pipeline::NodeId;
+use ringrift_pipeline::{Catalogue, CatalogueError, NodeId};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{LEADER, NODES, lease_of};
 pub use report::{NodeReport, Reporter, SaidWork, Why};
+use view::Copies;
 pub use view::{ClusterView, NodeState, NodeView, survey, view_of};
 
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
 /// its lease several times within this; one that was only cut off has its results refused.
 const GONE: Duration = Duration::from_secs(30);
+/// What is where is counted so often: it goes through all artefacts there are.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// A node that was silent for less is asked for artefacts.
 const LIVES: Duration = Duration::from_secs(15);
 
@@ -42,6 +46,8 @@ struct Inner {
     competes: AtomicBool,
     /// What this one says of itself, as it stands at its lease with the next prolonging.
     says: Mutex<String>,
+    /// What is where, and when that was counted.
+    copies: Mutex<Option<(Instant, Arc<Copies>)>>,
 }
 
 /// A node whose lease was seen.
@@ -60,6 +66,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Does it live, as far as can be seen?
+    fn lives(&self) -> bool {
+        self.silent.is_none_or(|silent| silent < LIVES) && self.overdue.is_none()
+    }
+
     /// What one look at the log tells, by the clock of this machine.
     pub fn once(lease: &Lease, now_ms: i64) -> Option<Self> {
         let late = now_ms.saturating_sub(lease.expires_ms);
@@ -98,8 +109,10 @@ impl Nodes {
 
     /// Says to the others what this node does, from the next prolonging of its lease on.
     pub fn say(&self, report: &NodeReport) {
-        let text = serde_json::to_string(report).expect("a report has no keys but names");
-        *self.0.says.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        match serde_json::to_string(report) {
+            Ok(text) => *self.0.says.lock().unwrap_or_else(PoisonError::into_inner) = text,
+            Err(error) => warn!(%error, "what this node does cannot be written down"),
+        }
     }
 
     /// What this node said last, as a note for its lease.
@@ -135,6 +148,23 @@ impl Nodes {
         let seen = self.lock();
         let (lease, silent) = seen.silent(LEADER, Instant::now())?;
         Some((NodeId(lease.holder.clone()), lease.epoch, silent))
+    }
+
+    /// What is where, as it was counted last.
+    async fn copies(
+        &self,
+        catalogue: &Catalogue,
+        seen: &[Seen],
+    ) -> Result<Arc<Copies>, CatalogueError> {
+        let kept = || self.0.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, copies)) = &*kept()
+            && at.elapsed() < COUNT_EVERY
+        {
+            return Ok(Arc::clone(copies));
+        }
+        let copies = Arc::new(Copies::count(catalogue, seen).await?);
+        *kept() = Some((Instant::now(), Arc::clone(&copies)));
+        Ok(copies)
     }
 
     /// Whether anybody looked yet.

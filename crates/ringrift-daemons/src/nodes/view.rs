@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ringrift_pipeline::{Catalogue, CatalogueError, NodeId, NodeRow};
+use ringrift_pipeline::{Catalogue, CatalogueError, NodeHoldings, NodeId, NodeRow};
 use serde::Serialize;
 
 use super::{LIVES, NodeReport, Seen};
@@ -56,6 +56,12 @@ pub struct NodeView {
     pub playing: Option<u32>,
     /// Items of work that it has in hand, as the log has it.
     pub items: u64,
+    /// Artefacts that it says it has.
+    pub artefacts: u64,
+    /// Their bytes.
+    pub artefact_bytes: u64,
+    /// Those of them that no other node has.
+    pub artefacts_alone: u64,
     /// Version of its program.
     pub version: Option<String>,
     /// Where the others reach it.
@@ -71,6 +77,10 @@ pub struct NodeView {
 pub struct ClusterView {
     /// Who leads; none if nobody does, as far as is known here.
     pub leader: Option<NodeId>,
+    /// Artefacts that the log names and nobody trashed.
+    pub artefacts: u64,
+    /// Those of them of which fewer than two living nodes have a copy that stays.
+    pub few_copies: u64,
     /// By name.
     pub nodes: Vec<NodeView>,
 }
@@ -81,12 +91,14 @@ pub struct ClusterView {
 /// The catalogue cannot be asked.
 pub async fn survey(catalogue: &Catalogue, the_loop: &Loop) -> Result<ClusterView, CatalogueError> {
     if !the_loop.shared {
-        return Ok(ClusterView { leader: None, nodes: Vec::new() });
+        return Ok(ClusterView { leader: None, artefacts: 0, few_copies: 0, nodes: Vec::new() });
     }
     // A lease that stands still leads nobody, even if nobody took it yet.
     let leader = the_loop.nodes.leader().filter(|(_, _, silent)| *silent < LIVES);
     let leader = leader.map(|(node, ..)| node);
-    view_of(catalogue, &the_loop.nodes.seen(), leader, &the_loop.node).await
+    let seen = the_loop.nodes.seen();
+    let copies = the_loop.nodes.copies(catalogue, &seen).await?;
+    shown(catalogue, &seen, &copies, leader, &the_loop.node).await
 }
 
 /// The nodes, of leases that were seen and what the catalogue knows.
@@ -96,6 +108,17 @@ pub async fn survey(catalogue: &Catalogue, the_loop: &Loop) -> Result<ClusterVie
 pub async fn view_of(
     catalogue: &Catalogue,
     seen: &[Seen],
+    leader: Option<NodeId>,
+    here: &NodeId,
+) -> Result<ClusterView, CatalogueError> {
+    let copies = Copies::count(catalogue, seen).await?;
+    shown(catalogue, seen, &copies, leader, here).await
+}
+
+async fn shown(
+    catalogue: &Catalogue,
+    seen: &[Seen],
+    copies: &Copies,
     leader: Option<NodeId>,
     here: &NodeId,
 ) -> Result<ClusterView, CatalogueError> {
@@ -115,10 +138,38 @@ pub async fn view_of(
             view.here = name == here;
             view.leads = leader.as_ref() == Some(name);
             view.items = items.get(name).copied().unwrap_or(0);
+            if let Some(held) = copies.held.get(name) {
+                view.artefacts = held.artefacts;
+                view.artefact_bytes = held.bytes;
+                view.artefacts_alone = held.alone;
+            }
             view
         })
         .collect();
-    Ok(ClusterView { leader, nodes })
+    Ok(ClusterView { leader, artefacts: copies.artefacts, few_copies: copies.few, nodes })
+}
+
+/// Copies that an artefact should have, of nodes that live.
+const ENOUGH: u32 = 2;
+
+/// What is where, in sums. Counting goes through all artefacts, so a manager does it now and then.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    artefacts: u64,
+    few: u64,
+    held: BTreeMap<NodeId, NodeHoldings>,
+}
+
+impl Copies {
+    pub(super) async fn count(
+        catalogue: &Catalogue,
+        seen: &[Seen],
+    ) -> Result<Self, CatalogueError> {
+        let living = seen.iter().filter(|seen| seen.lives()).map(|seen| seen.node.clone());
+        let (artefacts, few) = catalogue.count_copies(&living.collect(), ENOUGH).await?;
+        let held = catalogue.holdings().await?.into_iter();
+        Ok(Self { artefacts, few, held: held.map(|held| (held.node.clone(), held)).collect() })
+    }
 }
 
 fn node(name: &NodeId, row: Option<&NodeRow>, seen: Option<&Seen>) -> NodeView {
@@ -148,6 +199,9 @@ fn node(name: &NodeId, row: Option<&NodeRow>, seen: Option<&Seen>) -> NodeView {
         workers: row.map(|row| row.slots),
         playing: row.map(|row| row.playing),
         items: 0,
+        artefacts: 0,
+        artefact_bytes: 0,
+        artefacts_alone: 0,
         version: row.map(|row| row.version.clone()),
         addresses: row.map(|row| row.addresses.clone()).unwrap_or_default(),
         does: does(state, silent, overdue, report.as_ref()),
@@ -209,7 +263,8 @@ fn in_hand(report: &NodeReport) -> String {
 #[cfg(test)]
 mod tests {
     use ringrift_pipeline::{
-        NodeAdmitted, NodeDrained, NodeInvited, NodeJoined, NodeRemoved, WorkId,
+        ArtefactsHeld, BlobHash, NodeAdmitted, NodeDrained, NodeInvited, NodeJoined, NodeRemoved,
+        WorkId,
     };
 
     use super::*;
@@ -312,11 +367,39 @@ mod tests {
             ]
         );
         let of = |name: &str| view.nodes.iter().find(|view| view.node.0 == name).unwrap();
+        assert_eq!((view.artefacts, view.few_copies), (0, 0));
         assert!(of("plays").here && !of("rests").here);
         assert!(of("rests").leads && of("rests").draining && !of("plays").leads);
         assert_eq!((of("plays").workers, of("plays").life), (Some(4), Some(3)));
         assert_eq!((of("quiet").silent_seconds, of("plays").silent_seconds), (Some(45), None));
         assert_eq!(survey(&bed.catalogue, &bed.the_loop).await.unwrap().nodes, []);
+    }
+
+    #[tokio::test]
+    async fn copies_count_where_nodes_live_and_mean_to_keep_them() {
+        let bed = Bed::new().await;
+        let (a, b, c) = (NodeId("a".into()), NodeId("b".into()), NodeId("c".into()));
+        bed.record([&a, &b, &c].map(|node| joined(&node.0).into()).to_vec()).await;
+        let (one, two) = (bed.batch(hex(), &["1"]).await, bed.batch(hex(), &["2"]).await);
+        let has = |node: &NodeId, artefacts: &[&BlobHash]| ArtefactsHeld {
+            node: node.clone(),
+            hashes: artefacts.iter().map(|hash| (*hash).clone()).collect(),
+        };
+        bed.record(vec![
+            has(&a, &[&one, &two]).into(),
+            has(&b, &[&one]).into(),
+            has(&c, &[&two]).into(),
+        ])
+        .await;
+        let look = async |silent: u64| {
+            let leases = [seen("a", 0, None), seen("b", 0, None), seen("c", silent, None)];
+            let view = view_of(&bed.catalogue, &leases, None, &a).await.unwrap();
+            let held = view.nodes.iter().map(|view| (view.artefacts, view.artefacts_alone));
+            (view.artefacts, view.few_copies, held.collect::<Vec<_>>())
+        };
+        let held = vec![(2, 0), (1, 0), (1, 0)];
+        assert_eq!(look(0).await, (2, 0, held.clone()));
+        assert_eq!(look(60).await, (2, 1, held), "a copy on a node that is not heard of is none");
     }
 
     #[tokio::test]

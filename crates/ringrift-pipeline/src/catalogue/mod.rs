@@ -2,6 +2,7 @@
 //! through it; nobody writes its tables.
 
 mod figures;
+mod holdings;
 mod later;
 mod queries;
 mod rows;
@@ -21,6 +22,7 @@ use courier::{
 
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
+pub use holdings::{CopiesRow, HoldingRow, NodeHoldings};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
     InvitationRow, MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow,

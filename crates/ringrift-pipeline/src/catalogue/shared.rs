@@ -50,6 +50,26 @@ impl Catalogue {
         .await
     }
 
+    /// How many artefacts there are that nobody trashed, and how many of them fewer than `copies` of these nodes
+    /// have for good.
+    pub async fn count_copies(
+        &self,
+        nodes: &BTreeSet<NodeId>,
+        copies: u32,
+    ) -> Result<(u64, u64), CatalogueError> {
+        let nodes = serde_json::Value::from_iter(nodes.iter().map(|node| node.0.clone()));
+        self.ask(move |db: &Connection| {
+            db.prepare_cached(
+                "SELECT COUNT(*), COALESCE(SUM(
+                     (SELECT COUNT(*) FROM holdings WHERE holdings.hash = blobs.hash AND NOT offered
+                      AND node IN (SELECT value FROM json_each(?2))) < ?1), 0)
+                 FROM blobs WHERE hash NOT IN (SELECT hash FROM trashed)",
+            )?
+            .query_row(params![copies, nodes.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        })
+        .await
+    }
+
     /// Open items that were raised.
     pub async fn raised_works(&self) -> Result<BTreeSet<WorkId>, CatalogueError> {
         self.ask(|db: &Connection| {

@@ -15,7 +15,7 @@ use crate::{
     cli::{Place, Print},
     config::kind::positive_time,
     console,
-    control::{Request, ask},
+    control::{Request, ask, status},
     data_dir::{DataDir, Lock},
     exit::{Failure, OrExit as _, Outcome},
     log_server::LogServer,
@@ -458,7 +458,10 @@ pub fn nodes(args: &StatusArgs) -> Outcome {
         let by_name: BTreeMap<&str, &Value> =
             nodes.iter().filter_map(|node| Some((node["node"].as_str()?, node))).collect();
         let name = membership.as_ref().map(ToString::to_string);
-        let shown = json!({ "cluster": name, "leader": cluster["leader"], "nodes": by_name });
+        let shown = json!({
+            "cluster": name, "leader": cluster["leader"], "artefacts": cluster["artefacts"],
+            "few_copies": cluster["few_copies"], "nodes": by_name,
+        });
         return Ok(console::say_json(&shown)?);
     }
     console::say(&match &membership {
@@ -472,7 +475,11 @@ pub fn nodes(args: &StatusArgs) -> Outcome {
         return Ok(());
     }
     let rows: Vec<Vec<String>> = nodes.iter().map(cells).collect();
-    console::table(&["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "VERSION", "DOES"], &rows);
+    let head = ["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "HAS", "VERSION", "DOES"];
+    console::table(&head, &rows);
+    if let Some(sentence) = status::copies(&cluster) {
+        console::say(&sentence);
+    }
     Ok(())
 }
 
@@ -509,6 +516,7 @@ fn cells(node: &Value) -> Vec<String> {
         text("runs"),
         slots,
         number(&node["items"]),
+        number(&node["artefacts"]),
         text("version"),
         text("does"),
     ]
@@ -522,7 +530,7 @@ mod tests {
     fn a_node_is_one_line_with_what_it_does() {
         let node = json!({
             "node": "a", "here": true, "leads": false, "runs": "profile selfplay", "workers": 4,
-            "items": 3, "version": "0.0.0", "does": "3 x selfplay hex8_2p",
+            "items": 3, "artefacts": 71, "version": "0.0.0", "does": "3 x selfplay hex8_2p",
             "report": { "competes": false, "free_slots": 1 },
         });
         let shown = [
@@ -531,12 +539,13 @@ mod tests {
             "profile selfplay",
             "3 of 4",
             "3",
+            "71",
             "0.0.0",
             "3 x selfplay hex8_2p",
         ];
         assert_eq!(cells(&node), shown);
         let silent =
             json!({ "node": "b", "report": null, "workers": 2, "does": "its manager has ended" });
-        assert_eq!(cells(&silent), ["b", "", "", "2", "", "", "its manager has ended"]);
+        assert_eq!(cells(&silent), ["b", "", "", "2", "", "", "", "its manager has ended"]);
     }
 }

@@ -35,8 +35,8 @@ pub async fn why(state: &State, node: Option<&str>) -> Answer {
             let found = find(&state.catalogue, node).await?;
             return Err(Answer::Refused(format!("node {found} did not run yet")));
         };
-        let stands = (view.state != NodeState::Alive || view.report.is_none())
-            .then(|| ("node", false, view.does, String::new()));
+        let stands = view.state != NodeState::Alive || view.report.is_none();
+        let stands = stands.then_some(view.does);
         Ok(sentences(stands, &view.report.unwrap_or_default()))
     };
     match told.await {
@@ -46,29 +46,30 @@ pub async fn why(state: &State, node: Option<&str>) -> Answer {
 }
 
 /// What a report says, in the shape of the sentences on a config; how the node stands comes before it.
-fn sentences(stands: Option<(&str, bool, String, String)>, report: &NodeReport) -> Vec<Sentence> {
-    let of = |why: &Why| (why.by.as_str(), false, why.reason.clone(), why.needs.clone());
-    let mut told: Vec<_> = stands.into_iter().collect();
-    told.extend(report.obstacles.iter().chain(&report.troubles).map(of));
-    if let Some(why) = &report.idle
-        && !report.obstacles.iter().chain(&report.troubles).any(|told| told == why)
-    {
-        // A node that has nothing to do is not held back by anything.
-        told.push((why.by.as_str(), why.needs.is_empty(), why.reason.clone(), why.needs.clone()));
-    }
-    let work = |work: &SaidWork| ("work", true, format!("{} is in hand", work.work), String::new());
-    told.extend(report.works.iter().map(work));
-    if report.more_works > 0 {
-        told.push(("work", true, format!("{} more are in hand", report.more_works), String::new()));
-    }
-    let sentence = |(gate, open, reason, needs): (&str, bool, String, String)| Sentence {
+fn sentences(stands: Option<String>, report: &NodeReport) -> Vec<Sentence> {
+    let sentence = |gate: &str, open: bool, reason: String, needs: &str| Sentence {
         gate: gate.to_owned(),
         open,
         reason,
-        needs,
+        needs: needs.to_owned(),
         since: None,
     };
-    told.into_iter().map(sentence).collect()
+    let closed = |why: &Why| sentence(&why.by, false, why.reason.clone(), &why.needs);
+    let wrong = || report.obstacles.iter().chain(&report.troubles);
+    let mut told: Vec<Sentence> =
+        stands.into_iter().map(|stands| sentence("node", false, stands, "")).collect();
+    told.extend(wrong().map(closed));
+    if let Some(why) = report.idle.as_ref().filter(|idle| !wrong().any(|why| why == *idle)) {
+        // A node that has nothing to do is not held back by anything.
+        let open = why.needs.is_empty();
+        told.push(sentence(&why.by, open, why.reason.clone(), &why.needs));
+    }
+    let in_hand = |work: &SaidWork| sentence("work", true, format!("{} is in hand", work.work), "");
+    told.extend(report.works.iter().map(in_hand));
+    if report.more_works > 0 {
+        told.push(sentence("work", true, format!("{} more are in hand", report.more_works), ""));
+    }
+    told
 }
 
 /// Makes a ticket for a machine that is to run a profile.

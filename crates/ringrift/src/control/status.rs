@@ -128,7 +128,17 @@ fn nodes(cluster: &Value) -> Vec<String> {
         let text = |key: &str| node[key].as_str().unwrap_or_default();
         lines.push(format!("  {}{here}: {}", text("node"), text("does")));
     }
+    lines.extend(copies(cluster));
     lines
+}
+
+/// What of the artefacts has too few copies; none without artefacts.
+pub fn copies(cluster: &Value) -> Option<String> {
+    let all = cluster["artefacts"].as_u64().filter(|all| *all > 0)?;
+    Some(match cluster["few_copies"].as_u64().unwrap_or(0) {
+        0 => format!("{all} artefacts, of each of which two living nodes or more have a copy"),
+        few => format!("{few} of {all} artefacts have fewer than two copies on living nodes"),
+    })
 }
 
 /// State, and in brackets what explains it.
@@ -186,11 +196,13 @@ mod tests {
 
     #[test]
     fn the_nodes_of_a_cluster_follow_and_one_machine_has_none() {
-        let status = json!({ "order": [], "daemons": {}, "cluster": { "leader": "a", "nodes": [
+        let status = json!({ "order": [], "daemons": {}, "cluster": { "leader": "a",
+            "artefacts": 9, "few_copies": 2, "nodes": [
             { "node": "a", "here": true, "does": "nothing: it leads" },
             { "node": "b", "here": false, "does": "2 x selfplay hex8_2p" },
         ] } });
-        let told = "Nodes, led by a:\n  a (this one): nothing: it leads\n  b: 2 x selfplay hex8_2p";
+        let told = "Nodes, led by a:\n  a (this one): nothing: it leads\n  b: 2 x selfplay hex8_2p\n\
+                    2 of 9 artefacts have fewer than two copies on living nodes";
         assert_eq!(text(&status), format!("Daemon Status:\n{told}"));
         assert_eq!(text(&json!({ "cluster": null })), "Daemon Status:");
     }

@@ -287,7 +287,10 @@ impl FromCatalogue {
         if sources.the_loop().shared {
             let cluster = survey(catalogue, sources.the_loop()).await?;
             let names: Vec<&str> = cluster.nodes.iter().map(|node| node.node.as_str()).collect();
-            let all = json!({ "leader": cluster.leader, "nodes": names });
+            let all = json!({
+                "leader": cluster.leader, "artefacts": cluster.artefacts,
+                "few_copies": cluster.few_copies, "nodes": names,
+            });
             sections.insert("cluster".into(), all);
             // A section each, so that only those that changed go to the page.
             for node in &cluster.nodes {

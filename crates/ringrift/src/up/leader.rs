@@ -102,7 +102,8 @@ impl Seat {
     pub async fn keep(&mut self, handle: &Handle) {
         loop {
             tokio::time::sleep(self.term / LOOKS).await;
-            if self.own_prolonged.elapsed() >= self.stay / LOOKS
+            let has_first_words = self.own.note.is_empty() && !self.nodes.said().is_empty();
+            if (self.own_prolonged.elapsed() >= self.stay / LOOKS || has_first_words)
                 && let Err(lost) = self.prolong_own().await
             {
                 error!(error = %lost, "another process runs under the name of this node");

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Backlog, Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
+    Backlog, Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop,
+    WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -113,6 +114,10 @@ impl Parts {
             }
             None => None,
         };
+        let neighbours = Neighbours::default();
+        if let Some(others) = &others {
+            neighbours.connect(others.clone());
+        }
         let workshop = Workshop::open(
             workshop_settings(settings, dir),
             workers,
@@ -134,6 +139,7 @@ impl Parts {
             catalogue: catalogue.clone(),
             leases: leases.clone(),
             blobs,
+            neighbours,
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),

@@ -256,14 +256,16 @@ function drawNodes() {
   shown.sort((a, b) => b.leads - a.leads || standing(a)[2] - standing(b)[2] || a.node.localeCompare(b.node));
   const tally = new Map();
   for (const node of shown) tally.set(standing(node)[1], (tally.get(standing(node)[1]) ?? 0) + 1);
-  $("nodes-sum").textContent = [cluster.leader ? `${cluster.leader} leads` : "nobody leads", ...[...tally].map(([word, number]) => `${number} ${word}`)].join(" · ");
+  const few = cluster.few_copies ? `${count(cluster.few_copies)} of ${count(cluster.artefacts)} artefacts have fewer than 2 living copies` : `${count(cluster.artefacts)} artefacts, each with 2 living copies or more`;
+  $("nodes-sum").textContent = [cluster.leader ? `${cluster.leader} leads` : "nobody leads", ...[...tally].map(([word, number]) => `${number} ${word}`), few].join(" · ");
   $("nodes").replaceChildren(...shown.map((node) => {
     const [look, word] = standing(node);
     const report = node.report;
     const marks = [node.leads ? "leads" : report?.competes ? "stands by" : "", node.here ? "this one" : ""].filter(Boolean);
     const slots = report && node.workers !== null ? `${Math.max(0, node.workers - report.free_slots)} of ${node.workers} workers` : "";
     const disk = typeof report?.disk_free === "number" ? `${Math.round(report.disk_free / 2 ** 30)} GiB free` : "";
-    const facts = [node.runs, slots, disk, node.version ? `version ${node.version}` : ""].filter(Boolean).join(" · ");
+    const held = node.artefacts ? `${count(node.artefacts)} artefacts${node.artefacts_alone ? `, ${count(node.artefacts_alone)} of them nowhere else` : ""}` : "";
+    const facts = [node.runs, slots, held, disk, node.version ? `version ${node.version}` : ""].filter(Boolean).join(" · ");
     const wrong = [...(report?.obstacles ?? []), ...(report?.troubles ?? [])].map((why) => el("small", { class: "wrong" }, `${why.by}: ${why.reason}`));
     return el("li", { class: `daemon ${look}` }, el("p", {}, el("span", { class: "mark", "aria-hidden": "true" }), el("b", {}, node.node), ...marks.map((mark) => el("span", { class: "tag" }, mark)), el("span", { class: "word" }, word)),
       el("p", {}, node.does), el("small", { class: "muted" }, facts), ...wrong);

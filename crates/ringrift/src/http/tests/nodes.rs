@@ -27,7 +27,10 @@ async fn one_machine_has_no_nodes_to_show() {
     let world = World::empty().await;
     let served = opened(&world);
     let nodes = get(&served, "/api/nodes").await.json();
-    assert_eq!(nodes, serde_json::json!({ "leader": null, "nodes": [] }));
+    assert_eq!(
+        nodes,
+        serde_json::json!({ "leader": null, "artefacts": 0, "few_copies": 0, "nodes": [] })
+    );
     let (_, all) = Events::open(&served).await.next().await.unwrap();
     assert!(all.get("cluster").is_none());
 }
