@@ -9,7 +9,10 @@ use ringrift_daemons::{ClusterView, LEADER, NODES, Seen, view_of};
 use ringrift_pipeline::NodeId;
 use serde_json::{Value, json};
 
-use super::offline::{Offline, block_on};
+use super::{
+    leave::{LeaveArgs, leave},
+    offline::{Offline, block_on},
+};
 use crate::{
     admission,
     cli::{Place, Print},
@@ -42,6 +45,9 @@ enum ClusterCommand {
     Invite(InviteArgs),
     /// Make an empty data directory a node of a cluster that was begun
     Join(JoinArgs),
+    /// Go on alone, with the whole history as this node knows it: the way back, and the way on when the servers
+    /// of the log are lost
+    Leave(LeaveArgs),
     /// Show the nodes and which of them leads, as this node knows them
     Status(StatusArgs),
 }
@@ -149,6 +155,7 @@ pub fn run(args: &ClusterArgs) -> Outcome {
         ClusterCommand::Init(args) => init(args),
         ClusterCommand::Invite(args) => invite(args),
         ClusterCommand::Join(args) => join(args),
+        ClusterCommand::Leave(args) => leave(args),
         ClusterCommand::Status(args) => nodes(args),
     }
 }
@@ -369,7 +376,7 @@ async fn check_target(
 
 /// Copies a stream, with the times of its facts, and compares what arrived. What is there already is not
 /// copied again.
-async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
+pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
     let head = own.head(stream).await?;
     let (mut at, mut copied) = (0, 0);
     loop {
@@ -392,8 +399,8 @@ async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Fa
     if stream == Stream::Pipeline
         && digest(own, stream, u64::MAX).await? != digest(shared, stream, u64::MAX).await?
     {
-        let sentence = "the facts on the servers are not those of this directory, which was not \
-                        changed: name another log with --log";
+        let sentence = "what was copied is not what is there; this directory was not changed: \
+                        name another log with --log";
         return Err(anyhow!(sentence).into());
     }
     Ok(copied)

@@ -218,6 +218,20 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     drop(goes_on);
     let verified = run(folder, &["verify", "--json", "--data", "a"]);
     assert_eq!(verified.code, 0, "{}", verified.out);
+
+    // The server is lost with its disk: the node goes on alone, with all that it knew.
+    let before = batches().unwrap();
+    drop(server);
+    let left = run(folder, &["cluster", "leave", "--data", "a"]);
+    assert_eq!(left.code, 0, "{}", left.err);
+    assert_eq!(batches().unwrap(), before);
+    let again = run(folder, &["cluster", "leave", "--data", "a"]);
+    check_refused(&again, 2, &["a is no node of a cluster"]);
+    let alone = up(folder, "a", "standalone");
+    wait_for("another batch", SOON, || batches().filter(|rows| count(rows) > count(&before)));
+    drop(alone);
+    let verified = run(folder, &["verify", "--json", "--data", "a"]);
+    assert_eq!(verified.code, 0, "{}", verified.out);
 }
 
 #[test]
