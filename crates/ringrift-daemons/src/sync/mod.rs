@@ -4,6 +4,7 @@ pub(crate) mod auto_sync;
 pub(crate) mod gossip_sync;
 pub(crate) mod high_quality_sync;
 pub(crate) mod planned;
+pub(crate) mod stale_fallback;
 pub(crate) mod sync_push;
 pub(crate) mod training_data_sync;
 pub(crate) mod training_node_watcher;
@@ -23,5 +24,5 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::S3_CONSOLIDATION),
     Entry::of::<sync_push::SyncPush>(),
     Entry::planned(&planned::UNIFIED_DATA_PLANE),
-    Entry::planned(&planned::STALE_FALLBACK),
+    Entry::of::<stale_fallback::StaleFallback>(),
 ];

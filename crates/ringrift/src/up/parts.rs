@@ -6,8 +6,8 @@ use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings,
-    registry,
+    Backlog, Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop,
+    WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -143,6 +143,7 @@ impl Parts {
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
+            backlog: Backlog::default(),
             bell: bell.clone(),
             http,
             patience: PATIENCE,
