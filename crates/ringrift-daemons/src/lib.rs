@@ -24,6 +24,7 @@ mod blobs;
 mod claims;
 mod cycle;
 mod explain;
+mod far;
 mod leases;
 mod ports;
 mod profiles;
@@ -41,6 +42,9 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
+pub use far::{
+    Archive, DERIVED, FarStore, History, Kept, Manifest, Mark, ORIGINALS, Segment, again, extension,
+};
 pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};

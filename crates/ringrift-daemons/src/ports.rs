@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Nodes, Workshop, registry};
+use crate::{Blobs, FarStore, Leases, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -145,6 +145,8 @@ pub struct Wiring {
     pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
+    /// Copies far away.
+    pub far: FarStore,
     /// Worker processes.
     pub workshop: Workshop,
     /// What the loop is about.
@@ -195,6 +197,7 @@ macro_rules! port {
 }
 
 port!(Blobs, blobs);
+port!(FarStore, far);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);

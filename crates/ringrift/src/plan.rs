@@ -139,18 +139,25 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
+            "ELO_SYNC",
             "EVALUATION",
             "FEEDBACK_LOOP",
             "GAUNTLET_FEEDBACK",
+            "MODEL_SYNC",
             "NPZ_COMBINATION",
             "PROGRESS_WATCHDOG",
             "QUEUE_POPULATOR",
+            "S3_BACKUP",
+            "S3_CONSOLIDATION",
             "SELFPLAY_COORDINATOR",
             "WORK_QUEUE_MONITOR",
         ],
     ),
-    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION"]),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+    (
+        "TRAINING_NODE_WATCHER",
+        &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "MODEL_SYNC", "S3_NODE_SYNC"],
+    ),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "MODEL_SYNC", "S3_NODE_SYNC"]),
 ];
 
 /// Why a type is looked at.
@@ -248,7 +255,9 @@ mod tests {
     #[test]
     fn what_cannot_run_refuses_the_whole_request() {
         let refused = |names: &[&str]| named(names).unwrap_err();
-        assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
+        assert!(
+            refused(&["AUTO_SYNC", "DISTILLATION"]).starts_with("DISTILLATION is not built yet")
+        );
         assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
         let planned = refused(&["NODE_HEALTH_MONITOR"]);
         assert!(planned.starts_with("NODE_HEALTH_MONITOR is retired, and what took"), "{planned}");
@@ -256,7 +265,7 @@ mod tests {
         assert_eq!(refused(&[]), "no daemon is named");
         let profile = Wanted::of(&[Selection::Profile("trainin".into())]).err().unwrap();
         assert!(profile.contains("did you mean training?"), "{profile}");
-        assert!(built("S3_BACKUP").unwrap_err().contains("not built yet"));
+        assert!(built("DISTILLATION").unwrap_err().contains("not built yet"));
         assert!(built("HEALTH_CHECK").unwrap_err().contains("retired"));
     }
 
@@ -311,7 +320,7 @@ mod tests {
     fn all_leaves_out_what_is_planned() {
         let plan = planned(&[], &[Selection::All]);
         assert_eq!(plan.start.len() + plan.skipped.len(), 78);
-        assert!(plan.skipped.contains(&DaemonId("S3_BACKUP")));
+        assert!(plan.skipped.contains(&DaemonId("DISTILLATION")));
         assert_eq!((plan.added, plan.disabled), (vec![], vec![]));
     }
 }

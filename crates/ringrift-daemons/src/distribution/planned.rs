@@ -6,15 +6,6 @@ use warden::{DaemonId, Priority, Spec};
 
 use crate::cycle::EVENT_ROUTER;
 
-pub(crate) const MODEL_SYNC: Spec = Spec {
-    id: DaemonId("MODEL_SYNC"),
-    about: "fetches models that this node lacks",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_mins(10),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const DATA_SERVER: Spec = Spec {
     id: DaemonId("DATA_SERVER"),
     about: "serves artefacts to other nodes",

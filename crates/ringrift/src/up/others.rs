@@ -14,7 +14,7 @@ use depot::{
     Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
-use ringrift_daemons::{Blobs, Elsewhere, Nodes, Obstacle, OutOfReach, Pressure};
+use ringrift_daemons::{Blobs, Elsewhere, Nodes, Obstacle, OutOfReach, Pressure, extension};
 use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow};
 use tracing::{info, warn};
 use warden::{Clock, DaemonId};
@@ -221,14 +221,4 @@ fn place(row: &NodeRow) -> Option<(PeerId, Vec<SocketAddr>)> {
     let addresses: Option<Vec<SocketAddr>> =
         row.addresses.iter().map(|address| address.parse().ok()).collect();
     Some((row.peer.parse().ok()?, addresses?))
-}
-
-/// The ending that a file of this role has where it was made.
-fn extension(role: &str) -> &'static str {
-    match role {
-        "games" | "records" => "gz",
-        "samples" | "window" => "npz",
-        "weights" | "checkpoint" => "safetensors",
-        _ => "bin",
-    }
 }

@@ -134,7 +134,7 @@ async fn what_is_shown_has_the_shape_that_is_promised() {
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         check(&document, path, "get", &answer);
     }
-    for name in ["S3_BACKUP", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
+    for name in ["DISTILLATION", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
         let answer = get(&served, &format!("/api/daemons/{name}")).await;
         check(&document, "/api/daemons/{name}", "get", &answer);
     }
