@@ -26,6 +26,7 @@ mod cycle;
 mod explain;
 mod far;
 mod leases;
+mod neighbours;
 mod ports;
 mod profiles;
 mod ranges;
@@ -46,6 +47,7 @@ pub use far::{
     Archive, DERIVED, FarStore, History, Kept, Manifest, Mark, ORIGINALS, Segment, again, extension,
 };
 pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
+pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;

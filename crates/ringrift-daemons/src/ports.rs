@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, FarStore, Leases, Nodes, Workshop, registry};
+use crate::{Blobs, FarStore, Leases, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -147,6 +147,8 @@ pub struct Wiring {
     pub blobs: Blobs,
     /// Copies far away.
     pub far: FarStore,
+    /// The other nodes, as they can be asked.
+    pub neighbours: Neighbours,
     /// Worker processes.
     pub workshop: Workshop,
     /// What the loop is about.
@@ -198,6 +200,8 @@ macro_rules! port {
 
 port!(Blobs, blobs);
 port!(FarStore, far);
+port!(Leases, leases);
+port!(Neighbours, neighbours);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);

@@ -1,6 +1,8 @@
 //! What tests of daemons stand on: a real log, a real depot, real worker processes, a clock that is
 //! set by hand.
 
+mod street;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -26,7 +28,11 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
 
-use crate::{Bell, Blobs, Emits, Loop, Nodes, Pressure, Supervision, Workshop, WorkshopSettings};
+pub(crate) use street::Street;
+
+use crate::{
+    Bell, Blobs, Emits, Loop, Neighbours, Nodes, Pressure, Supervision, Workshop, WorkshopSettings,
+};
 
 /// Longest wait for a worker process.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +50,7 @@ pub(crate) fn square() -> Config {
 pub(crate) struct Bed {
     pub(crate) catalogue: Catalogue,
     pub(crate) blobs: Blobs,
+    pub(crate) neighbours: Neighbours,
     pub(crate) pressure: Pressure,
     pub(crate) bell: Bell,
     pub(crate) the_loop: Arc<Loop>,
@@ -93,6 +100,7 @@ impl Bed {
         Self {
             catalogue: Catalogue::new(log, folder),
             blobs: Blobs::new(depot),
+            neighbours: Neighbours::default(),
             pressure: Pressure::default(),
             bell,
             the_loop: Arc::new(Loop {
@@ -430,19 +438,29 @@ pub(crate) async fn window(bed: &Bed, config: Config, samples: &[BlobHash], rows
 pub(crate) struct FullDisk {
     log: Courier,
     full: Arc<AtomicBool>,
+    error: fn() -> Error,
 }
 
 impl FullDisk {
     /// A catalogue beside the bed's, on the same log, and its switch.
     /// It shows what was recorded before this call.
     pub(crate) async fn below(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
+        Self::with(bed, || Error::Full { path: "facts.sqlite".into() }).await
+    }
+
+    /// The same with a log that is out of reach.
+    pub(crate) async fn beyond(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
+        Self::with(bed, || Error::Unavailable("nobody answers".into())).await
+    }
+
+    async fn with(bed: &Bed, error: fn() -> Error) -> (Catalogue, Arc<AtomicBool>) {
         let log = bed.catalogue.log().clone();
         let path = bed.data().join("beside.sqlite");
         let folder = Folder::open(&path, PipelineFold, log.clone()).await.unwrap();
         let head = log.head(Stream::Pipeline).await.unwrap();
         folder.caught_up(head, PATIENCE).await.unwrap();
         let full = Arc::new(AtomicBool::new(false));
-        let disk = Self { log, full: Arc::clone(&full) };
+        let disk = Self { log, full: Arc::clone(&full), error };
         (Catalogue::new(Courier::new(disk), folder), full)
     }
 }
@@ -465,8 +483,7 @@ impl Engine for FullDisk {
         now_ms: i64,
     ) -> Answer<'_, Result<Vec<u64>, AppendError>> {
         if self.full.load(Ordering::Relaxed) {
-            let error = Error::Full { path: "facts.sqlite".into() };
-            return Box::pin(std::future::ready(Err(error.into())));
+            return Box::pin(std::future::ready(Err((self.error)().into())));
         }
         self.log.append(stream, batch, now_ms)
     }

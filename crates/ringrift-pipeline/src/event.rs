@@ -82,6 +82,12 @@ facts! {
     NodeRemoved = "node.removed", |e: &NodeRemoved| format!("node.{}", e.node);
     /// An artefact went to the trash.
     ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
+    /// A node of a cluster has artefacts: it hashed and flushed each.
+    ArtefactsHeld = "artefacts.held", |e: &ArtefactsHeld| format!("holdings.{}", e.node);
+    /// A node that runs out of room would give artefacts up, once two others have them.
+    ArtefactsOffered = "artefacts.offered", |e: &ArtefactsOffered| format!("holdings.{}", e.node);
+    /// A node has artefacts no longer: told before it gives them up, or after they were found missing.
+    ArtefactsReleased = "artefacts.released", |_: &ArtefactsReleased| RELEASES.to_owned();
 }
 
 /// Subject of a work item.
@@ -98,6 +104,10 @@ pub fn model_subject(model: &ModelId) -> String {
 pub fn invitation_subject(invitation: &str) -> String {
     format!("invitation.{invitation}")
 }
+
+/// Subject of whatever makes copies fewer: one for a whole cluster, so that two nodes that rely on each
+/// other's copy cannot both give theirs up.
+pub const RELEASES: &str = "releases";
 
 /// Subject of a config's champion.
 pub fn champion_subject(config: Config) -> String {
@@ -547,6 +557,37 @@ bodies! {
     pub struct ArtefactTrashed {
         /// The file.
         pub hash: BlobHash,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::ArtefactsHeld`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsHeld {
+        /// Who has them.
+        pub node: NodeId,
+        /// What it has now, beside what it told before; what it offered it keeps after all.
+        pub hashes: Vec<BlobHash>,
+    }
+
+    /// See [`Event::ArtefactsOffered`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsOffered {
+        /// Who has them.
+        pub node: NodeId,
+        /// What others are to take.
+        pub hashes: Vec<BlobHash>,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::ArtefactsReleased`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsReleased {
+        /// Who has them no longer.
+        pub node: NodeId,
+        /// What is counted as a copy no more.
+        pub hashes: Vec<BlobHash>,
         /// Why, one sentence.
         pub reason: String,
     }

@@ -104,6 +104,11 @@ CREATE INDEX invitations_used ON invitations (node);
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE holdings (
+  hash TEXT NOT NULL, node TEXT NOT NULL, offered INTEGER NOT NULL DEFAULT 0,
+  position INTEGER NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (hash, node)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX holdings_of_node ON holdings (node, hash);
 CREATE TABLE blobs (
   hash TEXT PRIMARY KEY, role TEXT NOT NULL, config TEXT NOT NULL, bytes INTEGER NOT NULL,
   position INTEGER NOT NULL
@@ -112,7 +117,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -461,6 +466,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             .execute(params![e.node.0, pos])?;
             tx.prepare_cached("UPDATE invitations SET put_out = 1 WHERE node = ?1")?
                 .execute([&e.node.0])?;
+            // Should it come back, it says anew what it has.
+            tx.prepare_cached("DELETE FROM holdings WHERE node = ?1")?.execute([&e.node.0])?;
         }
         Event::ArtefactTrashed(e) => {
             tx.prepare_cached(
@@ -468,6 +475,31 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                  ON CONFLICT (hash) DO UPDATE SET reason = ?2, position = ?3",
             )?
             .execute(params![e.hash.0, e.reason, pos])?;
+            tx.prepare_cached("DELETE FROM holdings WHERE hash = ?1")?.execute([&e.hash.0])?;
+        }
+        Event::ArtefactsHeld(e) => {
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO holdings (hash, node, position, since_ms) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (hash, node) DO UPDATE SET offered = 0, position = ?3",
+            )?;
+            for hash in &e.hashes {
+                insert.execute(params![hash.0, e.node.0, pos, ms])?;
+            }
+        }
+        Event::ArtefactsOffered(e) => {
+            let mut offer = tx.prepare_cached(
+                "UPDATE holdings SET offered = 1, position = ?3 WHERE hash = ?1 AND node = ?2",
+            )?;
+            for hash in &e.hashes {
+                offer.execute(params![hash.0, e.node.0, pos])?;
+            }
+        }
+        Event::ArtefactsReleased(e) => {
+            let mut release =
+                tx.prepare_cached("DELETE FROM holdings WHERE hash = ?1 AND node = ?2")?;
+            for hash in &e.hashes {
+                release.execute(params![hash.0, e.node.0])?;
+            }
         }
     }
     Ok(())

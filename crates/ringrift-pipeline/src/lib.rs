@@ -15,9 +15,9 @@ mod topic;
 
 pub use catalogue::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
-    DistributionRow, GameTotals, InvitationRow, MatchRow, Minute, ModelRow, ModelStatus, NodeRow,
-    ParametersRow, PromotionRow, Record, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts,
-    WorkRow, WorkState,
+    CopiesRow, DistributionRow, GameTotals, HoldingRow, InvitationRow, MatchRow, Minute, ModelRow,
+    ModelStatus, NodeHoldings, NodeRow, ParametersRow, PromotionRow, Record, SamplesRow, Totals,
+    TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
 };
 pub use event::*;
 pub use fold::PipelineFold;

@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod bucket;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod trash;

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Blobs, Emits, FarStore, Loop, OutOfReach, STANDALONE, Topics,
+    Blobs, Emits, FarStore, Loop, OutOfReach, Topics,
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
     far::watched,
@@ -81,7 +81,6 @@ impl Daemon for ModelSync {
         about: "keeps each champion whole here and in the far store",
         priority: Priority::Medium,
         needs: &[EVENT_ROUTER],
-        profiles: &[STANDALONE],
         period: Duration::from_mins(10),
         wakes_on: &[on::<ModelPromoted>(), on::<ChampionInstalled>()],
         // A line that hangs is tried again for some minutes before it is given up.

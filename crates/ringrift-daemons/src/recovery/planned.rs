@@ -5,7 +5,6 @@ use std::time::Duration;
 use warden::{DaemonId, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL,
     cycle::EVENT_ROUTER,
     health::planned::{AVAILABILITY_NODE_MONITOR, CLUSTER_MONITOR, TAILSCALE_HEALTH},
 };
@@ -32,16 +31,6 @@ pub(crate) const MAINTENANCE: Spec = Spec {
     priority: Priority::Low,
     needs: &[EVENT_ROUTER],
     period: Duration::from_mins(10),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const ORPHAN_DETECTION: Spec = Spec {
-    id: DaemonId("ORPHAN_DETECTION"),
-    about: "finds game files that no fact names",
-    priority: Priority::Low,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL, TRAINING_FULL, EPHEMERAL],
-    period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Emits, Loop, STANDALONE, Topics,
+    COORDINATOR_FULL, Emits, Loop, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     far::FOLD_LIMIT,
@@ -90,7 +90,7 @@ impl Daemon for EloSync {
         about: "compares the matches behind ratings with the log",
         priority: Priority::Medium,
         needs: &[EVENT_ROUTER],
-        profiles: &[COORDINATOR_FULL, STANDALONE],
+        profiles: &[COORDINATOR_FULL],
         period: Duration::from_mins(5),
         wakes_on: &[on::<MatchPlayed>()],
         ..Spec::DEFAULT

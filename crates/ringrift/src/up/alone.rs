@@ -1,8 +1,8 @@
 //! Without the feature `cluster` there are no other nodes: a data directory that belongs to a cluster is
 //! refused when its log is opened.
 
-use ringrift_daemons::{Blobs, Nodes, Pressure};
-use ringrift_pipeline::{Catalogue, NodeId, NodeRow};
+use ringrift_daemons::{Asked, Blobs, Given, NeighbourPort, Nodes, Pressure, Reached};
+use ringrift_pipeline::{BlobRow, Catalogue, NodeId, NodeRow};
 use warden::Clock;
 
 use crate::{data_dir::DataDir, membership::Membership};
@@ -43,5 +43,19 @@ impl Others {
     /// Never called.
     pub async fn keep(self, _: Pressure, _: Clock) {
         match self {}
+    }
+}
+
+impl NeighbourPort for Others {
+    fn reach<'a>(&'a self, _: &'a NodeId) -> Asked<'a, Reached> {
+        match *self {}
+    }
+
+    fn has<'a>(&'a self, _: &'a NodeId, _: &'a BlobRow) -> Asked<'a, bool> {
+        match *self {}
+    }
+
+    fn given(&self) -> Given {
+        match *self {}
     }
 }

@@ -1,7 +1,8 @@
 //! The other nodes of the cluster: where they are, and what is fetched from them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +15,11 @@ use depot::{
     Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
-use ringrift_daemons::{Blobs, Elsewhere, Nodes, Obstacle, OutOfReach, Pressure, extension};
-use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow};
+use ringrift_daemons::{
+    Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
+    extension,
+};
+use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow};
 use tracing::{info, warn};
 use warden::{Clock, DaemonId};
 
@@ -38,8 +42,15 @@ struct Inner {
     node: NodeId,
     nodes: Nodes,
     dir: DataDir,
-    /// Whom to ask: those that live.
-    living: Mutex<Vec<PeerId>>,
+    /// The other members, and whether each lives.
+    others: Mutex<BTreeMap<NodeId, (PeerId, Lives)>>,
+}
+
+/// Whether another node is there, as far as can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lives {
+    Yes,
+    No,
 }
 
 impl Others {
@@ -61,6 +72,11 @@ impl Others {
             key: key.context("read this node's key")?,
             listen: membership.listen,
             rate: membership.send_rate,
+            relays: membership
+                .relays
+                .iter()
+                .map(|relay| relay.parse())
+                .collect::<Result<_, _>>()?,
         };
         let peers = Peers::open(blobs.depot(), options).await?;
         let others = Self(Arc::new(Inner {
@@ -69,7 +85,7 @@ impl Others {
             node: node.clone(),
             nodes,
             dir: dir.clone(),
-            living: Mutex::default(),
+            others: Mutex::default(),
         }));
         blobs.connect(others.clone());
         Ok(others)
@@ -146,26 +162,25 @@ impl Others {
     /// # Errors
     /// The catalogue cannot be asked.
     pub async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
-        let Inner { peers, catalogue, node, nodes, living, .. } = &*self.0;
+        let Inner { peers, catalogue, node, nodes, others, .. } = &*self.0;
         let mut rows = catalogue.nodes().await?;
         let drains = rows.iter().any(|row| row.node == *node && row.draining);
         pressure.set(DRAIN, drains.then(drained));
         nodes.drain(drains);
         rows.retain(|row| !row.removed);
         let mut members = BTreeMap::new();
-        let mut alive = Vec::new();
+        let mut known = BTreeMap::new();
         for row in rows.iter().filter(|row| row.node != *node) {
             let Some((peer, addresses)) = place(row) else {
                 warn!(node = %row.node, "what this node says of itself is not understood");
                 continue;
             };
-            if nodes.lives(&row.node) {
-                alive.push(peer);
-            }
+            let lives = if nodes.lives(&row.node) { Lives::Yes } else { Lives::No };
+            known.insert(row.node.clone(), (peer, lives));
             members.insert(peer, addresses);
         }
         peers.admit(members);
-        *living.lock().unwrap_or_else(PoisonError::into_inner) = alive;
+        *others.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(rows)
     }
 
@@ -175,18 +190,75 @@ impl Others {
     }
 
     async fn fetch(&self, hash: Hash) -> Result<(), String> {
-        let Inner { peers, catalogue, living, .. } = &*self.0;
-        let row = catalogue.blob(&BlobHash(hash.to_string())).await;
-        let row = row.map_err(|error| error.to_string())?;
+        let Inner { peers, catalogue, .. } = &*self.0;
+        let name = BlobHash(hash.to_string());
+        let row = catalogue.blob(&name).await.map_err(|error| error.to_string())?;
         let row = row.ok_or("no fact names it")?;
+        let holders = catalogue.holders(&name).await.map_err(|error| error.to_string())?;
+        let holders = holders.into_iter().map(|holder| holder.node).collect();
+        let from = self.whom_to_ask(&name, &holders);
         let extension = extension(&row.role).to_owned();
-        let from = living.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let want = Want { hash, bytes: row.bytes, extension };
         let stored = peers.fetch(&want, &from).await.map_err(|error| error.to_string())?;
         if stored.new {
             info!(%hash, role = row.role, bytes = row.bytes, "artefact fetched from another node");
         }
         Ok(())
+    }
+
+    /// Those that live, the holders first: the others may be fetching it now, or have not told yet. Each node
+    /// has an order of its own, so that not all ask the same one.
+    fn whom_to_ask(&self, hash: &BlobHash, holders: &BTreeSet<NodeId>) -> Vec<PeerId> {
+        let others = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut living: Vec<_> = others
+            .iter()
+            .filter(|(_, (_, lives))| *lives == Lives::Yes)
+            .map(|(node, (peer, _))| {
+                let mut own_order = DefaultHasher::new();
+                (&self.0.node, node, hash).hash(&mut own_order);
+                (!holders.contains(node), own_order.finish(), *peer)
+            })
+            .collect();
+        living.sort_by_key(|(is_no_holder, order, _)| (*is_no_holder, *order));
+        living.into_iter().map(|(_, _, peer)| peer).collect()
+    }
+
+    fn peer(&self, node: &NodeId) -> Result<PeerId, String> {
+        let others = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.get(node).map(|(peer, _)| *peer).ok_or_else(|| "is no member".to_owned())
+    }
+}
+
+impl NeighbourPort for Others {
+    fn reach<'a>(&'a self, node: &'a NodeId) -> Asked<'a, Reached> {
+        Box::pin(async move {
+            let reached = self.0.peers.reach(self.peer(node)?).await?;
+            Ok(Reached { round_trip: reached.round_trip, at: reached.at })
+        })
+    }
+
+    fn has<'a>(&'a self, node: &'a NodeId, artefact: &'a BlobRow) -> Asked<'a, bool> {
+        Box::pin(async move {
+            let hash = artefact.hash.as_str().parse().map_err(|_| "no hash was asked for")?;
+            self.0.peers.has(self.peer(node)?, &hash, artefact.bytes).await
+        })
+    }
+
+    fn given(&self) -> Given {
+        let Inner { peers, others, .. } = &*self.0;
+        let served = peers.served();
+        let others = others.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_node = others
+            .iter()
+            .filter_map(|(node, (peer, _))| Some((node.0.clone(), *served.by_peer.get(peer)?)));
+        Given {
+            listens: peers.addresses().iter().map(ToString::to_string).collect(),
+            answers: served.answers,
+            bytes: served.bytes,
+            by_node: by_node.collect(),
+            not_here: served.not_here,
+            strangers: served.strangers,
+        }
     }
 }
 

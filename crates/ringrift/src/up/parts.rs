@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use courier::{Courier, Folder, Stream};
+use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
+    Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings,
+    registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -95,7 +96,13 @@ impl Parts {
         let began_at = log.head(Stream::Pipeline).await?;
         folder.caught_up(began_at, FOLD_LIMIT).await?;
         let catalogue = Catalogue::new(log.clone(), folder).fenced(leases.node());
-        let catalogue = catalogue.of_node(shared.then(|| node.clone()));
+        let mut catalogue = catalogue.of_node(shared.then(|| node.clone()));
+        if shared {
+            let outbox = dir.outbox();
+            let opened = tokio::task::spawn_blocking(move || Outbox::open(&outbox)).await;
+            let opened = opened.context("open the outbox").or_usage()?;
+            catalogue = catalogue.with_outbox(opened.context("open the outbox").or_usage()?);
+        }
 
         let bell = Bell::default();
         let pressure = Pressure::default();
@@ -113,6 +120,10 @@ impl Parts {
             let catalogue = catalogue.for_source(format!("manager@{node}"));
             let (store, depot) = (store.clone(), Arc::clone(blobs.depot()));
             blobs.connect_far(FromFar { store, catalogue, depot });
+        }
+        let neighbours = Neighbours::default();
+        if let Some(others) = &others {
+            neighbours.connect(others.clone());
         }
         let workshop = Workshop::open(
             workshop_settings(settings, dir),
@@ -136,6 +147,7 @@ impl Parts {
             leases: leases.clone(),
             blobs,
             far: store,
+            neighbours,
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
