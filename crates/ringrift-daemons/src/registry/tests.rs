@@ -144,9 +144,11 @@ fn the_wider_profiles_are_the_contracts_without_what_is_retired() {
 /// lost are played again there.
 const FOR_SEVERAL_MACHINES: &[&str] = &[
     "HIGH_QUALITY_SYNC",
+    "ELO_SYNC",
     "TRAINING_DATA_SYNC",
     "GOSSIP_SYNC",
     "SYNC_PUSH",
+    "MODEL_SYNC",
     "DATA_SERVER",
     "ORPHAN_DETECTION",
     "P2P_BACKEND",
