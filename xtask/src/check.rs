@@ -19,6 +19,7 @@ const STEPS: &[(&str, Step)] = &[
     ("clippy", clippy),
     ("python packages", python_packages),
     ("nats server", nats_server),
+    ("s3 server", s3_server),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("no standard library", no_std),
@@ -206,6 +207,27 @@ fn nats_server(workspace: &Workspace) -> anyhow::Result<()> {
     }
     if let Err(error) = install(workspace, &place, &[NATS_SERVER]) {
         println!("{error:#}\nabsent, so the engine on JetStream is not tested: {NATS_SERVER}");
+    }
+    Ok(())
+}
+
+/// A service that speaks S3, with what it needs to serve HTTP. Pinned for the same reason.
+const S3_SERVER: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+
+/// The tests of far stores in buckets find it in `target/tools`; without it they say that it is absent.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a step like the others, though nothing here fails it"
+)]
+fn s3_server(workspace: &Workspace) -> anyhow::Result<()> {
+    let place = workspace.root().join("target/tools/s3");
+    let python = place.join("bin/python");
+    if run(workspace, &python, &["-c", "import boto3, flask, flask_cors, moto.server"]).is_ok() {
+        return Ok(());
+    }
+    if let Err(error) = install(workspace, &place, &S3_SERVER) {
+        let what = S3_SERVER.join(", ");
+        println!("{error:#}\nabsent, so far stores in buckets are not tested: {what}");
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ mod blobs;
 mod claims;
 mod cycle;
 mod explain;
+mod far;
 mod leases;
 mod neighbours;
 mod nodes;
@@ -43,6 +44,9 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
+pub use far::{
+    Archive, DERIVED, FarStore, History, Kept, Manifest, Mark, ORIGINALS, Segment, again, extension,
+};
 pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
 pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use nodes::{

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Neighbours, Nodes, Workshop, registry};
+use crate::{Blobs, FarStore, Leases, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -203,6 +203,8 @@ pub struct Wiring {
     pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
+    /// Copies far away.
+    pub far: FarStore,
     /// The other nodes, as they can be asked.
     pub neighbours: Neighbours,
     /// Worker processes.
@@ -257,6 +259,7 @@ macro_rules! port {
 }
 
 port!(Blobs, blobs);
+port!(FarStore, far);
 port!(Leases, leases);
 port!(Neighbours, neighbours);
 port!(Workshop, workshop);

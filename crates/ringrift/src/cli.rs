@@ -150,6 +150,10 @@ enum Command {
     Nodes(commands::cluster::StatusArgs),
     /// Drain or remove a node of the cluster
     Node(commands::cluster::NodeArgs),
+    /// Show or check the far store, which holds copies of everything
+    Store(commands::far::StoreArgs),
+    /// Make an empty data directory again from nothing but a far store
+    Restore(commands::far::RestoreArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
@@ -217,6 +221,8 @@ impl Cli {
             Command::Cluster(args) => commands::cluster::run(&args),
             Command::Nodes(args) => commands::cluster::nodes(&args),
             Command::Node(args) => commands::cluster::node(&args),
+            Command::Store(args) => commands::far::store(&args),
+            Command::Restore(args) => commands::far::restore(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Rules(args) => commands::rules::run(&args),

@@ -141,14 +141,18 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
+            "ELO_SYNC",
             "EVALUATION",
             "FEEDBACK_LOOP",
             "GAUNTLET_FEEDBACK",
             "JOB_SCHEDULER",
+            "MODEL_SYNC",
             "NPZ_COMBINATION",
             "PROGRESS_WATCHDOG",
             "QUEUE_MONITOR",
             "QUEUE_POPULATOR",
+            "S3_BACKUP",
+            "S3_CONSOLIDATION",
             "SELFPLAY_COORDINATOR",
             "STALE_FALLBACK",
             "WORK_QUEUE_MONITOR",
@@ -156,9 +160,16 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
     ),
     (
         "TRAINING_NODE_WATCHER",
-        &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "TRAINING_DATA_SYNC", "HIGH_QUALITY_SYNC"],
+        &[
+            "TRAINING_TRIGGER",
+            "MODEL_DISTRIBUTION",
+            "MODEL_SYNC",
+            "S3_NODE_SYNC",
+            "TRAINING_DATA_SYNC",
+            "HIGH_QUALITY_SYNC",
+        ],
     ),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "MODEL_SYNC", "S3_NODE_SYNC"]),
 ];
 
 /// What every node of a cluster with a part in the loop starts: what the others say, what is where, and whether
@@ -270,13 +281,15 @@ mod tests {
     #[test]
     fn what_cannot_run_refuses_the_whole_request() {
         let refused = |names: &[&str]| named(names).unwrap_err();
-        assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
+        assert!(
+            refused(&["AUTO_SYNC", "DISTILLATION"]).starts_with("DISTILLATION is not built yet")
+        );
         assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
         assert!(refused(&["AUTO_SINK"]).contains("did you mean AUTO_SYNC?"));
         assert_eq!(refused(&[]), "no daemon is named");
         let profile = Wanted::of(&[Selection::Profile("trainin".into())]).err().unwrap();
         assert!(profile.contains("did you mean training?"), "{profile}");
-        assert!(built("S3_BACKUP").unwrap_err().contains("not built yet"));
+        assert!(built("DISTILLATION").unwrap_err().contains("not built yet"));
         assert!(built("HEALTH_CHECK").unwrap_err().contains("retired"));
     }
 
@@ -342,7 +355,7 @@ mod tests {
     fn all_leaves_out_what_is_planned() {
         let plan = planned(&[], &[Selection::All]);
         assert_eq!(plan.start.len() + plan.skipped.len(), 78);
-        assert!(plan.skipped.contains(&DaemonId("S3_BACKUP")));
+        assert!(plan.skipped.contains(&DaemonId("DISTILLATION")));
         assert_eq!((plan.added, plan.disabled), (vec![], vec![]));
     }
 }

@@ -5,18 +5,8 @@ use std::time::Duration;
 use warden::{Daemon, DaemonId, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, cycle::EVENT_ROUTER, feedback::feedback_loop::FeedbackLoop,
+    cycle::EVENT_ROUTER, feedback::feedback_loop::FeedbackLoop,
     pipeline::data_pipeline::DataPipeline,
-};
-
-pub(crate) const ELO_SYNC: Spec = Spec {
-    id: DaemonId("ELO_SYNC"),
-    about: "merges the match records of all nodes",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_mins(5),
-    ..Spec::DEFAULT
 };
 
 pub(crate) const OWC_IMPORT: Spec = Spec {
@@ -26,24 +16,6 @@ pub(crate) const OWC_IMPORT: Spec = Spec {
     needs: &[EVENT_ROUTER, DataPipeline::ID],
     period: Duration::from_hours(1),
     health_interval: Some(Duration::from_mins(30)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const S3_NODE_SYNC: Spec = Spec {
-    id: DaemonId("S3_NODE_SYNC"),
-    about: "copies a node's artefacts to an object store",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_hours(1),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const S3_CONSOLIDATION: Spec = Spec {
-    id: DaemonId("S3_CONSOLIDATION"),
-    about: "merges the nodes' copies inside the object store",
-    priority: Priority::Low,
-    needs: &[EVENT_ROUTER, S3_NODE_SYNC.id],
-    period: Duration::from_hours(1),
     ..Spec::DEFAULT
 };
 

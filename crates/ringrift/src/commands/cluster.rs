@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
-use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, NewFact, Options, Stream};
-use ringrift_daemons::{ClusterView, LEADER, NODES, Seen, view_of};
+use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, Options, Stream};
+use ringrift_daemons::{ClusterView, History, LEADER, NODES, Seen, again, view_of};
 use ringrift_pipeline::NodeId;
 use serde_json::{Value, json};
 
@@ -170,6 +170,7 @@ impl OwnArgs {
         check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
         check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
+        dir.check_whole().or_usage()?;
         dir.create().or_usage()?;
         let lock = dir.lock().or_usage()?;
         if let Some(there) = Membership::of(&dir).or_usage()? {
@@ -360,12 +361,12 @@ async fn check_target(
 ) -> anyhow::Result<()> {
     let theirs = digest(shared, Stream::Pipeline, u64::MAX).await?;
     let ours = match own {
-        Some(own) => digest(own, Stream::Pipeline, theirs.0).await?,
-        None => Digest::default(),
+        Some(own) => digest(own, Stream::Pipeline, theirs.facts).await?,
+        None => History::default(),
     };
     // The beginning of ours: an earlier copy was cut off, and is gone on with.
     ensure!(
-        theirs.0 == 0 || theirs == ours,
+        theirs.facts == 0 || theirs == ours,
         "the {membership} has a history already: `ringrift cluster join` makes an empty data directory \
          a node of it; --log names another log"
     );
@@ -390,14 +391,7 @@ pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Res
         let Some(last) = facts.last() else { break };
         at = last.position;
         copied += facts.len() as u64;
-        // A batch has one time.
-        for run in facts.chunk_by(|one, next| one.time_ms == next.time_ms) {
-            for part in run.chunks(MAX_BATCH) {
-                let batch = Batch::new(part.iter().map(again).collect());
-                let what = || format!("copy the {} facts up to {at}", stream.name());
-                shared.append(stream, batch, part[0].time_ms).await.with_context(what)?;
-            }
-        }
+        append_again(shared, stream, &facts).await?;
         console::status(&format!("{} facts: {at} of {head}", stream.name()));
     }
     console::status("");
@@ -412,37 +406,34 @@ pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Res
     Ok(copied)
 }
 
-/// The same fact; where it lands is up to the log.
-fn again(fact: &Fact) -> NewFact {
-    let mut new = NewFact::new(&fact.id, &fact.subject, &fact.source, fact.body.clone());
-    if let Some(cause) = &fact.cause {
-        new = new.caused_by(cause);
+/// Appends facts of another log, with their times and ids; those that are there already are not appended again.
+pub(super) async fn append_again(
+    log: &Courier,
+    stream: Stream,
+    facts: &[Fact],
+) -> anyhow::Result<()> {
+    // A batch has one time.
+    for run in facts.chunk_by(|one, next| one.time_ms == next.time_ms) {
+        for part in run.chunks(MAX_BATCH) {
+            let batch = Batch::new(part.iter().map(again).collect());
+            let what = || format!("copy {} facts of {}", part.len(), part[0].time_ms);
+            log.append(stream, batch, part[0].time_ms).await.with_context(what)?;
+        }
     }
-    new
+    Ok(())
 }
 
-/// How many facts there are, and what they say.
-type Digest = (u64, String);
-
 /// What the first facts of a stream say, in their order, whatever their positions.
-async fn digest(log: &Courier, stream: Stream, most: u64) -> anyhow::Result<Digest> {
-    let (mut at, mut count) = (0, 0);
-    let mut seen = String::new();
-    while count < most {
+pub(super) async fn digest(log: &Courier, stream: Stream, most: u64) -> anyhow::Result<History> {
+    let (mut at, mut seen) = (0, History::default());
+    while seen.facts < most {
         let facts = log.read(stream, at, PAGE).await?;
         let Some(last) = facts.last() else { break };
         at = last.position;
-        for fact in &facts {
-            if count == most {
-                break;
-            }
-            count += 1;
-            let said =
-                json!([fact.id, fact.subject, fact.time_ms, fact.source, fact.cause, fact.body]);
-            seen = depot::Hash::of(format!("{seen}{said}").as_bytes()).to_string();
-        }
+        let rest = usize::try_from(most - seen.facts).unwrap_or(usize::MAX);
+        facts.iter().take(rest).for_each(|fact| seen.add(fact));
     }
-    Ok((count, seen))
+    Ok(seen)
 }
 
 /// Renames the log that was copied, so that nobody takes it for the one in use.

@@ -17,6 +17,7 @@ use depot::{
 };
 use ringrift_daemons::{
     Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
+    extension,
 };
 use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
@@ -331,14 +332,4 @@ fn place(row: &NodeRow) -> Option<(PeerId, Vec<SocketAddr>)> {
     let addresses: Option<Vec<SocketAddr>> =
         row.addresses.iter().map(|address| address.parse().ok()).collect();
     Some((row.peer.parse().ok()?, addresses?))
-}
-
-/// The ending that a file of this role has where it was made.
-fn extension(role: &str) -> &'static str {
-    match role {
-        "games" | "records" => "gz",
-        "samples" | "window" => "npz",
-        "weights" | "checkpoint" => "safetensors",
-        _ => "bin",
-    }
 }

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_mins(1);
 
 /// The program that `cargo xtask check` puts there, or `NATS_SERVER`. Says so if there is none.
 #[expect(clippy::print_stdout, reason = "says what is absent")]
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
     let ours =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");

@@ -48,7 +48,7 @@ fn without_anything_to_start_it_says_so() {
     };
     refused(&[], &["No daemons specified. Use --help for options."]);
     refused(&["--daemons", "AUTO_SNYC"], &["did you mean AUTO_SYNC?"]);
-    refused(&["--daemons", "AUTO_SYNC,S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+    refused(&["--daemons", "AUTO_SYNC,DISTILLATION"], &["DISTILLATION is not built yet"]);
     refused(&["--profile", "trainin"], &["did you mean training?"]);
     refused(&["--external"], &["nothing of --external is built yet"]);
     refused(&["--all", "--health-interval", "0"], &["--health-interval", "1 to 3600"]);
@@ -122,7 +122,7 @@ fn all_starts_what_is_built_and_names_the_rest_once() {
         1,
         "{ended:?}"
     );
-    assert!(ended.err.contains("S3_BACKUP"), "{ended:?}");
+    assert!(ended.err.contains("DISTILLATION"), "{ended:?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ async fn what_is_shown_has_the_shape_that_is_promised() {
     let nodes = get(&opened(&several), "/api/nodes").await;
     assert_eq!(nodes.json()["nodes"][1]["report"]["idle"]["by"], "QUEUE_POPULATOR");
     check(&document, "/api/nodes", "get", &nodes);
-    for name in ["S3_BACKUP", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
+    for name in ["DISTILLATION", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
         let answer = get(&served, &format!("/api/daemons/{name}")).await;
         check(&document, "/api/daemons/{name}", "get", &answer);
     }
