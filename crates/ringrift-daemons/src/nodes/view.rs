@@ -285,6 +285,7 @@ mod tests {
             addresses: vec!["10.0.0.1:4433".into()],
             role: "profile selfplay".into(),
             version: "0.0.0".into(),
+            speaks: 1,
             slots: 4,
             playing: 4,
         }
