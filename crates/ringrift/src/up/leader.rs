@@ -85,6 +85,10 @@ impl Seat {
         };
         seat.nodes.compete(competes);
         seat.try_to_lead().await?;
+        if shared {
+            // Whoever asks at once hears who is there.
+            seat.nodes.look(log).await.map_err(LeaseError::Failed)?;
+        }
         Ok(seat)
     }
 
