@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use ringrift_pipeline::{Catalogue, Config, NodeId};
-use tokio::sync::watch;
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
 use warden::{DaemonId, Snapshot, Wake};
 
 use crate::{Blobs, FarStore, Leases, Neighbours, Nodes, Workshop, registry};
@@ -80,6 +81,63 @@ impl Pressure {
     /// All causes in force.
     pub fn obstacles(&self) -> BTreeMap<&'static str, Obstacle> {
         self.0.borrow().clone()
+    }
+}
+
+/// How far what self-play feeds is behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It keeps up.
+    #[default]
+    None,
+    /// A lot waits.
+    Soft,
+    /// Almost the most that may wait.
+    Hard,
+    /// The most.
+    Stop,
+}
+
+impl Level {
+    /// The share of the usual games that is asked for. Source: cluster contract, QUEUE_MONITOR.
+    pub(crate) fn share(self) -> f64 {
+        match self {
+            Self::None => 1.0,
+            Self::Soft => 0.5,
+            Self::Hard => 0.1,
+            Self::Stop => 0.0,
+        }
+    }
+}
+
+/// A level that nobody renewed for so long is none: who measured it is gone.
+const BACKLOG_HOLDS: Duration = Duration::from_mins(3);
+
+/// The brake on self-play alone, by config; a clone is the same. `QUEUE_MONITOR` sets it and
+/// `QUEUE_POPULATOR` heeds it, both on the node that leads. [`Pressure`] would brake what empties the queues, too.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Arc<Mutex<BTreeMap<Config, (Level, Instant)>>>);
+
+impl Backlog {
+    /// Sets the level of a config; gives that of before.
+    pub(crate) fn set(&self, config: Config, level: Level) -> Level {
+        let before = self.level(config);
+        self.lock().insert(config, (level, Instant::now()));
+        before
+    }
+
+    /// The level of a config.
+    pub(crate) fn level(&self, config: Config) -> Level {
+        match self.lock().get(&config) {
+            Some((level, at)) if at.elapsed() < BACKLOG_HOLDS => *level,
+            _ => Level::None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Config, (Level, Instant)>> {
+        // Only plain assignments happen under the lock; a poisoned one holds no broken state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,6 +213,8 @@ pub struct Wiring {
     pub the_loop: Arc<Loop>,
     /// The brake.
     pub pressure: Pressure,
+    /// The brake on self-play.
+    pub backlog: Backlog,
     /// The supervisor.
     pub bell: Bell,
     /// The HTTP server.
@@ -205,6 +265,7 @@ port!(Neighbours, neighbours);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);
+port!(Backlog, backlog);
 port!(Bell, bell);
 port!(Arc<dyn HttpPort>, http);
 

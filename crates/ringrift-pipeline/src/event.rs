@@ -32,6 +32,8 @@ facts! {
     WorkCompleted = "work.completed", |e: &WorkCompleted| work_subject(&e.work);
     /// It is no longer wanted.
     WorkCancelled = "work.cancelled", |e: &WorkCancelled| work_subject(&e.work);
+    /// It waited too long: it is taken before others from now on.
+    WorkRaised = "work.raised", |e: &WorkRaised| work_subject(&e.work);
     /// A batch of games is safe.
     GamesCommitted = "games.committed", |e: &GamesCommitted| format!("batch.{}", e.batch);
     /// Every game of a batch replays; it counts from now on.
@@ -88,6 +90,16 @@ facts! {
     ArtefactsOffered = "artefacts.offered", |e: &ArtefactsOffered| format!("holdings.{}", e.node);
     /// A node has artefacts no longer: told before it gives them up, or after they were found missing.
     ArtefactsReleased = "artefacts.released", |_: &ArtefactsReleased| RELEASES.to_owned();
+}
+
+/// The facts that this program understands, as a number that grows when one that does not know the new ones would do
+/// harm. A program is refused where one that understands more has joined before; what is merely new changes nothing on
+/// an older node, and needs no new number.
+pub const SPEAKS: u32 = 1;
+
+/// What a node speaks that does not say so.
+fn first() -> u32 {
+    1
 }
 
 /// Subject of a work item.
@@ -175,6 +187,15 @@ bodies! {
     /// See [`Event::WorkCancelled`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct WorkCancelled {
+        /// The item.
+        pub work: WorkId,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::WorkRaised`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkRaised {
         /// The item.
         pub work: WorkId,
         /// Why, one sentence.
@@ -504,6 +525,9 @@ bodies! {
         pub role: String,
         /// Version of its program.
         pub version: String,
+        /// The newest facts that it understands, see [`SPEAKS`].
+        #[serde(default = "first")]
+        pub speaks: u32,
         /// Workers that it runs at a time.
         pub slots: u32,
         /// Those of them that may play games; 0 = it plays none.

@@ -21,6 +21,9 @@ CREATE TABLE works (
 CREATE INDEX works_open ON works (state, kind, config);
 CREATE INDEX works_of_kind ON works (kind, config);
 CREATE INDEX works_by_age ON works (kind, queued_ms);
+CREATE TABLE raised (
+  work TEXT PRIMARY KEY, position INTEGER NOT NULL
+) STRICT;
 CREATE TABLE batches (
   hash TEXT PRIMARY KEY, config TEXT NOT NULL, state TEXT NOT NULL, work TEXT NOT NULL,
   model TEXT NOT NULL, games INTEGER NOT NULL, positions INTEGER NOT NULL, bytes INTEGER NOT NULL,
@@ -94,7 +97,10 @@ CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
   version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
-  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0
+  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, speaks INTEGER NOT NULL
+) STRICT;
+CREATE TABLE played (
+  node TEXT PRIMARY KEY, games INTEGER NOT NULL, position INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE invitations (
   invitation TEXT PRIMARY KEY, role TEXT NOT NULL, expires_ms INTEGER NOT NULL, node TEXT, key TEXT,
@@ -117,7 +123,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -220,6 +226,14 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             )?
             .execute(params![e.work.0, e.reason, pos, ms])?;
         }
+        Event::WorkRaised(e) => {
+            tx.prepare_cached(
+                "INSERT INTO raised (work, position) VALUES (?1, ?2) ON CONFLICT (work) DO NOTHING",
+            )?
+            .execute(params![e.work.0, pos])?;
+            tx.prepare_cached("UPDATE works SET position = ?2 WHERE id = ?1")?
+                .execute(params![e.work.0, pos])?;
+        }
         Event::GamesCommitted(e) => {
             tx.prepare_cached(
                 "INSERT INTO batches (hash, config, state, work, model, games, positions, bytes, seat_wins,
@@ -241,6 +255,12 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 ms
             ])?;
             blob(tx, &e.batch, "games", e.config, e.bytes, pos)?;
+            tx.prepare_cached(
+                "INSERT INTO played (node, games, position)
+                 SELECT node, ?2, ?3 FROM works WHERE id = ?1 AND node IS NOT NULL
+                 ON CONFLICT (node) DO UPDATE SET games = games + ?2, position = ?3",
+            )?
+            .execute(params![e.work.0, e.games, pos])?;
         }
         Event::BatchAccepted(e) => {
             tx.prepare_cached(
@@ -425,9 +445,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
         Event::NodeJoined(e) => {
             tx.prepare_cached(
                 "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
-                 since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (node) DO UPDATE
+                 since_ms, speaks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT (node) DO UPDATE
                  SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
-                 position = ?8, since_ms = ?9, removed = 0",
+                 position = ?8, since_ms = ?9, speaks = ?10, removed = 0",
             )?
             .execute(params![
                 e.node.0,
@@ -438,7 +459,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 e.slots,
                 e.playing,
                 pos,
-                ms
+                ms,
+                e.speaks
             ])?;
         }
         Event::NodeInvited(e) => {

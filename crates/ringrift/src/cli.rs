@@ -124,7 +124,7 @@ enum Command {
     Logs(commands::logs::LogsArgs),
     /// Show or change how much the running manager logs
     LogLevel(commands::logs::LevelArgs),
-    /// Say what keeps a config from going on
+    /// Say what keeps a config from going on, or what a node does and why it does nothing
     Why(commands::why::WhyArgs),
     /// Show what happened, or follow it
     Events(commands::events::EventsArgs),
@@ -146,7 +146,7 @@ enum Command {
     Train(commands::train::TrainArgs),
     /// Begin a cluster, invite machines to it, join one
     Cluster(commands::cluster::ClusterArgs),
-    /// Show the nodes of the cluster: who leads, what each runs and has in hand
+    /// Show the nodes of the cluster: who leads, what each does, and if nothing, why
     Nodes(commands::cluster::StatusArgs),
     /// Drain or remove a node of the cluster
     Node(commands::cluster::NodeArgs),

@@ -240,6 +240,7 @@ fn connect(path: &Path) -> rusqlite::Result<Option<Connection>> {
         // Of another program or another format: made anew.
         return Ok(None);
     }
+    schema::complete(&transaction)?;
     transaction.commit()?;
     Ok(Some(db))
 }
@@ -357,12 +358,12 @@ fn take(db: &Connection, sequence: u64, written: &Written) -> rusqlite::Result<O
         Record::Identity { id } => {
             db.execute("UPDATE identity SET id = ?1", [id])?;
         }
-        Record::Lease { name, holder, epoch, expires_ms } => {
+        Record::Lease { name, holder, epoch, expires_ms, note } => {
             db.prepare_cached(
-                "INSERT OR REPLACE INTO lease (name, holder, epoch, expires_ms)
-                 VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO lease (name, holder, epoch, expires_ms, note)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![name, holder, epoch, expires_ms])?;
+            .execute(params![name, holder, epoch, expires_ms, note])?;
         }
         Record::Subscriber { stream, name, position, in_hand, attempts } => {
             db.prepare_cached(

@@ -39,6 +39,9 @@ const HEDGE: Duration = Duration::from_secs(2);
 /// Pause before somebody who fetches the same is asked for what he had not got yet.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// Questions in vain to somebody who fetches the same, before such a pause.
+const IN_A_ROW: u32 = 8;
+
 /// Why a peer does not give a piece.
 enum Refusal {
     /// It fetches the same, and has not got this piece.
@@ -199,6 +202,7 @@ impl Peers {
         let connection = self.connect(peer).await?;
         // What it has not got yet, for it fetches the same.
         let mut missed = BTreeSet::new();
+        let mut in_vain = 0_u32;
         let mut left = split.left();
         loop {
             match split.take(&missed) {
@@ -206,10 +210,17 @@ impl Peers {
                 Take::Piece(number, ranges) => {
                     let request = GetRequest::blob_ranges(hash, ranges);
                     match self.draw_piece(aside, want, &connection, request, split).await {
-                        Ok(()) => split.done(number),
+                        Ok(()) => {
+                            in_vain = 0;
+                            split.done(number);
+                        }
                         Err(Refusal::NotYet) => {
                             split.back(number);
                             missed.insert(number);
+                            in_vain += 1;
+                            if in_vain.is_multiple_of(IN_A_ROW) {
+                                sleep(AGAIN).await;
+                            }
                         }
                         Err(Refusal::No(why)) => {
                             split.back(number);

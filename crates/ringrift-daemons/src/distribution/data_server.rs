@@ -185,6 +185,7 @@ mod tests {
             addresses: vec![address.to_owned()],
             role: String::new(),
             version: String::new(),
+            speaks: 1,
             slots: 0,
             playing: 0,
             position: 0,

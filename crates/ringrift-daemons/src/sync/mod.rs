@@ -7,6 +7,7 @@ pub(crate) mod high_quality_sync;
 pub(crate) mod planned;
 pub(crate) mod s3_consolidation;
 pub(crate) mod s3_node_sync;
+pub(crate) mod stale_fallback;
 pub(crate) mod sync_push;
 pub(crate) mod training_data_sync;
 pub(crate) mod training_node_watcher;
@@ -26,5 +27,5 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::of::<s3_consolidation::S3Consolidation>(),
     Entry::of::<sync_push::SyncPush>(),
     Entry::planned(&planned::UNIFIED_DATA_PLANE),
-    Entry::planned(&planned::STALE_FALLBACK),
+    Entry::of::<stale_fallback::StaleFallback>(),
 ];

@@ -6,7 +6,7 @@ use warden::{Daemon, DaemonId, Priority, Spec};
 
 use crate::{
     cycle::EVENT_ROUTER, feedback::feedback_loop::FeedbackLoop,
-    pipeline::data_pipeline::DataPipeline, sync::auto_sync::AutoSync,
+    pipeline::data_pipeline::DataPipeline,
 };
 
 pub(crate) const OWC_IMPORT: Spec = Spec {
@@ -26,14 +26,5 @@ pub(crate) const UNIFIED_DATA_PLANE: Spec = Spec {
     needs: &[EVENT_ROUTER, DataPipeline::ID, FeedbackLoop::ID],
     period: Duration::from_mins(5),
     health_interval: Some(Duration::from_mins(1)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const STALE_FALLBACK: Spec = Spec {
-    id: DaemonId("STALE_FALLBACK"),
-    about: "decides whether to train on stale data",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, AutoSync::ID],
-    health_interval: Some(Duration::from_mins(5)),
     ..Spec::DEFAULT
 };

@@ -132,6 +132,7 @@ impl Bed {
                 addresses: vec!["127.0.0.1:1".to_owned()],
                 role: "a role".to_owned(),
                 version: "0.0.0".to_owned(),
+                speaks: 1,
                 slots: 1,
                 playing: 0,
             };

@@ -4,8 +4,10 @@
 mod figures;
 mod holdings;
 mod later;
+mod members;
 mod queries;
 mod rows;
+mod shared;
 
 use std::{
     sync::{
@@ -22,10 +24,11 @@ use courier::{
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
 pub use holdings::{CopiesRow, HoldingRow, NodeHoldings};
+pub use members::{InvitationRow, NodeRow};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
-    InvitationRow, MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow,
-    SamplesRow, TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
+    MatchRow, ModelRow, ModelStatus, ParametersRow, PromotionRow, SamplesRow, TrainingRow,
+    WindowRow, WorkCounts, WorkRow, WorkState,
 };
 
 /// Longest wait for the fold of one's own append. A fold of a thousand facts takes some

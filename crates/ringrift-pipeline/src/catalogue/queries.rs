@@ -5,10 +5,10 @@ use ringrift_rules::Config;
 
 use super::rows::{
     AdviceRow, AllocationRow, BatchRow, BlobRow, Champion, DistributionRow, FromRow, GameTotals,
-    InvitationRow, MatchRow, ModelRow, NodeRow, ParametersRow, PromotionRow, SamplesRow,
-    TrainingRow, WindowRow, WorkCounts, WorkRow,
+    MatchRow, ModelRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow, WindowRow,
+    WorkCounts, WorkRow,
 };
-use super::{BatchState, Catalogue, CatalogueError};
+use super::{BatchState, Catalogue, CatalogueError, InvitationRow, NodeRow};
 use crate::{BlobHash, ModelId, NodeId, Parameters, WorkId, WorkKind};
 
 fn rows<T: FromRow>(
@@ -52,10 +52,12 @@ impl Catalogue {
         Ok(self.reader.read(question).await?)
     }
 
-    /// Items that are queued or claimed, oldest first.
+    /// Items that are queued or claimed: those that were raised first, of each the oldest first.
     pub async fn open_works(&self) -> Result<Vec<WorkRow>, CatalogueError> {
         self.ask(|db| {
-            rows(db, "works", "WHERE state IN ('queued', 'claimed') ORDER BY queued_ms, id", [])
+            let order = "WHERE state IN ('queued', 'claimed')
+                 ORDER BY id IN (SELECT work FROM raised) DESC, queued_ms, id";
+            rows(db, "works", order, [])
         })
         .await
     }

@@ -17,6 +17,7 @@ fn joined(node: &str) -> Event {
         addresses: vec!["10.0.0.2:4433".into()],
         role: "selfplay".into(),
         version: "0.0.0".into(),
+        speaks: 1,
         slots: 1,
         playing: 1,
     }

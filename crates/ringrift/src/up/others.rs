@@ -19,18 +19,21 @@ use ringrift_daemons::{
     Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
     extension,
 };
-use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow};
+use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
-use warden::{Clock, DaemonId};
+use warden::DaemonId;
 
 use crate::{
     admission::keep_the_door, control::record_about, data_dir::DataDir, membership::Membership,
+    state::State,
 };
 
 /// The cause of the brake of a node that is drained.
 const DRAIN: DaemonId = DaemonId("DRAIN");
 /// Time between two looks at who is there, if nobody joins.
 const LOOK: Duration = Duration::from_secs(2);
+/// Time between two reports of this node: it prolongs its lease, and with it tells them, not more often.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// This node among the others; a clone is the same.
 #[derive(Clone)]
@@ -91,6 +94,28 @@ impl Others {
         Ok(others)
     }
 
+    /// Why this node may not be one, if so.
+    ///
+    /// # Errors
+    /// The catalogue cannot be asked.
+    pub async fn refusal(&self) -> anyhow::Result<Option<String>> {
+        let Inner { catalogue, node, .. } = &*self.0;
+        let rows = catalogue.nodes().await?;
+        let removed = rows.iter().any(|row| row.node == *node && row.removed);
+        if removed && catalogue.admitted().await?.iter().all(|(name, _)| name != node) {
+            let sentence = "this node was removed from the cluster: it joins again with another ticket and another key";
+            return Ok(Some(sentence.to_owned()));
+        }
+        let newer = rows.iter().find(|row| row.speaks > SPEAKS && !row.removed);
+        Ok(newer.map(|newer| {
+            format!(
+                "this program understands the facts of this cluster up to version {SPEAKS}, and node {} has \
+                 joined with a program of version {} that speaks {}: replace this one by one as new",
+                newer.node, newer.version, newer.speaks
+            )
+        }))
+    }
+
     /// Tells the others where this node is and what it runs, unless they know: its workers, and those
     /// of them that play.
     pub async fn tell(
@@ -106,26 +131,39 @@ impl Others {
             addresses: peers.addresses().iter().map(ToString::to_string).collect(),
             role: role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: SPEAKS,
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             playing: u32::try_from(playing).unwrap_or(u32::MAX),
         };
-        let rows = catalogue.nodes().await?;
-        if rows.iter().any(|row| row.node == *node && row.removed) {
-            anyhow::ensure!(
-                catalogue.admitted().await?.iter().any(|(name, _)| name == node),
-                "this node was removed from the cluster: it joins again with another ticket and another key"
-            );
-        }
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
         })
         .await
     }
 
-    /// Follows who is there, and answers those who want to come, for ever.
-    pub async fn keep(self, pressure: Pressure, clock: Clock) {
+    /// Follows who is there, answers those who want to come, and says what this node does, for ever.
+    pub async fn keep(self, state: State) {
         let Inner { dir, catalogue, .. } = &*self.0;
-        tokio::join!(keep_the_door(dir, catalogue, &clock), self.follow(&pressure));
+        let door = keep_the_door(dir, catalogue, &state.clock);
+        tokio::join!(door, self.follow(&state.pressure), self.report(&state));
+    }
+
+    async fn report(&self, state: &State) {
+        let mut trouble = false;
+        loop {
+            match state.reporter().report().await {
+                Ok(report) => {
+                    trouble = false;
+                    self.0.nodes.say(&report);
+                }
+                Err(error) if trouble => drop(error),
+                Err(error) => {
+                    trouble = true;
+                    warn!(%error, "what this node does cannot be told to the others");
+                }
+            }
+            tokio::time::sleep(REPORT).await;
+        }
     }
 
     async fn follow(&self, pressure: &Pressure) {
@@ -285,6 +323,7 @@ fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
         && row.addresses == joined.addresses
         && row.role == joined.role
         && row.version == joined.version
+        && row.speaks == joined.speaks
         && row.slots == joined.slots
         && row.playing == joined.playing
 }

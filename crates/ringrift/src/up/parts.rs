@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings,
-    registry,
+    Backlog, Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop,
+    WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -151,11 +151,16 @@ impl Parts {
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
+            backlog: Backlog::default(),
             bell: bell.clone(),
             http,
             patience: PATIENCE,
         };
         if let Some(others) = &others {
+            if let Some(why) = others.refusal().await? {
+                others.leave().await;
+                return Err(Failure::usage(anyhow!(why)));
+            }
             let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
             let playing = if plays { workshop.slots() } else { 0 };
             others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;

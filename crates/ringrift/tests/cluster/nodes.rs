@@ -392,7 +392,7 @@ impl Node {
 
     /// Has it begun to fetch something, and not ended?
     pub fn is_fetching(&self) -> bool {
-        let pieces = self.data.join("blobs/peers/data");
+        let pieces = self.data.join("peers/data");
         let Ok(pieces) = fs_err::read_dir(pieces) else { return false };
         pieces.flatten().any(|file| file.path().extension().is_some_and(|kind| kind == "data"))
     }

@@ -130,16 +130,43 @@ fn a_coordinator_that_is_killed_is_replaced_and_follows_when_it_comes_back() {
     );
     let (a, b) = (node_of(folder, "a"), node_of(folder, "b"));
     assert_eq!(leader(folder, "a"), Some(a.clone()));
-    assert_eq!(leader(folder, "b"), Some(a));
+    assert_eq!(leader(folder, "b"), Some(a.clone()));
 
+    let does = |at: &str, node: &str| {
+        let nodes = run(folder, &["nodes", "--json", "--data", at]).json();
+        nodes["nodes"][node]["does"].as_str().unwrap_or_default().to_owned()
+    };
+    wait_for("a to say on b what it does", SOON, || {
+        let told = does("b", &a);
+        (!told.is_empty() && told != "it has not said yet what it does").then_some(())
+    });
     drop(first);
     until_state(folder, "b", "AUTO_PROMOTION", "running");
     assert_eq!(leader(folder, "b"), Some(b.clone()));
+    wait_for("b to say that nothing is heard of a", SOON, || {
+        does("b", &a).starts_with("nothing was heard of it for ").then_some(())
+    });
+    wait_for("b to count the coordinators that are heard of", SOON, || {
+        let monitor = daemon(folder, "b", "COORDINATOR_HEALTH_MONITOR")?;
+        monitor["message"].as_str()?.contains("1 of 2 coordinators are not heard of").then_some(())
+    });
     let _first = up(folder, "a", "coordinator");
     until_state(folder, "a", "MODEL_DISTRIBUTION", "running");
     let waits = daemon(folder, "a", "AUTO_PROMOTION").unwrap();
     assert_eq!(waits["cause"], "another node leads");
     assert_eq!(leader(folder, "a"), Some(b.clone()));
+
+    // Each says on the other what it does.
+    wait_for("the first to say on the second that it stands by", SOON, || {
+        does("b", &a).contains("it stands by, until the node that leads is gone").then_some(())
+    });
+    wait_for("the second to say on the first what it does", SOON, || {
+        let told = does("a", &b);
+        (!told.is_empty() && told != "it has not said yet what it does").then_some(())
+    });
+    let status = run(folder, &["status", "--data", "a"]).out;
+    assert!(status.contains(&format!("Nodes, led by {b}:")), "{status}");
+    assert!(status.contains(&format!("  {a} (this one): ")), "{status}");
 
     // A leader that is drained hands over, and follows when it takes work again.
     let order = |word: &str| run(folder, &["node", word, &b, "--data", "a"]);
@@ -205,6 +232,29 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     drop(alone);
     let verified = run(folder, &["verify", "--json", "--data", "a"]);
     assert_eq!(verified.code, 0, "{}", verified.out);
+}
+
+#[test]
+fn a_program_that_is_older_than_its_cluster_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    let begun = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "a"]);
+    assert_eq!(begun.code, 0, "{}", begun.err);
+    let newer = serde_json::json!({
+        "topic": "node.joined", "node": "newer", "peer": "", "addresses": [], "role": "", "version": "9.9.9",
+        "speaks": 999, "slots": 1, "playing": 0,
+    });
+    let options = courier::jetstream::Options::new(&server.url, "ringrift", folder.join("newer"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let log = courier::jetstream::JetStream::open(options).await.unwrap();
+        let fact = courier::NewFact::new("newer", "node.newer", "newer", newer);
+        log.append(courier::Stream::Pipeline, fact.into(), 1).await.unwrap();
+    });
+    let refused = run(folder, &["up", "--profile", "coordinator", "--port", "0", "--data", "a"]);
+    let sentence = "node newer has joined with a program of version 9.9.9 that speaks 999";
+    check_refused(&refused, 2, &[sentence]);
 }
 
 #[test]
@@ -277,8 +327,25 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
         let why = run(&["why", "hex8_2p", "--data", "b"]);
         why.out.contains("this node is drained").then_some(())
     });
+    wait_for("b to say so on a", SOON, || {
+        let told = node(&b)["does"].as_str().unwrap_or_default().to_owned();
+        let why = run(&["why", "--node", &b, "--data", "a"]);
+        (told.starts_with("nothing: this node is drained")
+            && why.out.contains("! DRAIN: this node"))
+        .then_some(())
+    });
+    let nobody = run(&["why", "--node", "nobody", "--data", "a"]);
+    check_refused(&nobody, 2, &["there is no node nobody", &b]);
     assert_eq!(run(&["node", "resume", "--data", "b"]).code, 0);
     wait_for("b to play again", SOON, || (node(&b)["items"] != 0).then_some(()));
+    wait_for("a to be told what b plays", SOON, || {
+        let b = node(&b);
+        let work = b["report"]["works"][0]["work"].as_str()?.to_owned();
+        (work.starts_with("selfplay-hex8_2p-") && b["does"].as_str()?.contains("selfplay hex8_2p"))
+            .then_some(())
+    });
+    let here = run(&["why", "--node", "--data", "b"]);
+    assert!(here.code == 0 && here.out.contains("is in hand"), "{here:?}");
 
     let not_here = run(&["node", "remove", &node_of(folder, "a"), "--data", "b"]);
     check_refused(&not_here, 1, &["the keys of the cluster are not here"]);
@@ -286,6 +353,9 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     assert_eq!(removed.code, 0, "{}", removed.err);
     assert_eq!(node(&b)["removed"], true);
     drop(second);
+    wait_for("b to be shown as removed", SOON, || {
+        (node(&b)["does"] == "it was put out of the cluster").then_some(())
+    });
     let refused = run(&["up", "--profile", "selfplay", "--port", "0", "--data", "b"]);
     check_refused(&refused, 2, &["out of reach"]);
     fs_err::remove_file(folder.join("b/cluster.toml")).unwrap();
@@ -296,6 +366,10 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     let _first = start("a", "standalone");
     until_state(folder, "a", "AUTO_PROMOTION", "running");
     check_refused(&join("@ticket", "b"), 2, &["was removed"]);
+
+    // The service of the node finds the server's program too.
+    let unit = run(&["service", "install", "--print", "--user", "--data", "a"]);
+    assert!(unit.out.contains(&format!("Environment=\"NATS_SERVER={program}\"")), "{}", unit.out);
 
     // Secrets are in files for their owner alone, and nowhere else.
     let secret = |file: &str| {
