@@ -3,6 +3,7 @@
 mod digest;
 mod file;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -271,7 +272,9 @@ impl<P: Projection> Work<P> {
         loop {
             tail.mark_unchanged();
             let wait = match self.fold_all(&mut stopped).await {
-                Ok(()) => {
+                // Whoever has heard the end must not listen for it again.
+                Ok(ControlFlow::Break(())) => return,
+                Ok(ControlFlow::Continue(())) => {
                     self.told = None;
                     None
                 }
@@ -305,13 +308,16 @@ impl<P: Projection> Work<P> {
         }
     }
 
-    async fn fold_all(&mut self, stopped: &mut oneshot::Receiver<()>) -> Result<(), String> {
+    async fn fold_all(
+        &mut self,
+        stopped: &mut oneshot::Receiver<()>,
+    ) -> Result<ControlFlow<()>, String> {
         loop {
             let facts = self.log.read(Stream::Pipeline, self.position, CHUNK).await;
             let facts = facts.map_err(|error| error.to_string())?;
             if facts.is_empty() {
                 self.progress.update(|progress| progress.fault = None);
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
             let position = fold(&mut self.connection, &mut self.projection, &facts)?;
             self.position = position;
@@ -322,7 +328,7 @@ impl<P: Projection> Work<P> {
                 progress.fault = None;
             });
             if !matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
         }
     }

@@ -110,7 +110,7 @@ pub fn check_endpoint(endpoint: &str, plain: Plain) -> Result<(), ParseAddressEr
     if endpoint.contains('@') {
         return refused("an endpoint holds no user and no password".to_owned());
     }
-    let allowed = "allowed is https://HOST or https://HOST:PORT";
+    let allowed = "allowed is https://objects.example or https://objects.example:9000";
     let Some((scheme, rest)) = endpoint.split_once("://") else {
         return refused(format!("'{endpoint}' is no endpoint: {allowed}"));
     };
@@ -225,7 +225,7 @@ mod tests {
         check("s3://copies/a/b-1/", Ok("s3://copies/a/b-1"));
         check("file://mnt/far", Err("by its whole path"));
         check("/mnt/far", Err("'/mnt/far' is no address"));
-        check("S4://copies", Err("is no address"));
+        check("S3://copies", Err("is no address"));
         check("s3://Copies", Err("names no bucket"));
         check("s3://ab", Err("names no bucket"));
         check("s3://copies/a//b", Err("the prefix of"));
@@ -249,9 +249,9 @@ mod tests {
         check("http://127.0.0.1:9000", Plain::Loopback, None);
         check("http://localhost:9000/", Plain::Loopback, None);
         check("http://[::1]:9000", Plain::Loopback, None);
-        check("http://10.0.0.1:9000", Plain::Loopback, Some("is not encrypted"));
+        check("http://objects.example:9000", Plain::Loopback, Some("is not encrypted"));
         check("http://127.0.0.1.example", Plain::Loopback, Some("is not encrypted"));
-        check("http://10.0.0.1:9000", Plain::Anybody, None);
+        check("http://objects.example:9000", Plain::Anybody, None);
         check("objects.example", Plain::Loopback, Some("is no endpoint"));
         check("ftp://objects.example", Plain::Loopback, Some("is no endpoint"));
         check("https://id:secret@objects.example", Plain::Loopback, Some("no password"));

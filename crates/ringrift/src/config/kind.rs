@@ -100,7 +100,7 @@ impl Kind {
             }
             Self::Command => "a program with its first arguments".into(),
             Self::FarStore => "file:///FOLDER, s3://BUCKET or s3://BUCKET/PREFIX".into(),
-            Self::Endpoint => "https://HOST or https://HOST:PORT".into(),
+            Self::Endpoint => "https://objects.example or https://objects.example:9000".into(),
             Self::Name => "lower case letters, digits and hyphens".into(),
             Self::Path => "a path".into(),
             Self::Words(words) => format!("a list out of {}", words.join(", ")),
@@ -382,7 +382,7 @@ mod tests {
         check(&Kind::FarStore, "far-away", Err("s3://BUCKET/PREFIX"));
         assert_eq!(Kind::FarStore.shown("s3://id:secret@far-away"), "...");
         check(&Kind::Endpoint, "http://127.0.0.1:9000", Ok(json!("http://127.0.0.1:9000")));
-        check(&Kind::Endpoint, "127.0.0.1:9000", Err("https://HOST"));
+        check(&Kind::Endpoint, "127.0.0.1:9000", Err("https://objects.example"));
         check(&Kind::Name, "eu-central-1", Ok(json!("eu-central-1")));
         check(&Kind::Name, "Eu", Err("lower case letters"));
         check(&Kind::Path, "", Err("a path"));

@@ -334,7 +334,7 @@ mod tests {
     fn a_far_store_is_named_without_a_password_and_reached_encrypted() {
         let refused = sources(&[("RINGRIFT_STORE_URL", "s3://id:secret@far-away")]);
         check_refused(&refused, &["RINGRIFT_STORE_URL: '...' is not allowed", "no password"]);
-        let endpoint = [("RINGRIFT_STORE_ENDPOINT", "http://10.0.0.9:9000")];
+        let endpoint = [("RINGRIFT_STORE_ENDPOINT", "http://objects.example:9000")];
         check_refused(&sources(&endpoint), &["store.endpoint: ", "store.allow_http = true"]);
         let [endpoint] = endpoint;
         let open = sources(&[endpoint, ("RINGRIFT_STORE_ALLOW_HTTP", "1")]);

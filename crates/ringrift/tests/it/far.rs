@@ -394,7 +394,7 @@ mod buckets {
         let refused = restore("s3://far-away/a", &by_file);
         check_refused(&refused, 1, &["refuses these credentials for the bucket far-away"]);
         assert!(!refused.err.contains("wrongwrong"), "{}", refused.err);
-        env[0] = ("RINGRIFT_STORE_ENDPOINT", "http://10.255.255.1:9");
+        env[0] = ("RINGRIFT_STORE_ENDPOINT", "http://objects.example:9");
         check_refused(&restore("s3://far-away/a", &env), 2, &["is not encrypted"]);
         let gone = service.env[0].1.clone();
         let env = service.env.clone();
