@@ -41,6 +41,7 @@ const CLUSTER: &str = "ringrift/cluster";
 const SUITES: &[Suite] = &[
     Suite { name: "cluster", packages: &["ringrift"], features: &[CLUSTER] },
     Suite { name: "faults", packages: &["ringrift"], features: &[] },
+    Suite { name: "histories", packages: &["courier"], features: &[] },
     Suite { name: "learning", packages: &["ringrift-learn"], features: &[] },
     Suite { name: "manager", packages: &["warden", "ringrift"], features: &[] },
     Suite { name: "rules", packages: &["ringrift-rules"], features: &[] },
@@ -347,7 +348,7 @@ mod tests {
         let error = select("storms").err().unwrap().to_string();
         assert_eq!(
             error,
-            "no long suite `storms`; there are: cluster, faults, learning, manager, rules, torch"
+            "no long suite `storms`; there are: cluster, faults, histories, learning, manager, rules, torch"
         );
     }
 

@@ -128,6 +128,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sorted = |error| sort(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
+    pool::plan_once(&connection).map_err(sorted)?;
     connection.busy_timeout(pool::BUSY).map_err(sorted)?;
     let new = check(path, &connection, &[(APPLICATION_ID, FORMAT)])?;
     (|| {

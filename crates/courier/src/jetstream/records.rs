@@ -117,7 +117,7 @@ impl Shared {
                 let messages = self.written(records, &last, &change.by)?;
                 match self.server.publish(messages).await {
                     Published::At(last) => {
-                        self.acknowledge(Source::State, last);
+                        self.replica.acknowledge(Source::State, last);
                         self.arrive(Source::State, last, until).await?;
                         Ok(Step::Done(Ok(answer)))
                     }

@@ -29,6 +29,9 @@ use crate::Depot;
 const REMEMBERED: usize = 256;
 /// Events that may wait.
 const QUEUE: usize = 64;
+/// Who sends at a rate makes up for so much time that timers and a busy machine took: a piece takes less than
+/// the shortest sleep.
+const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// What is not to be forgotten: what is fetched, and what was served last.
 #[derive(Debug, Default)]
@@ -199,7 +202,9 @@ impl Server {
                 }
                 ProviderMessage::Throttle(message) => {
                     let Some(rate) = server.rate else { continue };
-                    sent_by = sent_by.max(Instant::now()) + time_for(message.size, rate);
+                    let now = Instant::now();
+                    let since = now.checked_sub(CATCH_UP).unwrap_or(now);
+                    sent_by = sent_by.max(since) + time_for(message.size, rate);
                     let until = sent_by;
                     answers.spawn(async move {
                         tokio::time::sleep_until(until).await;
