@@ -208,13 +208,13 @@ impl Claims {
     /// Ends an item by one append: with the facts that its result gives, or with why it gave none.
     ///
     /// An obstacle keeps the result in hand for the next cycle. If somebody else moved the item, the
-    /// result is void and forgotten.
+    /// result is void and forgotten: false.
     pub(crate) async fn settle(
         &mut self,
         mut done: Done,
         result: Result<Vec<Record>, WorkError>,
         now_ms: i64,
-    ) -> Result<(), CatalogueError> {
+    ) -> Result<bool, CatalogueError> {
         let (work, attempt) = (done.order.work.clone(), done.order.attempt);
         let position = done.held.position;
         let records = match &result {
@@ -240,7 +240,7 @@ impl Claims {
             Ok(_) => {}
             Err(error) if error.is_superseded() => {
                 warn!(%work, attempt, %error, "result is void");
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => {
                 done.held.end = Some(done.end);
@@ -263,7 +263,19 @@ impl Claims {
                 self.trouble = Some(format!("{work}, attempt {attempt}: {error}"));
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Does a worker of ours run it, whoever holds the claim?
+    pub(crate) fn holds(&self, work: &WorkId) -> bool {
+        self.held.contains_key(work)
+    }
+
+    /// What ended well and could not be recorded yet.
+    pub(crate) fn in_hand(&self) -> impl Iterator<Item = (&Order, &Finished)> {
+        self.held
+            .values()
+            .filter_map(|held| Some((&held.running.order, held.end.as_ref()?.as_ref().ok()?)))
     }
 
     /// At an orderly stop: waits until the workers have finished the unit in hand, at most 20 s.

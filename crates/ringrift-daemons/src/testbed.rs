@@ -430,19 +430,29 @@ pub(crate) async fn window(bed: &Bed, config: Config, samples: &[BlobHash], rows
 pub(crate) struct FullDisk {
     log: Courier,
     full: Arc<AtomicBool>,
+    error: fn() -> Error,
 }
 
 impl FullDisk {
     /// A catalogue beside the bed's, on the same log, and its switch.
     /// It shows what was recorded before this call.
     pub(crate) async fn below(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
+        Self::with(bed, || Error::Full { path: "facts.sqlite".into() }).await
+    }
+
+    /// The same with a log that is out of reach.
+    pub(crate) async fn beyond(bed: &Bed) -> (Catalogue, Arc<AtomicBool>) {
+        Self::with(bed, || Error::Unavailable("nobody answers".into())).await
+    }
+
+    async fn with(bed: &Bed, error: fn() -> Error) -> (Catalogue, Arc<AtomicBool>) {
         let log = bed.catalogue.log().clone();
         let path = bed.data().join("beside.sqlite");
         let folder = Folder::open(&path, PipelineFold, log.clone()).await.unwrap();
         let head = log.head(Stream::Pipeline).await.unwrap();
         folder.caught_up(head, PATIENCE).await.unwrap();
         let full = Arc::new(AtomicBool::new(false));
-        let disk = Self { log, full: Arc::clone(&full) };
+        let disk = Self { log, full: Arc::clone(&full), error };
         (Catalogue::new(Courier::new(disk), folder), full)
     }
 }
@@ -465,8 +475,7 @@ impl Engine for FullDisk {
         now_ms: i64,
     ) -> Answer<'_, Result<Vec<u64>, AppendError>> {
         if self.full.load(Ordering::Relaxed) {
-            let error = Error::Full { path: "facts.sqlite".into() };
-            return Box::pin(std::future::ready(Err(error.into())));
+            return Box::pin(std::future::ready(Err((self.error)().into())));
         }
         self.log.append(stream, batch, now_ms)
     }

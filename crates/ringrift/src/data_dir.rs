@@ -44,6 +44,11 @@ impl DataDir {
         self.0.join("facts.sqlite")
     }
 
+    /// What a node of a cluster says when it can reach the log again.
+    pub fn outbox(&self) -> PathBuf {
+        self.0.join("outbox.sqlite")
+    }
+
     /// Which cluster this directory belongs to.
     pub fn membership(&self) -> PathBuf {
         self.0.join("cluster.toml")

@@ -2,6 +2,7 @@
 //! through it; nobody writes its tables.
 
 mod figures;
+mod later;
 mod queries;
 mod rows;
 
@@ -13,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use courier::{AppendError, Batch, Courier, Fence, FoldError, Folder, NewFact, Reader, Stream};
+use courier::{
+    AppendError, Batch, Courier, Fence, FoldError, Folder, NewFact, Outbox, Reader, Stream,
+};
 
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
@@ -80,6 +83,15 @@ impl CatalogueError {
                 | Self::Log(courier::Error::Full { .. } | courier::Error::Unavailable(_))
                 | Self::Append { source: AppendError::Failed(courier::Error::Unavailable(_)), .. }
                 | Self::Fold(FoldError::Stuck { .. } | FoldError::Late { .. })
+        )
+    }
+
+    /// The log is out of reach: this node of a cluster is cut off.
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(courier::Error::Unavailable(_))
+                | Self::Append { source: AppendError::Failed(courier::Error::Unavailable(_)), .. }
         )
     }
 }
@@ -159,6 +171,8 @@ pub struct Catalogue {
     fence: Option<Fence>,
     /// Gates and alarms are those of this node of a cluster; none = there is one for all.
     node: Option<NodeId>,
+    /// Keeps what a log out of reach cannot take.
+    outbox: Option<Outbox>,
 }
 
 impl Catalogue {
@@ -175,6 +189,7 @@ impl Catalogue {
             emits: None,
             fence: None,
             node: None,
+            outbox: None,
         }
     }
 
@@ -189,6 +204,7 @@ impl Catalogue {
             emits: None,
             fence: None,
             node: None,
+            outbox: None,
         }
     }
 
@@ -244,22 +260,7 @@ impl Catalogue {
     /// Records events: all or none, one append. Returns when this catalogue shows them.
     pub async fn record(&self, records: Vec<Record>, now_ms: i64) -> Result<u64, CatalogueError> {
         let Some(topic) = records.first().map(|record| record.event.topic()) else { return Ok(0) };
-        let mut facts = Vec::with_capacity(records.len());
-        for record in records {
-            debug_assert!(
-                self.declares(record.event.topic()),
-                "{} records {}, which it does not declare",
-                self.source,
-                record.event.topic()
-            );
-            facts.push(record.into_fact(&self.source, now_ms).map_err(|e| {
-                CatalogueError::Append {
-                    topic,
-                    source: AppendError::Invalid { what: format!("an event that is no JSON: {e}") },
-                }
-            })?);
-        }
-        let mut batch = Batch::new(facts);
+        let mut batch = self.batch_of(records, now_ms)?;
         batch.fence = self.fence.clone();
         let positions = self.log.append(Stream::Pipeline, batch, now_ms).await.map_err(
             |source| match source {
@@ -274,6 +275,26 @@ impl Catalogue {
         self.recorded.fetch_max(last, Ordering::AcqRel);
         self.settled().await?;
         Ok(last)
+    }
+
+    /// The facts of some records, without a fence.
+    fn batch_of(&self, records: Vec<Record>, now_ms: i64) -> Result<Batch, CatalogueError> {
+        let mut facts = Vec::with_capacity(records.len());
+        for record in records {
+            let topic = record.event.topic();
+            debug_assert!(
+                self.declares(topic),
+                "{} records {topic}, which it does not declare",
+                self.source
+            );
+            facts.push(record.into_fact(&self.source, now_ms).map_err(|e| {
+                CatalogueError::Append {
+                    topic,
+                    source: AppendError::Invalid { what: format!("an event that is no JSON: {e}") },
+                }
+            })?);
+        }
+        Ok(Batch::new(facts))
     }
 
     /// Waits until everything that this process recorded is folded.

@@ -31,8 +31,8 @@ pub struct VerifyArgs {
 struct Findings {
     artefacts: u64,
     bytes: u64,
-    /// Not on this node of a cluster: another one has them.
-    elsewhere: u64,
+    /// Hashes of those that are not on this node of a cluster, but on others.
+    elsewhere: Vec<String>,
     games: u64,
     facts: u64,
     faults: Vec<String>,
@@ -52,7 +52,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         for fault in &findings.faults {
             console::say(fault);
         }
-        let elsewhere = match findings.elsewhere {
+        let elsewhere = match findings.elsewhere.len() {
             0 => String::new(),
             count => format!(" ({count} are on other nodes)"),
         };
@@ -90,7 +90,7 @@ async fn verify(dir: &DataDir, quiet: bool) -> Result<Findings, Failure> {
         let path = match verify_blob(&depot, &blob) {
             Ok(Some(path)) => path,
             Ok(None) if shared => {
-                findings.elsewhere += 1;
+                findings.elsewhere.push(blob.hash.to_string());
                 continue;
             }
             found => {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use courier::{Courier, Folder, Stream};
+use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
     Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
@@ -94,7 +94,13 @@ impl Parts {
         let began_at = log.head(Stream::Pipeline).await?;
         folder.caught_up(began_at, FOLD_LIMIT).await?;
         let catalogue = Catalogue::new(log.clone(), folder).fenced(leases.node());
-        let catalogue = catalogue.of_node(shared.then(|| node.clone()));
+        let mut catalogue = catalogue.of_node(shared.then(|| node.clone()));
+        if shared {
+            let outbox = dir.outbox();
+            let opened = tokio::task::spawn_blocking(move || Outbox::open(&outbox)).await;
+            let opened = opened.context("open the outbox").or_usage()?;
+            catalogue = catalogue.with_outbox(opened.context("open the outbox").or_usage()?);
+        }
 
         let bell = Bell::default();
         let pressure = Pressure::default();

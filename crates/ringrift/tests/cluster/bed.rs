@@ -1,17 +1,21 @@
 //! Hosts on one machine: network namespaces with addresses of their own, joined by a bridge.
 //!
 //! Everything is made by the bed and named after its process; everything goes with it. It needs the rights
-//! to make namespaces and the programs `ip` and `tc`; without them it says what is absent.
+//! to make namespaces and the program `ip`; without them it says what is absent.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::wire::Wire;
 
 /// Beds of this process.
 static BEDS: AtomicU32 = AtomicU32::new(0);
@@ -21,6 +25,8 @@ pub struct Bed {
     /// Begins the names of all that was made.
     prefix: String,
     hosts: Vec<Host>,
+    /// Those whose cable may be spoilt.
+    wires: BTreeMap<String, Wire>,
 }
 
 /// A host.
@@ -58,12 +64,27 @@ impl Host {
         });
         shown
     }
+
+    /// Does something as this host: what is opened meanwhile is on its net.
+    pub fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = self.namespace.clone();
+        let acts = thread::spawn(move || {
+            enter(&namespace).unwrap();
+            act()
+        });
+        acts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Moves this thread into a namespace, for good.
+pub fn enter(namespace: &str) -> std::io::Result<()> {
+    let place = fs_err::File::open(format!("/run/netns/{namespace}"))?;
+    Ok(move_into_link_name_space(place.file().as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// Carries a connection into a namespace; a thread is in one for good.
 fn relay(asked: &TcpStream, namespace: &str, port: u16) -> std::io::Result<()> {
-    let place = fs_err::File::open(format!("/run/netns/{namespace}"))?;
-    move_into_link_name_space(place.file().as_fd(), Some(LinkNameSpaceType::Network))?;
+    enter(namespace)?;
     let shown = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     let (mut from, mut to) = (asked.try_clone()?, shown.try_clone()?);
     let back = thread::spawn(move || std::io::copy(&mut &shown, &mut from));
@@ -73,8 +94,8 @@ fn relay(asked: &TcpStream, namespace: &str, port: u16) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Runs `ip` or `tc` with these words.
-fn run(words: &str) -> Result<(), String> {
+/// Runs `ip` or `mount` with these words.
+pub fn run(words: &str) -> Result<(), String> {
     let mut parts = words.split_whitespace();
     let program = parts.next().ok_or("no program")?;
     let output = Command::new(program).args(parts).stdin(Stdio::null()).output();
@@ -86,13 +107,14 @@ fn run(words: &str) -> Result<(), String> {
 }
 
 impl Bed {
-    /// Makes hosts of these names; none, with a line that says why, where that is not possible.
-    pub fn make(names: &[&str]) -> Option<Self> {
+    /// Makes hosts of these names, some of them on a cable that may be spoilt; none, with a line that says why,
+    /// where that is not possible.
+    pub fn make(names: &[&str], on_wires: &[&str]) -> Option<Self> {
         let number = BEDS.fetch_add(1, Ordering::Relaxed);
         // Names of interfaces have 15 letters at most.
         let prefix = format!("rr{:x}{number}", std::process::id());
-        let mut bed = Self { prefix, hosts: Vec::new() };
-        match bed.build(names) {
+        let mut bed = Self { prefix, hosts: Vec::new(), wires: BTreeMap::new() };
+        match bed.build(names, on_wires) {
             Ok(()) => Some(bed),
             Err(why) => {
                 println!(
@@ -104,7 +126,7 @@ impl Bed {
         }
     }
 
-    fn build(&mut self, names: &[&str]) -> Result<(), String> {
+    fn build(&mut self, names: &[&str], on_wires: &[&str]) -> Result<(), String> {
         let hub = self.hub();
         run(&format!("ip netns add {hub}"))?;
         run(&format!("ip -n {hub} link add name hub0 type bridge"))?;
@@ -119,9 +141,14 @@ impl Bed {
             });
             run(&format!("ip netns add {namespace}"))?;
             let port = format!("p{number}");
-            run(&format!(
-                "ip -n {hub} link add name {port} type veth peer name eth0 netns {namespace}"
-            ))?;
+            if on_wires.contains(name) {
+                let wire = Wire::lay((&namespace, "eth0"), (&hub, &port), number as u64)?;
+                self.wires.insert((*name).to_owned(), wire);
+            } else {
+                run(&format!(
+                    "ip -n {hub} link add name {port} type veth peer name eth0 netns {namespace}"
+                ))?;
+            }
             run(&format!("ip -n {hub} link set dev {port} master hub0"))?;
             run(&format!("ip -n {hub} link set dev {port} up"))?;
             run(&format!("ip -n {namespace} link set dev lo up"))?;
@@ -164,24 +191,11 @@ impl Bed {
         }
     }
 
-    /// What a host sends is treated so: words of `netem`, e.g. `loss 10% delay 100ms`. Says so if the kernel
-    /// cannot.
-    pub fn shape(&self, host: &str, netem: &str) -> bool {
-        let namespace = &self.host(host).namespace;
-        match run(&format!("tc -n {namespace} qdisc replace dev eth0 root netem {netem}")) {
-            Ok(()) => true,
-            Err(why) if why.contains("qdisc kind is unknown") => {
-                println!("absent: this kernel has no netem, so `{netem}` is not tried");
-                false
-            }
-            Err(why) => panic!("{why}"),
-        }
-    }
-
-    /// What a host sends is treated as ever.
-    pub fn unshape(&self, host: &str) {
-        let namespace = &self.host(host).namespace;
-        run(&format!("tc -n {namespace} qdisc del dev eth0 root")).unwrap();
+    /// From now on this part of what a host sends is lost, and the rest comes so late.
+    pub fn spoil(&self, host: &str, lost_of_thousand: u64, late: Duration) {
+        let wire = self.wires.get(host);
+        let wire = wire.unwrap_or_else(|| panic!("{host} is not on a wire"));
+        wire.spoil(lost_of_thousand, late);
     }
 }
 

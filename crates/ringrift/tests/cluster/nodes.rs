@@ -1,6 +1,8 @@
 //! Servers and managers on the hosts of a bed.
 
 use std::{
+    collections::BTreeSet,
+    io::Write as _,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -8,20 +10,20 @@ use std::{
     time::Duration,
 };
 
-use courier::{Courier, Embedded, Reader, Stream, refold};
+use courier::{Courier, Embedded, Fact, Reader, Stream, refold};
 use ringrift_pipeline::PipelineFold;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::bed::{Bed, Host};
+use crate::bed::{Host, run};
 
 /// The binary under test.
 const RINGRIFT: &str = env!("CARGO_BIN_EXE_ringrift");
 
-/// The server's program: `NATS_SERVER`, or the one that `cargo xtask check` puts there. Says so if there
+/// The servers' program: `NATS_SERVER`, or the one that `cargo xtask check` puts there. Says so if there
 /// is none.
-pub fn nats() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
     let ours =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");
@@ -84,63 +86,82 @@ impl Drop for Process {
     }
 }
 
-/// Servers that keep the log together, one a host.
+/// The servers that a cluster's first node set up for other hosts.
 pub struct Servers {
     program: PathBuf,
-    folder: PathBuf,
-    hosts: Vec<Host>,
+    hosts: Vec<(Host, PathBuf)>,
     running: Vec<Option<Process>>,
 }
 
 impl Servers {
-    /// Starts one on each of these hosts.
-    pub fn start(bed: &Bed, names: &[&str], folder: &Path) -> Option<Self> {
-        let hosts: Vec<Host> = names.iter().map(|name| bed.host(name).clone()).collect();
+    /// Moves the folders that the first node made to the hosts that they are for, and starts the servers.
+    pub fn start(program: &Path, hosts: &[&Host], first: &Path, folder: &Path) -> Self {
+        let hosts: Vec<(Host, PathBuf)> = (2..)
+            .zip(hosts)
+            .map(|(number, host)| {
+                let theirs = folder.join(&host.name);
+                let made = first.join(format!("cluster/servers/{number}"));
+                fs_err::rename(made, &theirs).unwrap();
+                ((*host).clone(), theirs)
+            })
+            .collect();
         let running = hosts.iter().map(|_| None).collect();
-        let mut servers = Self { program: nats()?, folder: folder.to_path_buf(), hosts, running };
-        for number in 0..names.len() {
+        let mut servers = Self { program: program.to_path_buf(), hosts, running };
+        for number in 0..servers.hosts.len() {
             servers.begin(number);
         }
-        Some(servers)
+        servers
     }
 
     /// Starts one, for the first time or again on its store.
     pub fn begin(&mut self, number: usize) {
-        let host = &self.hosts[number];
-        let store = self.folder.join(format!("nats-{}", host.name));
-        fs_err::create_dir_all(&store).unwrap();
-        let mut text = format!(
-            "server_name: {}\nlisten: {}:4222\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n",
-            host.name,
-            host.address,
-            store.display().to_string()
-        );
-        if self.hosts.len() > 1 {
-            let routes: Vec<String> =
-                self.hosts.iter().map(|host| format!("nats://{}:6222", host.address)).collect();
-            let routes = routes.join(", ");
-            let listen = format!("{}:6222", host.address);
-            let cluster =
-                format!("cluster {{ name: bed, listen: {listen}, routes: [{routes}] }}\n");
-            text.push_str(&cluster);
-        }
-        let config = store.join("server.conf");
-        fs_err::write(&config, text).unwrap();
+        let (host, folder) = &self.hosts[number];
         let mut command = host.command(&self.program.display().to_string());
-        command.arg("-c").arg(&config);
-        self.running[number] = Some(Process::start(command, &store.join("server.log")));
+        command.args(["-c", "server.conf"]).current_dir(folder);
+        self.running[number] = Some(Process::start(command, &folder.join("server.log")));
     }
 
     /// Ends one with SIGKILL.
     pub fn kill(&mut self, number: usize) {
         self.running[number] = None;
     }
+}
 
-    /// The addresses of all.
-    pub fn addresses(&self) -> String {
-        let all: Vec<String> =
-            self.hosts.iter().map(|host| format!("nats://{}:4222", host.address)).collect();
-        all.join(",")
+/// A disk of a size of its own.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one at a folder that this makes.
+    pub fn mount(at: &Path, megabytes: u32) -> Self {
+        fs_err::create_dir_all(at).unwrap();
+        run(&format!("mount -t tmpfs -o size={megabytes}m tmpfs {}", at.display())).unwrap();
+        Self(at.to_path_buf())
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Leaves no byte free.
+    pub fn fill(&self) {
+        let mut ballast = fs_err::File::create(self.ballast()).unwrap();
+        for piece in [1 << 20, 1] {
+            let zeros = vec![0; piece];
+            while ballast.write_all(&zeros).is_ok() {}
+        }
+    }
+
+    /// Takes that back.
+    pub fn free(&self) {
+        fs_err::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(why) = run(&format!("umount {}", self.0.display())) {
+            println!("a disk of the bed is not gone: {why}");
+        }
     }
 }
 
@@ -148,40 +169,82 @@ impl Servers {
 pub struct Node {
     pub host: Host,
     pub data: PathBuf,
+    /// What its manager and its commands find in their environment.
+    pub environment: Vec<(String, String)>,
     profile: String,
     manager: Option<Process>,
 }
 
 impl Node {
-    /// Makes the first node, or one more.
-    pub fn enter(
-        bed: &Bed,
-        host: &str,
-        profile: &str,
-        word: &str,
-        servers: &Servers,
-        folder: &Path,
-    ) -> Self {
-        let host = bed.host(host).clone();
-        let node = Self {
-            data: folder.join(&host.name),
-            profile: profile.to_owned(),
-            manager: None,
-            host,
-        };
-        let (addresses, listen) = (servers.addresses(), format!("{}:4433", node.host.address));
-        let words = ["cluster", word, "--servers", &addresses, "--listen", &listen];
-        // Servers that have just begun elect a leader first.
-        let entered =
-            wait_for(&format!("{} to enter", node.host.name), Duration::from_mins(1), || {
-                let entered = node.ringrift(&words);
-                if !entered.status.success() {
-                    println!("{}", String::from_utf8_lossy(&entered.stderr).trim());
-                }
-                entered.status.success().then_some(entered)
-            });
-        println!("{}", String::from_utf8_lossy(&entered.stdout).lines().next().unwrap_or_default());
-        node
+    /// A data directory that is not there yet.
+    pub fn new(host: &Host, profile: &str, data: PathBuf, server: &Path) -> Self {
+        let environment = vec![("NATS_SERVER".to_owned(), server.display().to_string())];
+        Self { host: host.clone(), data, environment, profile: profile.to_owned(), manager: None }
+    }
+
+    /// Where it serves artefacts.
+    fn listen(&self) -> String {
+        format!("{}:4433", self.host.address)
+    }
+
+    /// Makes it the first node of a cluster whose other servers are to run on these hosts, and starts those.
+    pub fn found(&self, program: &Path, others: &[&Host], folder: &Path) -> Servers {
+        let listen = self.listen();
+        let at: Vec<String> = [&self.host]
+            .iter()
+            .chain(others)
+            .map(|host| format!("{}:4222", host.address))
+            .collect();
+        let mut words = vec!["cluster", "init", "--listen", &listen];
+        words.extend(at.iter().flat_map(|at| ["--serve", at.as_str()]));
+        let waits = self.ringrift(&words);
+        let said = String::from_utf8_lossy(&waits.stderr);
+        assert!(said.contains("two of the three servers must run"), "{said}");
+        let servers = Servers::start(program, others, &self.data, folder);
+        // They elect a leader first.
+        wait_for("the first node", Duration::from_mins(1), || {
+            let begun = self.ringrift(&words);
+            begun.status.success().then_some(())
+        });
+        servers
+    }
+
+    /// Makes it a node of a cluster, with a ticket from the node that began that.
+    pub fn join(&self, first: &Self, more: &[&str]) {
+        let invited = first.json(&["cluster", "invite", "--role", &self.profile]).unwrap();
+        let ticket = self.data.with_extension("ticket");
+        fs_err::write(&ticket, invited["ticket"].as_str().unwrap()).unwrap();
+        let (ticket, listen) = (format!("@{}", ticket.display()), self.listen());
+        let joined =
+            self.ringrift(&[&["cluster", "join", &ticket, "--listen", &listen], more].concat());
+        let said = String::from_utf8_lossy(&joined.stderr);
+        assert!(joined.status.success(), "{}: {said}", self.host.name);
+        println!("{}", String::from_utf8_lossy(&joined.stdout).lines().next().unwrap_or_default());
+    }
+
+    /// The process of its manager.
+    pub fn pid(&self) -> u32 {
+        self.manager.as_ref().map(|manager| manager.0.id()).expect("its manager runs")
+    }
+
+    /// The process of the server that its manager runs.
+    pub fn server(&self) -> u32 {
+        let manager = self.pid().to_string();
+        let server = fs_err::read_dir("/proc").unwrap().find_map(|entry| {
+            let entry = entry.unwrap();
+            let stat = fs_err::read_to_string(entry.path().join("stat")).ok()?;
+            let (name, rest) = stat.rsplit_once(')')?;
+            let is_it =
+                name.ends_with("(nats-server") && rest.split_whitespace().nth(1)? == manager;
+            is_it.then(|| entry.file_name().to_string_lossy().parse().unwrap())
+        });
+        server.expect("its server runs")
+    }
+
+    /// Ends that server with SIGKILL.
+    pub fn kill_server(&self) {
+        let server = i32::try_from(self.server()).ok().and_then(Pid::from_raw);
+        kill_process(server.unwrap(), Signal::KILL).unwrap();
     }
 
     /// Runs a command of the binary on this host to its end.
@@ -189,6 +252,7 @@ impl Node {
         let mut command = self.host.command(RINGRIFT);
         command.args(words).arg("--data").arg(&self.data);
         without_ours(&mut command);
+        command.env("NATS_SERVER", &self.environment[0].1);
         command.output().unwrap()
     }
 
@@ -213,11 +277,16 @@ impl Node {
         ]);
         command.arg(&self.data).args(more);
         without_ours(&mut command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // The hosts share a disk that is nobody's own.
         command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
         command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
-        let log = self.data.with_extension("out");
-        self.manager = Some(Process::start(command, &log));
+        self.manager = Some(Process::start(command, &self.output()));
+    }
+
+    /// What its managers said.
+    pub fn output(&self) -> PathBuf {
+        self.data.with_extension("out")
     }
 
     /// Ends its manager with SIGKILL.
@@ -268,6 +337,26 @@ impl Node {
         self.with_log(async |log| log.head(Stream::Pipeline).await.unwrap())
     }
 
+    /// The facts that it knows behind a position.
+    pub fn facts(&self, after: u64) -> Vec<Fact> {
+        if !self.replica().exists() {
+            return Vec::new();
+        }
+        self.with_log(async |log| {
+            let (mut facts, mut after) = (Vec::new(), after);
+            loop {
+                let page = log.read(Stream::Pipeline, after, 1000).await.unwrap();
+                let Some(last) = page.last() else { return facts };
+                after = last.position;
+                facts.extend(page);
+            }
+        })
+    }
+
+    fn replica(&self) -> PathBuf {
+        self.data.join("replica/replica.sqlite")
+    }
+
     /// What a catalogue says that is folded from its copy of the log up to here, as a digest.
     pub fn folded(&self, to: u64) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -279,17 +368,31 @@ impl Node {
     }
 
     fn with_log<T>(&self, ask: impl AsyncFnOnce(Courier) -> T) -> T {
-        let log = Embedded::open_read_only(&self.data.join("replica/replica.sqlite")).unwrap();
+        let log = Embedded::open_read_only(&self.replica()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(ask(log))
     }
 
-    /// Finds everything whole that is here; says how many artefacts are elsewhere.
-    pub fn verify(&self) -> u64 {
+    /// Finds everything whole that is here; gives the hashes of artefacts that are not.
+    pub fn verify(&self) -> BTreeSet<String> {
         let output = self.ringrift(&["verify", "--json"]);
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}: {said}", self.host.name);
-        serde_json::from_str::<Value>(&said).unwrap()["elsewhere"].as_u64().unwrap()
+        let found = serde_json::from_str::<Value>(&said).unwrap();
+        let elsewhere = found["elsewhere"].as_array().unwrap().iter();
+        elsewhere.map(|hash| hash.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Has it an artefact, whether somebody knows of it or not?
+    pub fn has(&self, hash: &str) -> bool {
+        depot::Depot::open_existing(&self.data).contains(&hash.parse().unwrap()).unwrap()
+    }
+
+    /// Has it begun to fetch something, and not ended?
+    pub fn is_fetching(&self) -> bool {
+        let pieces = self.data.join("blobs/peers/data");
+        let Ok(pieces) = fs_err::read_dir(pieces) else { return false };
+        pieces.flatten().any(|file| file.path().extension().is_some_and(|kind| kind == "data"))
     }
 }
 

@@ -232,6 +232,23 @@ async fn a_node_that_is_cut_off_keeps_its_facts_and_hands_them_in_later() {
     assert_eq!(log.last_on(STREAM, "s").await.unwrap().unwrap().position, before[0] + 101);
 }
 
+/// As when its machine hangs, or a line is cut without a word: nothing ends the connection.
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left_within_seconds() {
+    let Some(servers) = Servers::start(3) else { return };
+    servers.open("first").await;
+    let mut options = servers.options("node");
+    // The others it hears of from this one.
+    options.servers = servers.addresses().split(',').next().unwrap().to_owned();
+    let log = JetStream::open(options).await.unwrap();
+    log.append(STREAM, fact("before", "s").into(), 1).await.unwrap();
+    servers.freeze(0);
+    let began = tokio::time::Instant::now();
+    log.append(STREAM, fact("after", "s").into(), 2).await.unwrap();
+    println!("another server answers {:.1} s later", began.elapsed().as_secs_f64());
+    servers.thaw(0);
+}
+
 #[tokio::test]
 async fn two_nodes_see_what_the_other_did() {
     let Some(servers) = Servers::start(1) else { return };

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use courier::Courier;
 use courier::jetstream::{JetStream, Options};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The program, if there is one. Says so if there is none.
@@ -101,6 +102,22 @@ impl Servers {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Lets one hang, as a whole.
+    pub(crate) fn freeze(&self, n: usize) {
+        self.signal(n, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self, n: usize) {
+        self.signal(n, Signal::CONT);
+    }
+
+    fn signal(&self, n: usize, signal: Signal) {
+        let child = self.children[n].as_ref().expect("it runs");
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("children have ids"), signal).unwrap();
     }
 
     /// The addresses of all.
