@@ -22,7 +22,11 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use iroh::{Endpoint, EndpointAddr, RelayMode, endpoint::presets, protocol::Router};
+use iroh::{
+    Endpoint, EndpointAddr, RelayMode,
+    endpoint::{Connection, presets},
+    protocol::Router,
+};
 use iroh_blobs::{
     ALPN, BlobsProtocol, HashAndFormat,
     api::{
@@ -252,6 +256,27 @@ impl Peers {
         fetched
     }
 
+    /// Whether a member answers where it said that it is, and if not, why. It is asked for nothing.
+    ///
+    /// # Errors
+    /// In words, which go on after the peer's name.
+    pub async fn reach(&self, peer: PeerId) -> Result<(), String> {
+        let connection = self.connect(peer).await?;
+        connection.close(0_u32.into(), b"it was only asked");
+        Ok(())
+    }
+
+    async fn connect(&self, peer: PeerId) -> Result<Connection, String> {
+        let addresses = self.members.borrow().get(&peer).cloned();
+        let addresses = addresses.ok_or("is no member")?;
+        let address =
+            addresses.into_iter().fold(EndpointAddr::new(peer.0), EndpointAddr::with_ip_addr);
+        timeout(CONNECT, self.endpoint.connect(address, ALPN))
+            .await
+            .map_err(|_| "does not answer".to_owned())?
+            .map_err(|error| format!("cannot be reached: {error}"))
+    }
+
     /// Ends all connections; nothing is served or fetched any more.
     pub async fn close(&self) {
         if let Err(error) = self.router.shutdown().await {
@@ -330,15 +355,7 @@ impl Peers {
         hash: iroh_blobs::Hash,
         peer: PeerId,
     ) -> Result<(), String> {
-        let addresses = self.members.borrow().get(&peer).cloned();
-        let addresses = addresses.ok_or("is no member")?;
-        let address =
-            addresses.into_iter().fold(EndpointAddr::new(peer.0), EndpointAddr::with_ip_addr);
-        let connecting = self.endpoint.connect(address, ALPN);
-        let connection = timeout(CONNECT, connecting)
-            .await
-            .map_err(|_| "does not answer".to_owned())?
-            .map_err(|error| format!("cannot be reached: {error}"))?;
+        let connection = self.connect(peer).await?;
         let got = aside.store.remote().fetch(connection, HashAndFormat::raw(hash)).stream();
         let mut got = std::pin::pin!(got);
         loop {

@@ -251,3 +251,16 @@ async fn many_who_want_the_same_fetch_it_once() {
     let new = fetches.join_all().await;
     assert_eq!(new.iter().filter(|new| **new).count(), 1);
 }
+
+#[tokio::test]
+async fn a_member_is_reached_where_it_said_that_it_is_and_not_after_its_end() {
+    let (one, two) = (Node::new().await, Node::new().await);
+    assert_eq!(one.peers.reach(two.id()).await, Err("is no member".to_owned()));
+    introduce(&[&one, &two]);
+    one.peers.reach(two.id()).await.unwrap();
+    let (gone, place) = (two.id(), two.peers.addresses());
+    two.peers.close().await;
+    one.peers.admit([(gone, place)].into());
+    let why = one.peers.reach(gone).await.unwrap_err();
+    assert!(why == "does not answer" || why.starts_with("cannot be reached"), "{why}");
+}
