@@ -110,9 +110,15 @@ impl Guard {
         self.provider.list().await
     }
 
-    /// Counts an action that an earlier process asked for, as if it were of this moment.
-    pub fn remember(&self, id: &InstanceId) {
-        self.lock().push((Instant::now(), id.clone()));
+    /// Counts so many actions at least, which an earlier process asked for, as if they were of this
+    /// moment.
+    pub fn remember(&self, id: &InstanceId, actions: u32) {
+        let mut spent = self.lock();
+        let known = spent.iter().filter(|(_, of)| of == id).count();
+        let actions = usize::try_from(actions).unwrap_or(usize::MAX).min(self.budget.actions);
+        for _ in known..actions {
+            spent.push((Instant::now(), id.clone()));
+        }
     }
 
     /// What would bring an instance back: one that runs is rebooted, one that is stopped is started.

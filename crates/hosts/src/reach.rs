@@ -52,7 +52,9 @@ pub struct Ssh {
 
 /// This is no machine that `ssh` could be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a machine as ssh knows it: HOST, USER@HOST or ssh://USER@HOST:PORT")]
+#[error(
+    "a machine as ssh knows it: HOST or USER@HOST; its port belongs into the configuration of ssh"
+)]
 pub struct BadDestination;
 
 impl Ssh {
@@ -61,9 +63,8 @@ impl Ssh {
     /// # Errors
     /// It is no plain word, holds a password, or would be taken for an option.
     pub fn to(destination: &str) -> Result<Self, BadDestination> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:/[]%".contains(c);
-        let after = destination.strip_prefix("ssh://").unwrap_or(destination);
-        let (user, host) = after.split_once('@').unwrap_or(("nobody", after));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:%".contains(c);
+        let (user, host) = destination.split_once('@').unwrap_or(("nobody", destination));
         let bad = host.is_empty()
             || host.contains('@')
             || [user, host].iter().any(|part| part.starts_with('-') || part.is_empty())

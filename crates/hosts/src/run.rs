@@ -149,13 +149,11 @@ pub async fn run(command: &[String], limits: Limits) -> Result<Output, RunError>
         };
         timeout(limits.time, whole).await
     };
-    let status = match ended {
-        Ok(status) => status.map_err(|source| RunError::Lost { program: program(), source })?,
-        Err(_) => {
-            ours.end().await;
-            return Err(RunError::Late { program: program(), limit: limits.time });
-        }
+    let Ok(status) = ended else {
+        ours.end().await;
+        return Err(RunError::Late { program: program(), limit: limits.time });
     };
+    let status = status.map_err(|source| RunError::Lost { program: program(), source })?;
     if status.success() {
         let cut = said.cut || complained.cut;
         return Ok(Output { stdout: said.bytes, stderr: complained.bytes, cut });

@@ -28,9 +28,20 @@ pub fn lease_of(node: &NodeId) -> String {
 
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
 /// its lease several times within this; one that was only cut off has its results refused.
-const GONE: Duration = Duration::from_secs(30);
+pub(crate) const GONE: Duration = Duration::from_secs(30);
 /// A node that was silent for less is asked for artefacts.
-const LIVES: Duration = Duration::from_secs(15);
+pub(crate) const LIVES: Duration = Duration::from_secs(15);
+
+/// What is seen of a lease from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Nobody looked yet.
+    Untold,
+    /// Nobody holds it: it was given back in good order, or never taken.
+    Left,
+    /// It has stood still for so long.
+    Still(Duration),
+}
 
 /// The nodes of a cluster, as they are seen from this one; a clone is the same. On one machine there are none.
 #[derive(Debug, Clone, Default)]
@@ -56,9 +67,33 @@ impl Nodes {
     /// # Errors
     /// The log is out of reach; that time counts as nobody's silence.
     pub async fn look(&self, log: &Courier) -> Result<(), courier::Error> {
-        let leases = log.leases(NODES, i64::MIN).await?;
-        self.lock().note(leases, Instant::now());
+        let leases = log.leases("", i64::MIN).await?;
+        self.note(leases, Instant::now());
         Ok(())
+    }
+
+    /// Takes note of all leases as they were at a moment.
+    pub(crate) fn note(&self, leases: Vec<Lease>, at: Instant) {
+        self.lock().note(leases, at);
+    }
+
+    /// What is seen of a node's lease.
+    pub fn sight(&self, node: &NodeId) -> Sight {
+        self.sight_of(&lease_of(node))
+    }
+
+    /// What is seen of the leader's lease.
+    pub fn leader(&self) -> Sight {
+        self.sight_of(LEADER)
+    }
+
+    fn sight_of(&self, lease: &str) -> Sight {
+        let seen = self.lock();
+        match seen.silent(lease, Instant::now()) {
+            _ if !seen.looked() => Sight::Untold,
+            Some((_, still)) => Sight::Still(still),
+            None => Sight::Left,
+        }
     }
 
     /// Does this node live, as far as can be seen?
@@ -167,6 +202,23 @@ mod tests {
         log.acquire(LEADER, "b", TTL, 20_000).await.unwrap();
         let lost = prolong(&log, &back, TTL, 21_000).await.unwrap_err();
         assert!(matches!(lost, LeaseError::Lost { .. }), "{lost}");
+    }
+
+    #[tokio::test]
+    async fn nodes_and_the_leader_are_seen_by_how_long_their_leases_stand_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Embedded::open(&dir.path().join("facts"), Options::default()).unwrap();
+        let (nodes, there) = (Nodes::default(), NodeId("there".into()));
+        assert_eq!((nodes.sight(&there), nodes.leader()), (Sight::Untold, Sight::Untold));
+        let held = log.acquire(&lease_of(&there), "there", TTL, 0).await.unwrap();
+        log.acquire(LEADER, "there", TTL, 0).await.unwrap();
+        nodes.look(&log).await.unwrap();
+        let moves = |sight| matches!(sight, Sight::Still(still) if still < TTL);
+        assert!(moves(nodes.sight(&there)) && moves(nodes.leader()));
+        assert_eq!(nodes.sight(&NodeId("nobody".into())), Sight::Left);
+        log.release(&held).await.unwrap();
+        nodes.look(&log).await.unwrap();
+        assert_eq!(nodes.sight(&there), Sight::Left);
     }
 
     #[tokio::test]

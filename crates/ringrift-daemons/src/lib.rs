@@ -25,6 +25,7 @@ mod claims;
 mod cycle;
 mod explain;
 mod leases;
+mod machines;
 mod ports;
 mod profiles;
 mod ranges;
@@ -41,7 +42,9 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
-pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
+pub use health::p2p_recovery::{Answers, Mesh};
+pub use leases::{LEADER, Leases, NODES, Nodes, Sight, lease_of, prolong};
+pub use machines::{Machine, Machines, Provided};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;

@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Nodes, Workshop, registry};
+use crate::{Blobs, Leases, Machines, Mesh, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -155,6 +155,10 @@ pub struct Wiring {
     pub bell: Bell,
     /// The HTTP server.
     pub http: Arc<dyn HttpPort>,
+    /// The machines of nodes.
+    pub machines: Machines,
+    /// The connections to the other nodes; none on one machine.
+    pub mesh: Option<Arc<dyn Mesh>>,
     /// Time allowed to one write into the catalogue.
     pub patience: Duration,
 }
@@ -199,6 +203,8 @@ port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);
 port!(Bell, bell);
+port!(Machines, machines);
+port!(Option<Arc<dyn Mesh>>, mesh);
 port!(Arc<dyn HttpPort>, http);
 
 macro_rules! tuple {

@@ -9,20 +9,22 @@ mod event;
 mod fold;
 mod ids;
 mod job;
+mod machines;
 mod operational;
 mod stage;
 mod topic;
 
 pub use catalogue::{
-    AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
-    DistributionRow, GameTotals, InvitationRow, MatchRow, Minute, ModelRow, ModelStatus, NodeRow,
-    ParametersRow, PromotionRow, Record, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts,
-    WorkRow, WorkState,
+    AdviceRow, AllocationRow, AvailabilityRow, BatchRow, BatchState, BlobRow, Catalogue,
+    CatalogueError, Champion, DistributionRow, GameTotals, InvitationRow, MatchRow, Minute,
+    ModelRow, ModelStatus, NodeHealthRow, NodeRow, ParametersRow, PromotionRow, Record,
+    RecoveryRow, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
 };
 pub use event::*;
 pub use fold::PipelineFold;
 pub use ids::{BlobHash, ModelId, NodeId, WorkId};
 pub use job::*;
+pub use machines::*;
 pub use operational::*;
 pub use ringrift_rules::Config;
 pub use stage::{Stage, StageView, stage_of};

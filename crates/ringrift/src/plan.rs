@@ -136,21 +136,25 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
         &[
             "AUTO_EXPORT",
             "AUTO_PROMOTION",
+            "AVAILABILITY_NODE_MONITOR",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
             "EVALUATION",
             "FEEDBACK_LOOP",
             "GAUNTLET_FEEDBACK",
+            "NODE_AVAILABILITY",
+            "NODE_RECOVERY",
             "NPZ_COMBINATION",
+            "P2P_RECOVERY",
             "PROGRESS_WATCHDOG",
             "QUEUE_POPULATOR",
             "SELFPLAY_COORDINATOR",
             "WORK_QUEUE_MONITOR",
         ],
     ),
-    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION"]),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "P2P_RECOVERY"]),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "P2P_RECOVERY"]),
 ];
 
 /// Why a type is looked at.

@@ -47,7 +47,8 @@ impl Cupboard {
     }
 
     fn programs(&self) -> Programs {
-        let command = |name: &str| vec![self.at(name).to_str().unwrap().to_owned()];
+        let command =
+            |name: &str| ["/bin/sh", self.at(name).to_str().unwrap()].map(str::to_owned).to_vec();
         Programs {
             list: command("list"),
             start: Some(command("start")),
@@ -255,8 +256,9 @@ async fn actions_have_a_budget_for_each_instance_and_in_all_also_those_that_fail
     assert_eq!(cupboard.asked(), "reboot --id i-1\nreboot --id i-1\nreboot --id 2\n");
 
     // What an earlier life asked for counts as well.
-    let next_life = cupboard.guard(Budget { actions: 9, per_instance: 1 });
-    next_life.remember(&id("i-1"));
+    let next_life = cupboard.guard(Budget { actions: 2, per_instance: 1 });
+    next_life.remember(&id("i-1"), 1);
+    next_life.remember(&id("i-1"), 1);
     assert!(matches!(next_life.revival(&id("i-1")).await, Err(ActError::OverBudget { .. })));
     assert!(next_life.revival(&id("2")).await.is_ok());
 }

@@ -83,28 +83,20 @@ async fn a_machine_that_is_not_reached_is_another_thing_than_a_command_that_fail
 
 #[test]
 fn only_a_machine_is_a_destination() {
-    for fine in [
-        "gpu-a",
-        "gpu_a.example",
-        "runner@10.0.0.5",
-        "ssh://runner@10.0.0.5:2222",
-        "ssh://[fe80::1%eth0]:22",
-        "fe80::1",
-    ] {
+    for fine in ["gpu-a", "gpu_a.example", "runner@10.0.0.5", "fe80::1%eth0"] {
         assert!(Ssh::to(fine).is_ok(), "{fine}");
     }
     for bad in [
         "",
         "-oProxyCommand=reboot",
         "a@-oProxyCommand=reboot",
-        "ssh://-a",
+        "-a",
         "a b",
         "a;b",
         "a\nb",
         "@host",
         "user@",
         "user:secret@host",
-        "ssh://user:secret@host",
         "a@b@c",
     ] {
         assert!(Ssh::to(bad).is_err(), "{bad}");
@@ -151,7 +143,15 @@ async fn server(dir: &Path) -> Option<(Server, Reach)> {
     );
     fs_err::write(dir.join("sshd_config"), settings).unwrap();
     let log = fs_err::File::create(dir.join("log")).unwrap().into_file();
-    let mut command = Command::new(program);
+    // Where root has never run one, its folder in /run is absent: then a /run of its own.
+    let own = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec \"$@\"";
+    let mut command = if Path::new("/run/sshd").exists() || !rustix::process::geteuid().is_root() {
+        Command::new(program)
+    } else {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "/bin/sh", "-c", own, "sh"]).arg(program);
+        command
+    };
     command.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config"));
     let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
     let mut server = Server(started.unwrap());

@@ -45,42 +45,11 @@ pub(crate) const CLUSTER_MONITOR: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(crate) const CLUSTER_WATCHDOG: Spec = Spec {
-    id: DaemonId("CLUSTER_WATCHDOG"),
-    about: "finds nodes that produce nothing",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_mins(5),
-    health_interval: Some(Duration::from_mins(1)),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const COORDINATOR_HEALTH_MONITOR: Spec = Spec {
     id: DaemonId("COORDINATOR_HEALTH_MONITOR"),
     about: "watches the coordinators",
     priority: Priority::High,
     needs: &[EVENT_ROUTER],
-    ..Spec::DEFAULT
-};
-
-pub(crate) const AVAILABILITY_NODE_MONITOR: Spec = Spec {
-    id: DaemonId("AVAILABILITY_NODE_MONITOR"),
-    about: "probes the nodes layer by layer",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_secs(30),
-    health_interval: Some(Duration::from_secs(30)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const P2P_RECOVERY: Spec = Spec {
-    id: DaemonId("P2P_RECOVERY"),
-    about: "brings the peer connection back",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    health_interval: Some(Duration::from_mins(5)),
-    max_restarts: Some(10),
     ..Spec::DEFAULT
 };
 

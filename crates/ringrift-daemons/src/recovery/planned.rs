@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon as _, DaemonId, Priority, Spec};
 
 use crate::{
     COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL,
     cycle::EVENT_ROUTER,
-    health::planned::{AVAILABILITY_NODE_MONITOR, CLUSTER_MONITOR, TAILSCALE_HEALTH},
+    health::{
+        availability_node_monitor::AvailabilityNodeMonitor,
+        planned::{CLUSTER_MONITOR, TAILSCALE_HEALTH},
+    },
 };
 
 pub(crate) const RECOVERY_ORCHESTRATOR: Spec = Spec {
@@ -58,7 +61,7 @@ pub(crate) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
     id: DaemonId("AVAILABILITY_RECOVERY_ENGINE"),
     about: "recovers nodes that stay away",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, AVAILABILITY_NODE_MONITOR.id],
+    needs: &[EVENT_ROUTER, AvailabilityNodeMonitor::ID],
     ..Spec::DEFAULT
 };
 

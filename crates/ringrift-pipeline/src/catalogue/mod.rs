@@ -3,6 +3,7 @@
 
 mod figures;
 mod later;
+mod machines;
 mod queries;
 mod rows;
 
@@ -20,6 +21,7 @@ use courier::{
 
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
+pub use machines::{AvailabilityRow, NodeHealthRow, RecoveryRow};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
     InvitationRow, MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow,

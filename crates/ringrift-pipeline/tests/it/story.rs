@@ -1,14 +1,15 @@
 //! One config's loop as it is told to the log: every kind of event, in an order that can happen.
 
 use ringrift_pipeline::{
-    Advice, AdviceGiven, AllocationUpdated, ArtefactTrashed, BatchAccepted, BatchRejected,
-    BlobHash, ChampionInstalled, CheckpointSaved, Config, CurriculumRebalanced,
-    EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job, MatchPlayed, MatchResult,
+    Advice, AdviceGiven, AllocationUpdated, ArtefactTrashed, Availability, BatchAccepted,
+    BatchRejected, BlobHash, ChampionInstalled, CheckpointSaved, Config, CurriculumRebalanced,
+    EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job, Layer, MatchPlayed, MatchResult,
     ModelAccepted, ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected,
-    NodeAdmitted, NodeDrained, NodeId, NodeInvited, NodeJoined, NodeRemoved, Parameters,
-    ParametersSet, SamplesExported, SelfplayJob, TestDecision, TrainJob, TrainReport,
-    TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed, WorkCompleted, WorkFailed,
-    WorkId, WorkKind, WorkQueued, WorkReleased,
+    NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeId, NodeInvited, NodeJoined,
+    NodeRecovered, NodeRemoved, NodeUnhealthy, Parameters, ParametersSet, RecoveryAttempted,
+    RecoveryBegun, RecoveryEnded, RecoveryOutcome, RecoveryStep, SamplesExported, SelfplayJob,
+    TestDecision, TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled,
+    WorkClaimed, WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
 };
 
 pub(crate) fn hex() -> Config {
@@ -287,6 +288,37 @@ pub(crate) fn story() -> Vec<Event> {
             node: NodeId("there".into()),
             key: "UDEF".into(),
             role: "selfplay".into(),
+        }
+        .into(),
+        NodeUnhealthy {
+            node: NodeId("there".into()),
+            layer: Layer::Lease,
+            reason: "its lease stood still for 95 s".into(),
+        }
+        .into(),
+        RecoveryBegun {
+            node: NodeId("there".into()),
+            step: RecoveryStep::Restart,
+            attempt: 1,
+            how: "systemctl restart x by ssh on there".into(),
+            by: NodeId("here".into()),
+        }
+        .into(),
+        RecoveryAttempted {
+            node: NodeId("there".into()),
+            step: RecoveryStep::Restart,
+            attempt: 1,
+            outcome: RecoveryOutcome::Done,
+            sentence: "it was restarted".into(),
+        }
+        .into(),
+        RecoveryEnded { node: NodeId("there".into()), sentence: "its lease moves".into() }.into(),
+        NodeRecovered { node: NodeId("there".into()), reason: "its lease moves".into() }.into(),
+        NodeAvailabilityChanged {
+            node: NodeId("there".into()),
+            provider: "cupboard".into(),
+            instance: "i-1".into(),
+            state: Availability::Running,
         }
         .into(),
         NodeDrained { node: NodeId("there".into()), draining: true }.into(),

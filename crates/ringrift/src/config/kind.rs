@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use hosts::{BadDestination, BadId, InstanceId, Ssh};
 use ringrift_pipeline::Config;
 use serde_json::Value;
 
@@ -50,6 +51,12 @@ pub enum Kind {
     Configs,
     /// A program and its first arguments.
     Command,
+    /// A machine as `ssh` knows it.
+    Destination,
+    /// What a provider calls a machine.
+    Instance,
+    /// A name that the operator gave, or that a node has.
+    Name,
     /// A daemon's own key: of the type of its default; the daemon judges the rest.
     Daemon {
         /// The default.
@@ -79,6 +86,9 @@ impl Kind {
                 format!("a list out of {}", names.join(", "))
             }
             Self::Command => "a program with its first arguments".into(),
+            Self::Destination => BadDestination.to_string(),
+            Self::Instance => BadId.to_string(),
+            Self::Name => "lower case letters, digits and hyphens, at most 100".into(),
             Self::Daemon { default: Value::Number(_) } => {
                 "a number (durations: seconds, or text like 5m)".into()
             }
@@ -111,9 +121,13 @@ impl Kind {
                 let number: u64 = text.parse().map_err(|_| self.allowed())?;
                 self.read_value(&number.into())
             }
-            Self::Seconds { .. } | Self::Bytes { .. } | Self::Loopback | Self::Word(_) => {
-                self.read_value(&text.into())
-            }
+            Self::Seconds { .. }
+            | Self::Bytes { .. }
+            | Self::Loopback
+            | Self::Word(_)
+            | Self::Destination
+            | Self::Instance
+            | Self::Name => self.read_value(&text.into()),
         }
     }
 
@@ -167,6 +181,24 @@ impl Kind {
                 } else {
                     Err(no())
                 }
+            }
+            Self::Destination => {
+                let text = value.as_str().ok_or_else(no)?;
+                Ssh::to(text).map(|_| text.into()).map_err(|_| no())
+            }
+            Self::Instance => {
+                // Some providers number their machines.
+                let text = match value {
+                    Value::Number(number) => number.to_string(),
+                    other => other.as_str().ok_or_else(no)?.to_owned(),
+                };
+                text.parse::<InstanceId>().map(|id| id.as_str().into()).map_err(|_| no())
+            }
+            Self::Name => {
+                let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                let text = value.as_str().ok_or_else(no)?;
+                let is_name = !text.is_empty() && text.len() <= 100 && text.chars().all(fits);
+                if is_name { Ok(text.into()) } else { Err(no()) }
             }
             Self::Daemon { default } => match (default, value) {
                 (Value::Bool(_), value) if !value.is_boolean() => Err(no()),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use warden::Hourly;
 
-use super::JOB_KINDS;
+use super::{JOB_KINDS, MachineSettings, ProviderSettings, machines};
 use crate::logs::Format;
 
 /// A key's value and where it comes from.
@@ -94,6 +94,10 @@ pub struct Settings {
     pub grace: Duration,
     /// Programs that replace the built-in worker, by kind of job.
     pub plugins: BTreeMap<String, Vec<String>>,
+    /// Machines of nodes, by node.
+    pub machines: BTreeMap<String, MachineSettings>,
+    /// Who provides them, by name.
+    pub providers: BTreeMap<String, ProviderSettings>,
     /// Section of each daemon.
     pub daemons: BTreeMap<String, Value>,
     /// What has no effect, one sentence each.
@@ -178,6 +182,8 @@ impl Settings {
             silence: time("workers.silence"),
             grace: time("workers.grace"),
             plugins: plugins.collect(),
+            machines: machines::machines(&all),
+            providers: machines::providers(&all),
             daemons: daemons.collect(),
             data,
             data_origin,

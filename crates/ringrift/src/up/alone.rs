@@ -1,7 +1,9 @@
 //! Without the feature `cluster` there are no other nodes: a data directory that belongs to a cluster is
 //! refused when its log is opened.
 
-use ringrift_daemons::{Blobs, Nodes, Pressure};
+use std::pin::Pin;
+
+use ringrift_daemons::{Answers, Blobs, Mesh, Nodes, Pressure};
 use ringrift_pipeline::{Catalogue, NodeId, NodeRow};
 use warden::Clock;
 
@@ -43,5 +45,15 @@ impl Others {
     /// Never called.
     pub async fn keep(self, _: Pressure, _: Clock) {
         match self {}
+    }
+}
+
+impl Mesh for Others {
+    fn ask(&self, _: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
+        match *self {}
+    }
+
+    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
+        match *self {}
     }
 }

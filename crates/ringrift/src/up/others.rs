@@ -11,11 +11,12 @@ use std::{
 use anyhow::Context as _;
 use courier::Stream;
 use depot::{
-    Hash,
+    Depot, Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
-use ringrift_daemons::{Blobs, Elsewhere, Nodes, Obstacle, OutOfReach, Pressure};
+use ringrift_daemons::{Answers, Blobs, Elsewhere, Mesh, Nodes, Obstacle, OutOfReach, Pressure};
 use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 use warden::{Clock, DaemonId};
 
@@ -33,11 +34,17 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Others(Arc<Inner>);
 
 struct Inner {
-    peers: Peers,
+    /// Replaced when the endpoint is opened anew.
+    peers: Mutex<Arc<Peers>>,
+    depot: Arc<Depot>,
+    options: Options,
+    /// What the others were told of this node last.
+    told: Mutex<Option<NodeJoined>>,
     catalogue: Catalogue,
     node: NodeId,
     nodes: Nodes,
     dir: DataDir,
+    clock: Clock,
     /// Whom to ask: those that live.
     living: Mutex<Vec<PeerId>>,
 }
@@ -62,13 +69,17 @@ impl Others {
             listen: membership.listen,
             rate: membership.send_rate,
         };
-        let peers = Peers::open(blobs.depot(), options).await?;
+        let peers = Peers::open(blobs.depot(), options.clone()).await?;
         let others = Self(Arc::new(Inner {
-            peers,
+            peers: Mutex::new(Arc::new(peers)),
+            depot: Arc::clone(blobs.depot()),
+            options,
+            told: Mutex::default(),
             catalogue: catalogue.clone(),
             node: node.clone(),
             nodes,
             dir: dir.clone(),
+            clock: Clock::system(),
             living: Mutex::default(),
         }));
         blobs.connect(others.clone());
@@ -83,7 +94,8 @@ impl Others {
         [slots, playing]: [usize; 2],
         now_ms: i64,
     ) -> anyhow::Result<()> {
-        let Inner { peers, catalogue, node, .. } = &*self.0;
+        let Inner { catalogue, node, told, .. } = &*self.0;
+        let peers = self.peers();
         let joined = NodeJoined {
             node: node.clone(),
             peer: peers.id().to_string(),
@@ -103,7 +115,51 @@ impl Others {
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
         })
-        .await
+        .await?;
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+        Ok(())
+    }
+
+    fn peers(&self) -> Arc<Peers> {
+        Arc::clone(&self.0.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes the endpoint and opens it again; whoever fetches meanwhile is told so, and tries again.
+    async fn open_anew(&self) -> anyhow::Result<()> {
+        let Inner { peers, depot, options, told, clock, .. } = &*self.0;
+        self.peers().close().await;
+        let opened = Arc::new(Peers::open(depot, options.clone()).await?);
+        *peers.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(NodeJoined { role, slots, playing, .. }) = told {
+            let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            // With port 0 it listens elsewhere than before.
+            self.tell(&role, [count(slots), count(playing)], clock.now_ms()).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks nodes whether they are there, all at the same time.
+    async fn ask_all(&self, nodes: Vec<NodeId>) -> Answers {
+        let rows = match self.0.catalogue.nodes().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                return nodes.into_iter().map(|node| (node, Err(error.to_string()))).collect();
+            }
+        };
+        let mut asking = JoinSet::new();
+        for node in nodes {
+            let peers = self.peers();
+            let place = rows.iter().find(|row| row.node == node).and_then(place);
+            asking.spawn(async move {
+                let answer = match place {
+                    Some((peer, _)) => peers.reach(peer).await,
+                    None => Err("says nothing that is understood of where it is".to_owned()),
+                };
+                (node, answer)
+            });
+        }
+        asking.join_all().await.into_iter().collect()
     }
 
     /// Follows who is there, and answers those who want to come, for ever.
@@ -146,7 +202,7 @@ impl Others {
     /// # Errors
     /// The catalogue cannot be asked.
     pub async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
-        let Inner { peers, catalogue, node, nodes, living, .. } = &*self.0;
+        let Inner { catalogue, node, nodes, living, .. } = &*self.0;
         let mut rows = catalogue.nodes().await?;
         let drains = rows.iter().any(|row| row.node == *node && row.draining);
         pressure.set(DRAIN, drains.then(drained));
@@ -164,25 +220,25 @@ impl Others {
             }
             members.insert(peer, addresses);
         }
-        peers.admit(members);
+        self.peers().admit(members);
         *living.lock().unwrap_or_else(PoisonError::into_inner) = alive;
         Ok(rows)
     }
 
     /// Serves nobody any more.
     pub async fn leave(&self) {
-        self.0.peers.close().await;
+        self.peers().close().await;
     }
 
     async fn fetch(&self, hash: Hash) -> Result<(), String> {
-        let Inner { peers, catalogue, living, .. } = &*self.0;
+        let Inner { catalogue, living, .. } = &*self.0;
         let row = catalogue.blob(&BlobHash(hash.to_string())).await;
         let row = row.map_err(|error| error.to_string())?;
         let row = row.ok_or("no fact names it")?;
         let extension = extension(&row.role).to_owned();
         let from = living.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let want = Want { hash, bytes: row.bytes, extension };
-        let stored = peers.fetch(&want, &from).await.map_err(|error| error.to_string())?;
+        let stored = self.peers().fetch(&want, &from).await.map_err(|error| error.to_string())?;
         if stored.new {
             info!(%hash, role = row.role, bytes = row.bytes, "artefact fetched from another node");
         }
@@ -196,6 +252,16 @@ impl Elsewhere for Others {
         hash: Hash,
     ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
         Box::pin(async move { self.fetch(hash).await.map_err(|why| OutOfReach { hash, why }) })
+    }
+}
+
+impl Mesh for Others {
+    fn ask(&self, nodes: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
+        Box::pin(self.ask_all(nodes))
+    }
+
+    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
+        Box::pin(self.open_anew())
     }
 }
 

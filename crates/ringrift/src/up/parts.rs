@@ -1,12 +1,14 @@
 //! Everything that a manager is put together of, and in which order it is opened and closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
+use hosts::{Guard, Reach};
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings, registry,
+    Bell, Blobs, Loop, Machine, Machines, Mesh, Pressure, Provided, STANDALONE, Wiring, Workshop,
+    WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -14,7 +16,7 @@ use warden::{Clock, Runnable, worker::Workers};
 
 use super::{leader::Seat, others::Others};
 use crate::{
-    config::Settings,
+    config::{MachineSettings, Settings},
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
     http::Http,
@@ -139,6 +141,8 @@ impl Parts {
             pressure: pressure.clone(),
             bell: bell.clone(),
             http,
+            machines: machines(settings),
+            mesh: others.clone().map(|others| Arc::new(others) as Arc<dyn Mesh>),
             patience: PATIENCE,
         };
         if let Some(others) = &others {
@@ -211,6 +215,27 @@ fn workshop_settings(settings: &Settings, dir: &DataDir) -> WorkshopSettings {
         silence: settings.silence,
         grace: settings.grace,
     }
+}
+
+/// The machines of nodes. All of one provider share its budget.
+fn machines(settings: &Settings) -> Machines {
+    let guards: BTreeMap<&str, Arc<Guard>> = settings
+        .providers
+        .iter()
+        .map(|(name, provider)| {
+            let guard = Guard::new(provider.programs.clone(), provider.is_dry, provider.budget);
+            (name.as_str(), Arc::new(guard))
+        })
+        .collect();
+    let machine = |(node, machine): (&String, &MachineSettings)| {
+        let provided = machine.provided.as_ref().and_then(|(provider, instance)| {
+            let guard = Arc::clone(guards.get(provider.as_str())?);
+            Some(Provided { provider: provider.clone(), instance: instance.clone(), guard })
+        });
+        let reach = machine.ssh.clone().map_or(Reach::Here, Reach::Ssh);
+        (NodeId(node.clone()), Machine { reach, restart: machine.restart.clone(), provided })
+    };
+    Machines::new(settings.machines.iter().map(machine).collect())
 }
 
 fn tell(plan: &Plan) {
