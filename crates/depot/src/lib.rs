@@ -13,12 +13,14 @@
 //! blobs/incoming/           files that are being written
 //! trash/1700000000000-abcd...ef.npz        a file that was deleted at that time
 //! trash/1700000000000-abcd...ef.npz.why    why
+//! quarantine/abcd...ef-is-0123...9a.npz    a file whose contents are wrong, and what they are
 //! ```
 
 mod error;
 mod hash;
 #[cfg(feature = "peers")]
 pub mod peers;
+mod quarantine;
 mod retention;
 mod store;
 mod trash;
@@ -26,6 +28,7 @@ mod verify;
 
 pub use error::{Error, Fault, Result};
 pub use hash::{Hash, ParseHashError};
+pub use quarantine::Quarantined;
 pub use retention::{Doomed, Item, Rule, plan_retention};
 pub use store::{Depot, Entry, Options, Reservation, Stored, Usage};
 pub use trash::{Emptied, Receipt, Trashed, Warrant};

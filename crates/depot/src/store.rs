@@ -367,7 +367,11 @@ impl Depot {
         if let Some(present) = self.path_of(hash)? {
             return match self.verify(hash) {
                 Ok(()) => Ok(None),
-                // Over the damaged one, under its ending.
+                Err(Fault::Wrong { expected, actual, .. }) => {
+                    self.set_aside(&present, &expected, &actual)?;
+                    Ok(Some(present))
+                }
+                // Over one that cannot be read, under its ending.
                 Err(fault) => {
                     warn!(path = %present.display(), %fault, "a damaged file is replaced");
                     Ok(Some(present))

@@ -26,6 +26,7 @@ mod cycle;
 mod explain;
 mod leases;
 mod machines;
+mod neighbours;
 mod ports;
 mod profiles;
 mod ranges;
@@ -42,9 +43,9 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
-pub use health::p2p_recovery::{Answers, Mesh};
 pub use leases::{LEADER, Leases, NODES, Nodes, Sight, lease_of, prolong};
 pub use machines::{Machine, Machines, Provided};
+pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
 pub use profiles::*;

@@ -12,7 +12,7 @@ use ringrift_pipeline::{Catalogue, Config, NodeId};
 use tokio::sync::watch;
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Machines, Mesh, Nodes, Workshop, registry};
+use crate::{Blobs, Leases, Machines, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -145,6 +145,8 @@ pub struct Wiring {
     pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
+    /// The other nodes, as they can be asked.
+    pub neighbours: Neighbours,
     /// Worker processes.
     pub workshop: Workshop,
     /// What the loop is about.
@@ -157,8 +159,6 @@ pub struct Wiring {
     pub http: Arc<dyn HttpPort>,
     /// The machines of nodes.
     pub machines: Machines,
-    /// The connections to the other nodes; none on one machine.
-    pub mesh: Option<Arc<dyn Mesh>>,
     /// Time allowed to one write into the catalogue.
     pub patience: Duration,
 }
@@ -199,12 +199,13 @@ macro_rules! port {
 }
 
 port!(Blobs, blobs);
+port!(Leases, leases);
+port!(Neighbours, neighbours);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);
 port!(Bell, bell);
 port!(Machines, machines);
-port!(Option<Arc<dyn Mesh>>, mesh);
 port!(Arc<dyn HttpPort>, http);
 
 macro_rules! tuple {

@@ -1,6 +1,8 @@
 //! What tests of daemons stand on: a real log, a real depot, real worker processes, a clock that is
 //! set by hand.
 
+mod street;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -29,7 +31,11 @@ use tokio::{
 };
 use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
 
-use crate::{Bell, Blobs, Emits, Loop, Nodes, Pressure, Supervision, Workshop, WorkshopSettings};
+pub(crate) use street::Street;
+
+use crate::{
+    Bell, Blobs, Emits, Loop, Neighbours, Nodes, Pressure, Supervision, Workshop, WorkshopSettings,
+};
 
 /// Longest wait for a worker process.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +53,7 @@ pub(crate) fn square() -> Config {
 pub(crate) struct Bed {
     pub(crate) catalogue: Catalogue,
     pub(crate) blobs: Blobs,
+    pub(crate) neighbours: Neighbours,
     pub(crate) pressure: Pressure,
     pub(crate) bell: Bell,
     pub(crate) the_loop: Arc<Loop>,
@@ -96,6 +103,7 @@ impl Bed {
         Self {
             catalogue: Catalogue::new(log, folder),
             blobs: Blobs::new(depot),
+            neighbours: Neighbours::default(),
             pressure: Pressure::default(),
             bell,
             the_loop: Arc::new(Loop {
@@ -252,6 +260,7 @@ impl Bed {
             addresses: vec!["10.0.0.2:4433".into()],
             role: "profile selfplay".into(),
             version: "0.0.0".into(),
+            speaks: 1,
             slots: 2,
             playing: 2,
         };

@@ -5,10 +5,11 @@
 //! else is a panic, so the tests of a daemon find a declaration that lags behind.
 
 use ringrift_pipeline::{
-    AlarmChanged, ArtefactTrashed, BatchRejected, DaemonRestartsChanged, DaemonStatusChanged,
-    DeadLettersReplayed, GateChanged, Kind, ModelAccepted, NodeAdmitted, NodeAvailabilityChanged,
-    NodeDrained, NodeInvited, NodeJoined, NodeRemoved, Operational, RecoveryAttempted,
-    RecoveryBegun, RecoveryEnded, Topic as _, WorkReleased, kinds,
+    AlarmChanged, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered, ArtefactsReleased,
+    BatchRejected, DaemonRestartsChanged, DaemonStatusChanged, DeadLettersReplayed, GateChanged,
+    Kind, ModelAccepted, NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeInvited,
+    NodeJoined, NodeRemoved, Operational, RecoveryAttempted, RecoveryBegun, RecoveryEnded,
+    Topic as _, WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -57,6 +58,12 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
     (BatchRejected::TOPIC, "people, and the catalogue: a refused batch is nobody's work"),
     (ModelAccepted::TOPIC, "`model.promoted` is in the same append, and wakes"),
     (ArtefactTrashed::TOPIC, "the catalogue: nobody waits for a file to go"),
+    (
+        ArtefactsHeld::TOPIC,
+        "the catalogue: each artefact is told by every node, too often to wake for",
+    ),
+    (ArtefactsOffered::TOPIC, "the catalogue: who is to take them looks by itself"),
+    (ArtefactsReleased::TOPIC, "the catalogue: who looks for copies looks by itself"),
     (
         NodeJoined::TOPIC,
         "the managers of all nodes, which serve their artefacts to this one from now on",

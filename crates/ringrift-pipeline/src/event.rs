@@ -95,6 +95,22 @@ facts! {
     NodeAvailabilityChanged = "node.availability_changed", |e: &NodeAvailabilityChanged| format!("availability.{}", e.node);
     /// An artefact went to the trash.
     ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
+    /// A node of a cluster has artefacts: it hashed and flushed each.
+    ArtefactsHeld = "artefacts.held", |e: &ArtefactsHeld| format!("holdings.{}", e.node);
+    /// A node that runs out of room would give artefacts up, once two others have them.
+    ArtefactsOffered = "artefacts.offered", |e: &ArtefactsOffered| format!("holdings.{}", e.node);
+    /// A node has artefacts no longer: told before it gives them up, or after they were found missing.
+    ArtefactsReleased = "artefacts.released", |_: &ArtefactsReleased| RELEASES.to_owned();
+}
+
+/// The facts that this program understands, as a number that grows when one that does not know the new ones would do
+/// harm. A program is refused where one that understands more has joined before; what is merely new changes nothing on
+/// an older node, and needs no new number.
+pub const SPEAKS: u32 = 1;
+
+/// What a node speaks that does not say so.
+fn first() -> u32 {
+    1
 }
 
 /// Subject of a work item.
@@ -116,6 +132,10 @@ pub fn invitation_subject(invitation: &str) -> String {
 pub fn recovery_subject(node: &NodeId) -> String {
     format!("recovery.{node}")
 }
+
+/// Subject of whatever makes copies fewer: one for a whole cluster, so that two nodes that rely on each
+/// other's copy cannot both give theirs up.
+pub const RELEASES: &str = "releases";
 
 /// Subject of a config's champion.
 pub fn champion_subject(config: Config) -> String {
@@ -512,6 +532,9 @@ bodies! {
         pub role: String,
         /// Version of its program.
         pub version: String,
+        /// The newest facts that it understands, see [`SPEAKS`].
+        #[serde(default = "first")]
+        pub speaks: u32,
         /// Workers that it runs at a time.
         pub slots: u32,
         /// Those of them that may play games; 0 = it plays none.
@@ -565,6 +588,37 @@ bodies! {
     pub struct ArtefactTrashed {
         /// The file.
         pub hash: BlobHash,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::ArtefactsHeld`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsHeld {
+        /// Who has them.
+        pub node: NodeId,
+        /// What it has now, beside what it told before; what it offered it keeps after all.
+        pub hashes: Vec<BlobHash>,
+    }
+
+    /// See [`Event::ArtefactsOffered`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsOffered {
+        /// Who has them.
+        pub node: NodeId,
+        /// What others are to take.
+        pub hashes: Vec<BlobHash>,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::ArtefactsReleased`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ArtefactsReleased {
+        /// Who has them no longer.
+        pub node: NodeId,
+        /// What is counted as a copy no more.
+        pub hashes: Vec<BlobHash>,
         /// Why, one sentence.
         pub reason: String,
     }

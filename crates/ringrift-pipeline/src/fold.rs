@@ -96,7 +96,7 @@ CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
   version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
-  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0
+  draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, speaks INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE invitations (
   invitation TEXT PRIMARY KEY, role TEXT NOT NULL, expires_ms INTEGER NOT NULL, node TEXT, key TEXT,
@@ -119,6 +119,11 @@ CREATE TABLE node_availability (
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE holdings (
+  hash TEXT NOT NULL, node TEXT NOT NULL, offered INTEGER NOT NULL DEFAULT 0,
+  position INTEGER NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (hash, node)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX holdings_of_node ON holdings (node, hash);
 CREATE TABLE blobs (
   hash TEXT PRIMARY KEY, role TEXT NOT NULL, config TEXT NOT NULL, bytes INTEGER NOT NULL,
   position INTEGER NOT NULL
@@ -127,7 +132,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 6;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -435,9 +440,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
         Event::NodeJoined(e) => {
             tx.prepare_cached(
                 "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
-                 since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (node) DO UPDATE
+                 since_ms, speaks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT (node) DO UPDATE
                  SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
-                 position = ?8, since_ms = ?9, removed = 0",
+                 position = ?8, since_ms = ?9, speaks = ?10, removed = 0",
             )?
             .execute(params![
                 e.node.0,
@@ -448,7 +454,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 e.slots,
                 e.playing,
                 pos,
-                ms
+                ms,
+                e.speaks
             ])?;
         }
         Event::NodeInvited(e) => {
@@ -476,6 +483,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             .execute(params![e.node.0, pos])?;
             tx.prepare_cached("UPDATE invitations SET put_out = 1 WHERE node = ?1")?
                 .execute([&e.node.0])?;
+            // Should it come back, it says anew what it has.
+            tx.prepare_cached("DELETE FROM holdings WHERE node = ?1")?.execute([&e.node.0])?;
         }
         Event::NodeUnhealthy(_)
         | Event::NodeRecovered(_)
@@ -489,6 +498,31 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                  ON CONFLICT (hash) DO UPDATE SET reason = ?2, position = ?3",
             )?
             .execute(params![e.hash.0, e.reason, pos])?;
+            tx.prepare_cached("DELETE FROM holdings WHERE hash = ?1")?.execute([&e.hash.0])?;
+        }
+        Event::ArtefactsHeld(e) => {
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO holdings (hash, node, position, since_ms) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (hash, node) DO UPDATE SET offered = 0, position = ?3",
+            )?;
+            for hash in &e.hashes {
+                insert.execute(params![hash.0, e.node.0, pos, ms])?;
+            }
+        }
+        Event::ArtefactsOffered(e) => {
+            let mut offer = tx.prepare_cached(
+                "UPDATE holdings SET offered = 1, position = ?3 WHERE hash = ?1 AND node = ?2",
+            )?;
+            for hash in &e.hashes {
+                offer.execute(params![hash.0, e.node.0, pos])?;
+            }
+        }
+        Event::ArtefactsReleased(e) => {
+            let mut release =
+                tx.prepare_cached("DELETE FROM holdings WHERE hash = ?1 AND node = ?2")?;
+            for hash in &e.hashes {
+                release.execute(params![hash.0, e.node.0])?;
+            }
         }
     }
     Ok(())

@@ -250,6 +250,17 @@ fn pipeline(event: &Event) -> Told {
             let hash: String = e.hash.0.chars().take(12).collect();
             (None, Quiet, format!("file {hash} went to the trash: {}", e.reason))
         }
+        Event::ArtefactsHeld(e) => {
+            (None, Quiet, format!("node {} has {} more artefacts", e.node, e.hashes.len()))
+        }
+        Event::ArtefactsOffered(e) => {
+            let (node, number) = (&e.node, e.hashes.len());
+            (None, Plain, format!("node {node} offers {number} artefacts to others: {}", e.reason))
+        }
+        Event::ArtefactsReleased(e) => {
+            let (node, number) = (&e.node, e.hashes.len());
+            (None, Quiet, format!("node {node} has {number} artefacts no longer: {}", e.reason))
+        }
     };
     Told { topic: event.topic().to_owned(), config, tone, sentence }
 }

@@ -433,11 +433,13 @@ mod tests {
             &[training, daemons(&["evaluation"])],
         );
         // Of the category only what can run; the retired one leads to its successor later.
-        check(&["--sync"], &[daemons(&["auto_sync", "cluster_data_sync"])]);
+        check(&["--sync"], &[daemons(&["auto_sync", "high_quality_sync", "cluster_data_sync"])]);
+        check(&["--p2p"], &[daemons(&["p2p_backend", "gossip_sync", "data_server"])]);
         check(&[], &[]);
         check(&["--daemons", ","], &[]);
-        let nothing = selections(&["--p2p"]).unwrap_err();
-        assert_eq!(nothing, "nothing of --p2p is built yet: P2P_BACKEND, GOSSIP_SYNC, DATA_SERVER");
+        let nothing = selections(&["--external"]).unwrap_err();
+        let planned = "EXTERNAL_DRIVE_SYNC, VAST_CPU_PIPELINE";
+        assert_eq!(nothing, format!("nothing of --external is built yet: {planned}"));
     }
 
     #[test]

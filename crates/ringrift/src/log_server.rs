@@ -16,7 +16,7 @@ use warden::worker::{Limits, Worker, WorkerSpec, Workers};
 use crate::{data_dir::DataDir, membership::Membership};
 
 /// Names the program, if it is not found by its name.
-const PROGRAM: &str = "NATS_SERVER";
+pub const PROGRAM: &str = "NATS_SERVER";
 /// Time until it must take connections; one with a large store reads it first.
 const BEGINS_WITHIN: Duration = Duration::from_mins(1);
 /// Time for the server of an earlier life to free its port.
@@ -37,6 +37,15 @@ pub struct LogServer {
 }
 
 impl LogServer {
+    /// The program that is named for the server of a directory, if that has one.
+    ///
+    /// # Errors
+    /// What the directory belongs to cannot be read.
+    pub fn named(dir: &DataDir) -> anyhow::Result<Option<PathBuf>> {
+        let serves = Membership::of(dir)?.is_some_and(|membership| membership.serve.is_some());
+        Ok(std::env::var_os(PROGRAM).filter(|_| serves).map(|_| program()))
+    }
+
     /// Starts the server of a directory, if that has one, and waits until it takes connections.
     ///
     /// # Errors
@@ -112,13 +121,17 @@ async fn listens(at: SocketAddr) {
     }
 }
 
-fn spec(dir: &DataDir) -> WorkerSpec {
-    let program = match std::env::var_os(PROGRAM).map(PathBuf::from) {
+fn program() -> PathBuf {
+    match std::env::var_os(PROGRAM).map(PathBuf::from) {
         // It is started in another folder than ours.
         Some(path) if path.components().count() > 1 => std::path::absolute(&path).unwrap_or(path),
         Some(name) => name,
         None => "nats-server".into(),
-    };
+    }
+}
+
+fn spec(dir: &DataDir) -> WorkerSpec {
+    let program = program();
     WorkerSpec {
         args: vec!["-c".to_owned(), "server.conf".to_owned()],
         log: dir.logs().join("log-server.log"),

@@ -29,6 +29,10 @@ pub struct Membership {
     /// Bytes a second that this node sends to the others in all; none = as many as it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_rate: Option<u64>,
+    /// Relays over which nodes fetch from each other that cannot reach each other directly, the same on all of
+    /// them; empty = none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<String>,
     /// What the servers let this node in for, if they go by keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<String>,
@@ -44,6 +48,21 @@ pub fn check_listen(listen: SocketAddr) -> anyhow::Result<()> {
         "listen = {listen}: the other nodes need an address of this machine that they reach, e.g. \
          10.0.0.5:4433"
     );
+    Ok(())
+}
+
+/// Refuses what is no address of a relay.
+#[cfg(feature = "cluster")]
+pub fn check_relays(relays: &[String]) -> anyhow::Result<()> {
+    for relay in relays {
+        relay.parse::<depot::peers::Relay>().context("relays")?;
+    }
+    Ok(())
+}
+
+/// Without the feature nobody fetches.
+#[cfg(not(feature = "cluster"))]
+pub fn check_relays(_: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
@@ -66,13 +85,14 @@ impl Membership {
         // Not the error itself, which quotes the line: it may hold a password.
         let read: Self = toml::from_str(&text).map_err(|error| {
             anyhow::anyhow!(
-                "read {}: {}; allowed are the keys servers, log, listen, send_rate, pass and \
-                 serve; `ringrift cluster join` writes it",
+                "read {}: {}; allowed are the keys servers, log, listen, send_rate, relays, \
+                 pass and serve; `ringrift cluster join` writes it",
                 path.display(),
                 error.message()
             )
         })?;
         check_listen(read.listen).with_context(|| format!("read {}", path.display()))?;
+        check_relays(&read.relays).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(read))
     }
 
@@ -200,6 +220,7 @@ mod tests {
             log: "ringrift".into(),
             listen: loopback(),
             send_rate: None,
+            relays: vec!["https://relay.example".into()],
             pass: None,
             serve: None,
         };

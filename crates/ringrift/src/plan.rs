@@ -146,15 +146,28 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "NODE_AVAILABILITY",
             "NODE_RECOVERY",
             "NPZ_COMBINATION",
-            "P2P_RECOVERY",
             "PROGRESS_WATCHDOG",
             "QUEUE_POPULATOR",
             "SELFPLAY_COORDINATOR",
             "WORK_QUEUE_MONITOR",
         ],
     ),
-    ("TRAINING_NODE_WATCHER", &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "P2P_RECOVERY"]),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "P2P_RECOVERY"]),
+    (
+        "TRAINING_NODE_WATCHER",
+        &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "TRAINING_DATA_SYNC", "HIGH_QUALITY_SYNC"],
+    ),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+];
+
+/// What every node of a cluster with a part in the loop starts: what is where, and whether it is so.
+const ON_EVERY_NODE: [&str; 7] = [
+    "DATA_SERVER",
+    "GOSSIP_SYNC",
+    "INTEGRITY_CHECK",
+    "ORPHAN_DETECTION",
+    "P2P_BACKEND",
+    "P2P_RECOVERY",
+    "SYNC_PUSH",
 ];
 
 /// Why a type is looked at.
@@ -178,7 +191,8 @@ pub fn plan(settings: &Settings, wanted: &Wanted, in_a_cluster: bool) -> Plan {
     open.extend(with(&wanted.listed, Because::Listed));
     open.extend(ALWAYS.iter().filter_map(|name| entry(name)).map(|e| (e, Because::Needed)));
     let roles = IN_A_CLUSTER.iter().filter(|(mark, _)| in_a_cluster && asked(mark));
-    let rest = roles.flat_map(|(_, rest)| rest.iter()).filter_map(|name| entry(name));
+    let rest = roles.flat_map(|(_, rest)| rest.iter().chain(&ON_EVERY_NODE));
+    let rest = rest.filter_map(|name| entry(name));
     open.extend(rest.map(|entry| (entry, Because::Listed)));
     let mut next = 0;
     while let Some((entry, because)) = open.get(next).copied() {
@@ -292,6 +306,11 @@ mod tests {
         assert!(started(&roles[1], "TRAINING_TRIGGER") && !started(&roles[2], "TRAINING_TRIGGER"));
         assert!(started(&roles[2], "IDLE_RESOURCE") && !started(&roles[0], "IDLE_RESOURCE"));
         assert!(roles.iter().all(|plan| started(plan, "MODEL_DISTRIBUTION")));
+        for name in ON_EVERY_NODE {
+            assert!(roles.iter().all(|plan| started(plan, name)), "{name}");
+        }
+        let keeps_data_at_hand = roles.each_ref().map(|plan| started(plan, "TRAINING_DATA_SYNC"));
+        assert_eq!(keeps_data_at_hand, [false, true, false]);
     }
 
     #[test]

@@ -47,6 +47,25 @@ impl<'de> Deserialize<'de> for PeerId {
     }
 }
 
+/// A relay: its address, e.g. `https://relay.example`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay(pub(super) iroh::RelayUrl);
+
+/// What is no relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no relay: an address like https://relay.example is allowed")]
+pub struct ParseRelayError(String);
+
+impl FromStr for Relay {
+    type Err = ParseRelayError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_web = text.starts_with("https://") || text.starts_with("http://");
+        let url = is_web.then(|| text.parse().ok()).flatten();
+        url.map(Self).ok_or_else(|| ParseRelayError(text.chars().take(80).collect()))
+    }
+}
+
 /// A secret key.
 #[derive(Clone)]
 pub struct Key(pub(super) iroh::SecretKey);

@@ -1,8 +1,8 @@
 //! The side that is asked: who may, and what is there.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,9 +15,10 @@ use iroh_blobs::{
     protocol::GetRequest,
     provider::events::{
         AbortReason, ConnectMode, EventMask, EventSender, ObserveMode, ProviderMessage,
-        RequestMode, ThrottleMode,
+        RequestMode, RequestUpdate, ThrottleMode,
     },
 };
+use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{debug, warn};
 
@@ -29,21 +30,53 @@ const REMEMBERED: usize = 256;
 /// Events that may wait.
 const QUEUE: usize = 64;
 
-/// What is not to be forgotten: what is fetched now, and what was served last.
+/// What is not to be forgotten: what is fetched, and what was served last.
 #[derive(Debug, Default)]
-pub(super) struct Wanted(Mutex<(HashSet<iroh_blobs::Hash>, VecDeque<iroh_blobs::Hash>)>);
+pub(super) struct Wanted(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    /// What somebody wanted and did not get yet; some of it may be here.
+    unfinished: HashSet<iroh_blobs::Hash>,
+    /// What is fetched at this moment.
+    now: HashSet<iroh_blobs::Hash>,
+    served: VecDeque<iroh_blobs::Hash>,
+}
+
+/// A fetch that goes on until this is dropped.
+pub(super) struct Fetching<'a> {
+    wanted: &'a Wanted,
+    hash: iroh_blobs::Hash,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.wanted.lock().now.remove(&self.hash);
+    }
+}
 
 impl Wanted {
-    pub(super) fn fetch(&self, hash: iroh_blobs::Hash) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.insert(hash);
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fetch(&self, hash: iroh_blobs::Hash) -> Fetching<'_> {
+        let mut lists = self.lock();
+        lists.unfinished.insert(hash);
+        lists.now.insert(hash);
+        Fetching { wanted: self, hash }
     }
 
     pub(super) fn fetched(&self, hash: &iroh_blobs::Hash) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.remove(hash);
+        self.lock().unfinished.remove(hash);
+    }
+
+    fn is_fetched(&self, hash: &iroh_blobs::Hash) -> bool {
+        self.lock().now.contains(hash)
     }
 
     fn served(&self, hash: iroh_blobs::Hash) {
-        let served = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let served = &mut self.lock().served;
         served.retain(|known| *known != hash);
         served.push_back(hash);
         if served.len() > REMEMBERED {
@@ -52,16 +85,55 @@ impl Wanted {
     }
 
     pub(super) fn all(&self) -> Vec<iroh_blobs::Hash> {
-        let wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted.0.iter().chain(&wanted.1).copied().collect()
+        let lists = self.lock();
+        lists.unfinished.iter().chain(&lists.served).copied().collect()
     }
 }
 
-/// What those who ask may do: read whole artefacts, and nothing else.
+/// What a peer gave since it began to listen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Served {
+    /// Questions that were answered with something.
+    pub answers: u64,
+    /// Bytes given, of artefacts alone.
+    pub bytes: u64,
+    /// The same by peer; who is a member no more is left out.
+    pub by_peer: BTreeMap<PeerId, u64>,
+    /// Questions of members for what is not here, or is damaged here.
+    pub not_here: u64,
+    /// Questions and connections of strangers, all turned away.
+    pub strangers: u64,
+}
+
+/// The same, being counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Served>);
+
+impl Tally {
+    pub(super) fn served(&self) -> Served {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Served)) {
+        count(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn gave(&self, peer: PeerId, bytes: u64, members: &Members) {
+        self.count(|served| {
+            served.answers += 1;
+            served.bytes += bytes;
+            *served.by_peer.entry(peer).or_default() += bytes;
+            let members = members.borrow();
+            served.by_peer.retain(|peer, _| members.contains_key(peer));
+        });
+    }
+}
+
+/// What those who ask may do: read artefacts, and nothing else.
 pub(super) fn events(limited: bool) -> (EventSender, mpsc::Receiver<ProviderMessage>) {
     let mask = EventMask {
         connected: ConnectMode::Intercept,
-        get: RequestMode::Intercept,
+        get: RequestMode::InterceptLog,
         get_many: RequestMode::Disabled,
         push: RequestMode::Disabled,
         observe: ObserveMode::Intercept,
@@ -76,6 +148,7 @@ pub(super) struct Server {
     pub(super) store: Store,
     pub(super) members: Members,
     pub(super) wanted: Arc<Wanted>,
+    pub(super) tally: Arc<Tally>,
     /// Bytes a second that are sent in all; none = no limit.
     pub(super) rate: Option<u64>,
 }
@@ -100,7 +173,7 @@ impl Server {
                     // Who is gone hears nothing, and needs to.
                     drop(message.tx.send(answer).await);
                 }
-                ProviderMessage::GetRequestReceived(message) => {
+                ProviderMessage::GetRequestReceived(mut message) => {
                     let server = Arc::clone(&server);
                     let peer = connections.get(&message.connection_id).copied().flatten();
                     answers.spawn(async move {
@@ -108,7 +181,17 @@ impl Server {
                             Ok(()) => server.offer(&message.request).await,
                             refused => refused,
                         };
+                        let given = answer.is_ok();
                         drop(message.tx.send(answer).await);
+                        let Some(peer) = peer.filter(|_| given) else { return };
+                        while let Ok(Some(update)) = message.rx.recv().await {
+                            let stats = match update {
+                                RequestUpdate::Completed(completed) => completed.stats,
+                                RequestUpdate::Aborted(aborted) => aborted.stats,
+                                RequestUpdate::Started(_) | RequestUpdate::Progress(_) => continue,
+                            };
+                            server.tally.gave(peer, stats.payload_bytes_sent, &server.members);
+                        }
                     });
                 }
                 ProviderMessage::ConnectionClosed(message) => {
@@ -133,6 +216,7 @@ impl Server {
         match peer {
             Some(peer) if self.members.borrow().contains_key(&peer) => Ok(()),
             Some(peer) => {
+                self.tally.count(|served| served.strangers += 1);
                 warn!(%peer, "a stranger asked for artefacts and was turned away");
                 Err(AbortReason::Permission)
             }
@@ -149,8 +233,15 @@ impl Server {
         let found = tokio::task::spawn_blocking(move || depot.path_of(&hash)).await;
         let path = match found {
             Ok(Ok(Some(path))) => path,
+            Ok(Ok(None)) if self.wanted.is_fetched(&request.hash) => {
+                // Some of it is here, and helps others that fetch it too.
+                let here = self.store.remote().local_for_request(request.clone()).await;
+                let is_here = here.is_ok_and(|here| here.is_complete());
+                return if is_here { Ok(()) } else { Err(AbortReason::RateLimited) };
+            }
             Ok(Ok(None)) => {
                 debug!(%hash, "asked for what is not here");
+                self.tally.count(|served| served.not_here += 1);
                 return Err(AbortReason::Permission);
             }
             Ok(Err(error)) => {
@@ -175,6 +266,14 @@ impl Server {
             Ok(tag) if tag.hash() == request.hash => Ok(()),
             Ok(tag) => {
                 warn!(%hash, actual = %own(&tag.hash()), "an artefact is damaged and not served");
+                self.tally.count(|served| served.not_here += 1);
+                let depot = self.depot.clone();
+                let moved = tokio::task::spawn_blocking(move || depot.quarantine(&hash)).await;
+                match moved {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => warn!(%hash, %error, "it cannot be set aside"),
+                    Err(ended) => warn!(%hash, %ended, "it cannot be set aside"),
+                }
                 Err(AbortReason::Permission)
             }
             Err(error) => {

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use iroh_blobs::HashAndFormat;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::Options as DepotOptions;
+use crate::{Options as DepotOptions, Stored};
 
 /// A peer with a depot of its own.
 struct Node {
@@ -26,10 +27,14 @@ impl Node {
     }
 
     async fn with(rate: Option<u64>) -> Self {
+        Self::over(rate, Vec::new()).await
+    }
+
+    async fn over(rate: Option<u64>, relays: Vec<Relay>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let depot = Depot::open(folder.path(), DepotOptions::default()).unwrap();
         let key = Key::generate();
-        let options = Options { key: key.clone(), listen: loopback(), rate };
+        let options = Options { key: key.clone(), listen: loopback(), rate, relays };
         let peers = Peers::open(&depot, options).await.unwrap();
         Self { peers, depot, key, folder }
     }
@@ -39,7 +44,8 @@ impl Node {
         let Self { peers, depot, key, folder } = self;
         peers.close().await;
         drop(peers);
-        let options = Options { key: key.clone(), listen: loopback(), rate: None };
+        let options =
+            Options { key: key.clone(), listen: loopback(), rate: None, relays: Vec::new() };
         let peers = Peers::open(&depot, options).await.unwrap();
         Self { peers, depot, key, folder }
     }
@@ -252,15 +258,164 @@ async fn many_who_want_the_same_fetch_it_once() {
     assert_eq!(new.iter().filter(|new| **new).count(), 1);
 }
 
-#[tokio::test]
-async fn a_member_is_reached_where_it_said_that_it_is_and_not_after_its_end() {
-    let (one, two) = (Node::new().await, Node::new().await);
-    assert_eq!(one.peers.reach(two.id()).await, Err("is no member".to_owned()));
-    introduce(&[&one, &two]);
-    one.peers.reach(two.id()).await.unwrap();
-    let (gone, place) = (two.id(), two.peers.addresses());
-    two.peers.close().await;
-    one.peers.admit([(gone, place)].into());
-    let why = one.peers.reach(gone).await.unwrap_err();
-    assert!(why == "does not answer" || why.starts_with("cannot be reached"), "{why}");
+/// What each of them gave, bytes.
+fn gave(nodes: &[&Node]) -> Vec<u64> {
+    nodes.iter().map(|node| node.peers.served().bytes).collect()
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not so after 10 s: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_give_one_thing_together_and_none_of_them_twice() {
+    // So slow that each has its turn.
+    let holders = [Node::with(Some(8_000_000)).await, Node::with(Some(8_000_000)).await];
+    let (a, b) = (&holders[0], &holders[1]);
+    let c = Node::new().await;
+    introduce(&[a, b, &c]);
+    let contents = contents(16 << 20);
+    let want = want_of(&contents);
+    for holder in &holders {
+        holder.depot.put_bytes(&contents, "npz").unwrap();
+    }
+    c.peers.fetch(&want, &[a.id(), b.id()]).await.unwrap();
+    c.depot.verify(&want.hash).unwrap();
+    until("all was counted", || gave(&[a, b]).iter().sum::<u64>() >= want.bytes).await;
+    for bytes in gave(&[a, b]) {
+        assert!((4 << 20..=12 << 20).contains(&bytes), "{bytes} of {}", want.bytes);
+    }
+    let served = a.peers.served();
+    assert_eq!(served.by_peer, BTreeMap::from([(c.id(), served.bytes)]));
+    assert!(served.answers > 1 && served.strangers == 0 && served.not_here == 0, "{served:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_lies_or_dies_is_passed_over_and_the_others_go_on() {
+    let (dies, lies, good) =
+        (Node::with(Some(1_000_000)).await, Node::new().await, Node::with(Some(8_000_000)).await);
+    let c = Node::new().await;
+    introduce(&[&dies, &lies, &good, &c]);
+    let contents = contents(8 << 20);
+    let want = want_of(&contents);
+    for node in [&dies, &lies, &good] {
+        node.depot.put_bytes(&contents, "npz").unwrap();
+    }
+    // Its hash tree is made, then every group of its file is damaged.
+    assert!(c.peers.has(lies.id(), &want.hash, want.bytes).await.unwrap());
+    let path = lies.depot.path_of(&want.hash).unwrap().unwrap();
+    let damaged: Vec<u8> = contents.iter().map(|byte| byte ^ 1).collect();
+    fs_err::remove_file(&path).unwrap();
+    fs_err::write(&path, &damaged).unwrap();
+
+    let from = [dies.id(), lies.id(), good.id()];
+    let death = async {
+        until("it has begun to give", || {
+            let raw = c.peers.wanted.all();
+            !raw.is_empty()
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        dies.peers.close().await;
+    };
+    let (fetched, ()) = tokio::join!(c.peers.fetch(&want, &from), death);
+    fetched.unwrap();
+    c.depot.verify(&want.hash).unwrap();
+    until("all was counted", || gave(&[&good])[0] > 2 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_that_fetch_at_once_help_each_other() {
+    let source = Node::with(Some(8_000_000)).await;
+    let swarm = [Node::new().await, Node::new().await, Node::new().await, Node::new().await];
+    let mut everybody: Vec<&Node> = swarm.iter().collect();
+    everybody.push(&source);
+    introduce(&everybody);
+    let contents = contents(16 << 20);
+    let want = want_of(&contents);
+    source.depot.put_bytes(&contents, "npz").unwrap();
+    let mut from = vec![source.id()];
+    from.extend(swarm.iter().map(Node::id));
+    let fetch = |node: usize| swarm[node].peers.fetch(&want, &from);
+    let (a, b, c, d) = tokio::join!(fetch(0), fetch(1), fetch(2), fetch(3));
+    for fetched in [a, b, c, d] {
+        assert!(fetched.unwrap().new);
+    }
+    for node in &swarm {
+        node.depot.verify(&want.hash).unwrap();
+    }
+    let given: u64 = gave(&swarm.each_ref()).iter().sum();
+    assert!(given >= want.bytes, "they gave each other {given} bytes");
+    let asked = source.peers.served().bytes;
+    assert!(asked <= 3 * want.bytes, "the source gave {asked} bytes, four times would be alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_says_what_it_has_and_how_far_it_is() {
+    let (a, b) = (Node::new().await, Node::new().await);
+    introduce(&[&a, &b]);
+    let contents = contents(100_000);
+    let want = want_of(&contents);
+    let has = async |bytes: u64| b.peers.has(a.id(), &want.hash, bytes).await;
+    assert_eq!(has(want.bytes).await, Ok(false));
+    a.depot.put_bytes(&contents, "npz").unwrap();
+    assert_eq!(has(want.bytes).await, Ok(true));
+    assert_eq!(has(want.bytes + 1).await, Ok(false), "it is another size");
+    let reached = b.peers.reach(a.id()).await.unwrap();
+    assert!(reached.at.contains("127.0.0.1"), "{reached:?}");
+    assert!(reached.round_trip < Duration::from_secs(2), "{reached:?}");
+    let stranger = Key::generate().peer();
+    assert_eq!(b.peers.reach(stranger).await, Err("is no member".to_owned()));
+    a.peers.close().await;
+    assert!(has(want.bytes).await.is_err(), "who does not answer says nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_is_kept_aside_where_it_is_asked_for_and_where_it_is_replaced() {
+    let (a, b) = (Node::new().await, Node::new().await);
+    introduce(&[&a, &b]);
+    let contents = contents(300_000);
+    let want = want_of(&contents);
+    for node in [&a, &b] {
+        node.depot.put_bytes(&contents, "npz").unwrap();
+    }
+    let damage = |node: &Node| {
+        let path = node.depot.path_of(&want.hash).unwrap().unwrap();
+        fs_err::remove_file(&path).unwrap();
+        fs_err::write(&path, b"something else").unwrap();
+    };
+    damage(&b);
+    b.peers.fetch(&want, &[a.id()]).await.unwrap();
+    b.depot.verify(&want.hash).unwrap();
+    let aside = b.depot.quarantined().unwrap();
+    assert_eq!((aside.len(), aside[0].hash), (1, want.hash));
+    assert_eq!(fs_err::read(&aside[0].path).unwrap(), b"something else");
+
+    damage(&a);
+    assert_eq!(b.peers.has(a.id(), &want.hash, want.bytes).await, Ok(false));
+    assert_eq!(a.depot.quarantined().unwrap().len(), 1);
+    assert!(!a.depot.contains(&want.hash).unwrap());
+    assert_eq!(a.peers.served().not_here, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_is_an_address_and_a_dead_one_keeps_nobody_apart_who_is_near() {
+    for wrong in ["", "relay.example", "ftp://relay.example", "https://"] {
+        let error = wrong.parse::<Relay>().unwrap_err().to_string();
+        assert!(error.contains("https://relay.example is allowed"), "{error}");
+    }
+    let relay: Relay = "http://127.0.0.1:9".parse().unwrap();
+    let (a, b) = (Node::over(None, vec![relay.clone()]).await, Node::over(None, vec![relay]).await);
+    introduce(&[&a, &b]);
+    let contents = contents(100_000);
+    let want = want_of(&contents);
+    a.depot.put_bytes(&contents, "npz").unwrap();
+    b.peers.fetch(&want, &[a.id()]).await.unwrap();
+    b.depot.verify(&want.hash).unwrap();
 }

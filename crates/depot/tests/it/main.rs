@@ -2,6 +2,10 @@
 
 // `cfg(test)` is always so here; it tells clippy that the helpers are test code too.
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod trash;

@@ -1,5 +1,6 @@
 //! Category `distribution`: artefacts are handed out.
 
+pub(crate) mod data_server;
 pub(crate) mod model_distribution;
 pub(crate) mod planned;
 
@@ -8,5 +9,5 @@ use crate::Entry;
 pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::MODEL_SYNC),
     Entry::of::<model_distribution::ModelDistribution>(),
-    Entry::planned(&planned::DATA_SERVER),
+    Entry::of::<data_server::DataServer>(),
 ];

@@ -14,12 +14,3 @@ pub(crate) const MODEL_SYNC: Spec = Spec {
     period: Duration::from_mins(10),
     ..Spec::DEFAULT
 };
-
-pub(crate) const DATA_SERVER: Spec = Spec {
-    id: DaemonId("DATA_SERVER"),
-    about: "serves artefacts to other nodes",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_secs(30),
-    ..Spec::DEFAULT
-};

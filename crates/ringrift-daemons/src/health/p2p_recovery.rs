@@ -5,16 +5,16 @@
 //! Never   ends a process by its name, elects anybody: the log's client comes back by itself, and nodes that
 //!         may lead take a free lease by themselves. Of both it only says that they have not yet.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{Catalogue, NodeId};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    Emits, LEADER, Loop, Sight, Topics,
+    Emits, LEADER, Loop, Neighbours, Sight, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     leases::LIVES,
@@ -28,18 +28,6 @@ const NODES_LIMIT: Duration = Duration::from_secs(20);
 const REOPEN_LIMIT: Duration = Duration::from_secs(40);
 /// Name of the alarm.
 const ALARM: &str = "connections";
-
-/// What each node that was asked answered: nothing wrong, or what.
-pub type Answers = BTreeMap<NodeId, Result<(), String>>;
-
-/// The connections of this node to the others, which the binary has.
-pub trait Mesh: Send + Sync + 'static {
-    /// Asks nodes whether they are there.
-    fn ask(&self, nodes: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>>;
-
-    /// Closes this node's endpoint and opens it again.
-    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>>;
-}
 
 /// `[daemons.p2p_recovery]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,7 +89,7 @@ pub struct P2pRecovery {
     config: Config,
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
-    mesh: Option<Arc<dyn Mesh>>,
+    neighbours: Neighbours,
     alarms: Alarms,
     failures: u32,
     /// Looks in a row at which too few answered.
@@ -129,15 +117,15 @@ impl Daemon for P2pRecovery {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Arc<Loop>, Option<Arc<dyn Mesh>>);
+    type Ports = (Catalogue, Arc<Loop>, Neighbours);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, the_loop, mesh): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, the_loop, neighbours): Self::Ports) -> Self {
         Self {
             config,
             catalogue,
             the_loop,
-            mesh,
+            neighbours,
             alarms: Alarms::default(),
             failures: 0,
             isolated: 0,
@@ -163,10 +151,10 @@ impl Daemon for P2pRecovery {
 impl P2pRecovery {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
-        let Some(mesh) = self.mesh.clone().filter(|_| self.the_loop.shared) else {
+        if !self.the_loop.shared {
             let idle = Some("this machine is alone");
             return Ok(Outcome::Done(Status { idle, ..Status::default() }));
-        };
+        }
         let mut status = Status { restarts: self.restarts, ..Status::default() };
         let log = self.catalogue.log().leases(LEADER, i64::MIN);
         let log = match cx.within(LOG_LIMIT, log).await? {
@@ -174,7 +162,7 @@ impl P2pRecovery {
             Err(error) => Some(error.to_string()),
         };
         let living = self.living().await?;
-        let answers = cx.within(NODES_LIMIT, mesh.ask(living)).await?;
+        let answers = cx.within(NODES_LIMIT, ask(&self.neighbours, living)).await?;
         status.living = answers.len();
         status.answering = answers.values().filter(|answer| answer.is_ok()).count();
         status.needed = needed(status.living, &self.config);
@@ -198,7 +186,7 @@ impl P2pRecovery {
         self.failures = if status.faults.is_empty() { 0 } else { self.failures.saturating_add(1) };
         status.failures = self.failures;
         if self.isolated >= self.config.max_failures && self.may_restart() {
-            self.reopen(mesh.as_ref(), cx).await?;
+            self.reopen(cx).await?;
             status.restarts = self.restarts;
         }
         let lasting = self.failures >= self.config.max_failures;
@@ -234,17 +222,34 @@ impl P2pRecovery {
         self.restarted.is_none_or(|at| at.elapsed() >= self.config.restart_cooldown)
     }
 
-    async fn reopen(&mut self, mesh: &dyn Mesh, cx: &Cx) -> anyhow::Result<()> {
+    async fn reopen(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        let Some(neighbours) = self.neighbours.get() else { return Ok(()) };
         warn!(looks = self.isolated, "too few nodes answer: the endpoint is opened anew");
         self.restarted = Some(Instant::now());
         self.restarts += 1;
-        match cx.within(REOPEN_LIMIT, mesh.reopen()).await? {
+        match cx.within(REOPEN_LIMIT, neighbours.reopen()).await? {
             Ok(()) => info!("the endpoint is open again"),
-            Err(error) => warn!(error = format!("{error:#}"), "the endpoint is not open"),
+            Err(error) => warn!(error, "the endpoint is not open"),
         }
         self.isolated = 0;
         Ok(())
     }
+}
+
+/// Asks nodes whether they are there, all at the same time: nothing wrong, or what.
+async fn ask(neighbours: &Neighbours, nodes: Vec<NodeId>) -> BTreeMap<NodeId, Result<(), String>> {
+    let mut asking = JoinSet::new();
+    for node in nodes {
+        let neighbours = neighbours.clone();
+        asking.spawn(async move {
+            let answer = match neighbours.get() {
+                Some(port) => port.reach(&node).await.map(drop),
+                None => Err("cannot be asked from here".to_owned()),
+            };
+            (node, answer)
+        });
+    }
+    asking.join_all().await.into_iter().collect()
 }
 
 /// What a look saw.
@@ -314,16 +319,11 @@ fn judge(seen: &Seen, config: &Config) -> Vec<Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    };
-
     use super::*;
     use crate::{
         alarms::alarm_of,
         lease_of,
-        testbed::{Bed, done, stops_in_mid_cycle},
+        testbed::{Bed, Street, done, stops_in_mid_cycle},
     };
 
     #[test]
@@ -359,39 +359,16 @@ mod tests {
         check(cut, &["the log does not answer (timed out)"]);
     }
 
-    /// Connections of which some are cut.
-    #[derive(Default)]
-    struct Wires {
-        cut: Mutex<Vec<&'static str>>,
-        reopened: AtomicUsize,
-    }
-
-    impl Mesh for Wires {
-        fn ask(&self, nodes: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
-            let cut = self.cut.lock().unwrap().clone();
-            let answer = |node: NodeId| {
-                let is_cut = cut.contains(&node.as_str());
-                (node, if is_cut { Err("does not answer".to_owned()) } else { Ok(()) })
-            };
-            let answers = nodes.into_iter().map(answer).collect();
-            Box::pin(std::future::ready(answers))
-        }
-
-        fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
-            self.reopened.fetch_add(1, Ordering::Relaxed);
-            Box::pin(std::future::ready(Ok(())))
-        }
-    }
-
-    async fn scene() -> (Bed, Arc<Wires>, P2pRecovery) {
+    async fn scene() -> (Bed, Street, P2pRecovery) {
         let bed = Bed::new().await.in_a_cluster();
         for name in ["a", "b", "c"] {
             bed.node(name).await;
         }
-        let wires = Arc::new(Wires::default());
-        let mesh: Option<Arc<dyn Mesh>> = Some(wires.clone());
-        let ports = (bed.catalogue_of::<P2pRecovery>(), bed.the_loop.clone(), mesh);
-        (bed, wires, P2pRecovery::new(Config::default(), ports))
+        let street = Street::default();
+        street.open(&bed);
+        let catalogue = bed.catalogue_of::<P2pRecovery>();
+        let ports = (catalogue, bed.the_loop.clone(), bed.neighbours.clone());
+        (bed, street, P2pRecovery::new(Config::default(), ports))
     }
 
     /// `a` and `b` live, `c` is silent.
@@ -405,28 +382,29 @@ mod tests {
 
     #[tokio::test]
     async fn the_endpoint_is_opened_anew_when_too_few_answer_three_times_and_not_again_at_once() {
-        let (bed, wires, mut daemon) = scene().await;
+        let (bed, street, mut daemon) = scene().await;
         let (cx, _probe) = bed.cx::<P2pRecovery>();
         seen(&bed, Some(0));
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.living, status.answering, status.needed), (2, 2, 1));
         assert_eq!(daemon.health(&status), Health::Healthy);
-        *wires.cut.lock().unwrap() = vec!["a"];
+        street.leaves("a");
         let status = done(daemon.cycle(&cx).await);
         assert_eq!(status.mute, [("a".into(), "does not answer".into())].into());
         assert_eq!(daemon.health(&status), Health::Healthy, "one of two is enough");
-        *wires.cut.lock().unwrap() = vec!["a", "b"];
+        street.leaves("b");
         for look in 1..=6 {
             let status = done(daemon.cycle(&cx).await);
             assert_eq!(status.failures, look);
             assert!(matches!(daemon.health(&status), Health::Degraded(_)));
-            assert_eq!(wires.reopened.load(Ordering::Relaxed), usize::from(look >= 3), "{look}");
+            assert_eq!(street.reopened(), usize::from(look >= 3), "{look}");
             let alarm = alarm_of(&bed.catalogue, ALARM).await.unwrap();
             assert_eq!(alarm.is_some(), look >= 3, "{look}");
         }
         daemon.config.restart_cooldown = Duration::ZERO;
         assert_eq!(done(daemon.cycle(&cx).await).restarts, 2);
-        wires.cut.lock().unwrap().clear();
+        street.returns("a");
+        street.returns("b");
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.failures, daemon.health(&status)), (0, Health::Healthy));
         assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap(), None);
@@ -434,7 +412,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_without_a_leader_is_said_and_nothing_is_opened_anew_for_it() {
-        let (bed, wires, mut daemon) = scene().await;
+        let (bed, street, mut daemon) = scene().await;
         let (cx, _probe) = bed.cx::<P2pRecovery>();
         seen(&bed, Some(130));
         for _ in 0..4 {
@@ -446,13 +424,14 @@ mod tests {
         assert_eq!(done(daemon.cycle(&cx).await).faults, Vec::<String>::new(), "from now on");
         daemon.config.leader_gap = Duration::ZERO;
         assert_eq!(done(daemon.cycle(&cx).await).faults.len(), 1);
-        assert_eq!(wires.reopened.load(Ordering::Relaxed), 0);
+        assert_eq!(street.reopened(), 0);
     }
 
     #[tokio::test]
     async fn a_machine_alone_has_no_connections_and_a_second_cycle_finds_nothing() {
         let bed = Bed::new().await;
-        let ports = (bed.catalogue_of::<P2pRecovery>(), bed.the_loop.clone(), None);
+        let ports =
+            (bed.catalogue_of::<P2pRecovery>(), bed.the_loop.clone(), bed.neighbours.clone());
         let mut daemon = P2pRecovery::new(Config::default(), ports);
         let (cx, _probe) = bed.cx::<P2pRecovery>();
         for _ in 0..2 {
@@ -465,9 +444,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_in_the_middle_opens_nothing_anew() {
-        let (bed, wires, daemon) = scene().await;
+        let (bed, street, daemon) = scene().await;
         seen(&bed, Some(0));
         stops_in_mid_cycle(&bed, daemon).await;
-        assert_eq!(wires.reopened.load(Ordering::Relaxed), 0);
+        assert_eq!(street.reopened(), 0);
     }
 }

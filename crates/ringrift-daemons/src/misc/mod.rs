@@ -1,5 +1,6 @@
 //! Category `misc`: what fits nowhere else.
 
+pub(crate) mod p2p_backend;
 pub(crate) mod planned;
 
 use crate::Entry;
@@ -9,7 +10,7 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::DISTILLATION),
     Entry::planned(&planned::EXTERNAL_DRIVE_SYNC),
     Entry::planned(&planned::VAST_CPU_PIPELINE),
-    Entry::planned(&planned::P2P_BACKEND),
+    Entry::of::<p2p_backend::P2pBackend>(),
     Entry::planned(&planned::P2P_AUTO_DEPLOY),
     Entry::planned(&planned::METRICS_ANALYSIS),
 ];

@@ -45,16 +45,6 @@ pub(crate) const VAST_CPU_PIPELINE: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(crate) const P2P_BACKEND: Spec = Spec {
-    id: DaemonId("P2P_BACKEND"),
-    about: "speaks to the peers of the cluster",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_secs(30),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const P2P_AUTO_DEPLOY: Spec = Spec {
     id: DaemonId("P2P_AUTO_DEPLOY"),
     about: "installs the program on new nodes",

@@ -3,7 +3,8 @@
 //!
 //! Reads   all artefacts that the catalogue names, each once in a round.
 //! Writes  an alarm on those that are missing or damaged.
-//! Never   repairs or deletes: `AUTO_SYNC` brings back, the disk daemons delete.
+//! Never   repairs or deletes: `AUTO_SYNC` brings back, the disk daemons delete. In a cluster what is damaged is set
+//!         aside, so that it no longer counts as a copy and another one is made.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -158,6 +159,12 @@ impl IntegrityCheck {
             Err(_) if self.catalogue.is_trashed(&row.hash).await? => {}
             Err(fault) => {
                 warn!(hash = %row.hash, role = row.role, %fault, "artefact has decayed");
+                if self.the_loop.shared && matches!(fault, depot::Fault::Wrong { .. }) {
+                    let moved = self.blobs.with(move |depot| depot.quarantine(&hash)).await?;
+                    if let Err(error) = moved {
+                        warn!(hash = %row.hash, %error, "it is not set aside");
+                    }
+                }
                 self.status.faults.insert(row.hash.to_string(), format!("{} {fault}", row.role));
             }
         }
@@ -260,6 +267,23 @@ mod tests {
         let status = done(next_life.cycle(&cx).await);
         assert_eq!(next_life.health(&status), Health::Healthy, "what was faulty is due every time");
         assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_what_is_damaged_is_set_aside() {
+        let bed = Bed::new().await;
+        let bad = bed.batch(hex(), &["g1"]).await;
+        damage(&bed, &bad).await;
+        let (cx, _probe) = bed.cx::<IntegrityCheck>();
+        let mut daemon = daemon(&bed);
+        daemon.the_loop = bed.shared();
+        let status = done(daemon.cycle(&cx).await);
+        assert!(matches!(daemon.health(&status), Health::Degraded(_)));
+        assert!(alarm_of(&bed.catalogue, ALARM).await.unwrap().is_some());
+        assert!(!bed.has_file(&bad));
+        assert_eq!(bed.blobs.depot().quarantined().unwrap().len(), 1);
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!(daemon.health(&status), Health::Healthy, "another node has it, or none");
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use warden::{Daemon as _, DaemonId, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, EPHEMERAL, TRAINING_FULL,
     cycle::EVENT_ROUTER,
     health::{
         availability_node_monitor::AvailabilityNodeMonitor,
@@ -35,16 +34,6 @@ pub(crate) const MAINTENANCE: Spec = Spec {
     priority: Priority::Low,
     needs: &[EVENT_ROUTER],
     period: Duration::from_mins(10),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const ORPHAN_DETECTION: Spec = Spec {
-    id: DaemonId("ORPHAN_DETECTION"),
-    about: "finds game files that no fact names",
-    priority: Priority::Low,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL, TRAINING_FULL, EPHEMERAL],
-    period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };
 

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Emits, Loop, Machines, Mesh, Sight, Topics,
+    COORDINATOR_FULL, Emits, Loop, Machines, Neighbours, Sight, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
     leases::LIVES,
@@ -121,7 +121,7 @@ pub struct NodeRecovery {
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
     machines: Machines,
-    mesh: Option<Arc<dyn Mesh>>,
+    neighbours: Neighbours,
     alarms: Alarms,
     /// The last fact on each node, and when it was first seen here. What was tried before this process
     /// looked counts as just tried: nobody's clock says when it was.
@@ -152,16 +152,16 @@ impl Daemon for NodeRecovery {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Arc<Loop>, Machines, Option<Arc<dyn Mesh>>);
+    type Ports = (Catalogue, Arc<Loop>, Machines, Neighbours);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, the_loop, machines, mesh): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, the_loop, machines, neighbours): Self::Ports) -> Self {
         Self {
             config,
             catalogue,
             the_loop,
             machines,
-            mesh,
+            neighbours,
             alarms: Alarms::default(),
             since: BTreeMap::new(),
             status: Status::default(),
@@ -301,9 +301,8 @@ impl NodeRecovery {
 
     /// Does its manager answer here although its lease stands still?
     async fn answers(&self, node: &NodeId, cx: &Cx) -> anyhow::Result<bool> {
-        let Some(mesh) = &self.mesh else { return Ok(false) };
-        let answers = cx.within(ASK_LIMIT, mesh.ask(vec![node.clone()])).await?;
-        Ok(answers.get(node).is_some_and(Result::is_ok))
+        let Some(neighbours) = self.neighbours.get() else { return Ok(false) };
+        Ok(cx.within(ASK_LIMIT, neighbours.reach(node)).await?.is_ok())
     }
 
     fn silence(&self, node: &NodeId) -> String {

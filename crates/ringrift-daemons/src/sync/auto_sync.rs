@@ -58,7 +58,7 @@ pub struct Status {
     pub bytes_per_second: f64,
     /// Artefacts copied into the mirror.
     pub mirrored: u64,
-    /// Artefacts brought back from the mirror.
+    /// Artefacts brought back from the mirror, or from another node.
     pub restored: u64,
     /// Artefacts that are missing or damaged, and how.
     pub faults: BTreeMap<String, String>,
@@ -210,6 +210,11 @@ impl AutoSync {
         })
     }
 
+    async fn examine(&self, hash: Hash) -> anyhow::Result<Found> {
+        let mirror = self.mirror.clone();
+        self.blobs.with(move |depot| examine(depot, mirror.as_ref(), &hash)).await
+    }
+
     /// Opens the mirror; the error is an obstacle for people.
     async fn open_mirror(&mut self) -> Result<(), String> {
         let Some(folder) = self.config.mirror.clone() else { return Ok(()) };
@@ -249,8 +254,18 @@ impl AutoSync {
             }
             warn!(role = row.role, error = %out_of_reach, "artefact is not brought here");
         }
-        let mirror = self.mirror.clone();
-        let found = self.blobs.with(move |depot| examine(depot, mirror.as_ref(), &hash)).await?;
+        let mut found = self.examine(hash).await?;
+        if let (Some(fault), true) = (&found.fault, self.the_loop.shared) {
+            let fault = fault.clone();
+            // What is damaged here is set aside where another node has it.
+            match self.blobs.verify(&row.hash).await {
+                Ok(Ok(())) => {
+                    found = Found { restored: Some(fault), ..self.examine(hash).await? };
+                }
+                Ok(Err(_)) => {}
+                Err(error) => drop(error.downcast::<OutOfReach>()?),
+            }
+        }
         match found {
             Found { fault: None, mirrored, restored } => {
                 self.status.verified += 1;
@@ -330,7 +345,7 @@ mod tests {
     use super::*;
     use crate::{
         alarms::alarm_of,
-        testbed::{Bed, blocked, done, hex},
+        testbed::{Bed, Street, blocked, done, hex},
     };
 
     fn daemon(bed: &Bed, config: Config) -> AutoSync {
@@ -431,6 +446,23 @@ mod tests {
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.restored, status.faults.len()), (2, 0));
         bed.blobs.verify(&old).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_another_node_gives_back_what_is_damaged_which_is_kept_aside() {
+        let bed = Bed::new().await;
+        let street = Street::default();
+        street.open(&bed);
+        let batch = bed.elsewhere(&street, "g1").await;
+        bed.put("g1");
+        damage(bed.blobs.depot(), &batch);
+        let (cx, _probe) = bed.cx::<AutoSync>();
+        let mut daemon = daemon(&bed, Config::default());
+        daemon.the_loop = bed.shared();
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.restored, status.faults.len()), (1, 0));
+        bed.blobs.verify(&batch).await.unwrap().unwrap();
+        assert_eq!(bed.blobs.depot().quarantined().unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -9,15 +9,6 @@ use crate::{
     pipeline::data_pipeline::DataPipeline, sync::auto_sync::AutoSync,
 };
 
-pub(crate) const HIGH_QUALITY_SYNC: Spec = Spec {
-    id: DaemonId("HIGH_QUALITY_SYNC"),
-    about: "fetches the best-rated games for a training",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_mins(5),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const ELO_SYNC: Spec = Spec {
     id: DaemonId("ELO_SYNC"),
     about: "merges the match records of all nodes",
@@ -28,14 +19,6 @@ pub(crate) const ELO_SYNC: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(crate) const TRAINING_DATA_SYNC: Spec = Spec {
-    id: DaemonId("TRAINING_DATA_SYNC"),
-    about: "fetches a training window before it is needed",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    ..Spec::DEFAULT
-};
-
 pub(crate) const OWC_IMPORT: Spec = Spec {
     id: DaemonId("OWC_IMPORT"),
     about: "imports games from an archive drive",
@@ -43,14 +26,6 @@ pub(crate) const OWC_IMPORT: Spec = Spec {
     needs: &[EVENT_ROUTER, DataPipeline::ID],
     period: Duration::from_hours(1),
     health_interval: Some(Duration::from_mins(30)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const GOSSIP_SYNC: Spec = Spec {
-    id: DaemonId("GOSSIP_SYNC"),
-    about: "exchanges game batches with random neighbours",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
     ..Spec::DEFAULT
 };
 
@@ -69,16 +44,6 @@ pub(crate) const S3_CONSOLIDATION: Spec = Spec {
     priority: Priority::Low,
     needs: &[EVENT_ROUTER, S3_NODE_SYNC.id],
     period: Duration::from_hours(1),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const SYNC_PUSH: Spec = Spec {
-    id: DaemonId("SYNC_PUSH"),
-    about: "hands artefacts over before a disk is full",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_mins(5),
-    health_interval: Some(Duration::from_mins(1)),
     ..Spec::DEFAULT
 };
 

@@ -2,8 +2,10 @@
 //! through it; nobody writes its tables.
 
 mod figures;
+mod holdings;
 mod later;
 mod machines;
+mod members;
 mod queries;
 mod rows;
 
@@ -21,11 +23,13 @@ use courier::{
 
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
+pub use holdings::{CopiesRow, HoldingRow, NodeHoldings};
 pub use machines::{AvailabilityRow, NodeHealthRow, RecoveryRow};
+pub use members::{InvitationRow, NodeRow};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,
-    InvitationRow, MatchRow, ModelRow, ModelStatus, NodeRow, ParametersRow, PromotionRow,
-    SamplesRow, TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
+    MatchRow, ModelRow, ModelStatus, ParametersRow, PromotionRow, SamplesRow, TrainingRow,
+    WindowRow, WorkCounts, WorkRow, WorkState,
 };
 
 /// Longest wait for the fold of one's own append. A fold of a thousand facts takes some

@@ -5,10 +5,10 @@ use ringrift_rules::Config;
 
 use super::rows::{
     AdviceRow, AllocationRow, BatchRow, BlobRow, Champion, DistributionRow, FromRow, GameTotals,
-    InvitationRow, MatchRow, ModelRow, NodeRow, ParametersRow, PromotionRow, SamplesRow,
-    TrainingRow, WindowRow, WorkCounts, WorkRow,
+    MatchRow, ModelRow, ParametersRow, PromotionRow, SamplesRow, TrainingRow, WindowRow,
+    WorkCounts, WorkRow,
 };
-use super::{BatchState, Catalogue, CatalogueError};
+use super::{BatchState, Catalogue, CatalogueError, InvitationRow, NodeRow};
 use crate::{BlobHash, ModelId, NodeId, Parameters, WorkId, WorkKind};
 
 pub(super) fn rows<T: FromRow>(

@@ -351,46 +351,6 @@ pub struct DistributionRow {
     pub since_ms: i64,
 }
 
-/// A node of a cluster, as it said last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeRow {
-    /// The node.
-    pub node: NodeId,
-    /// Its public key, 64 hexadecimal digits.
-    pub peer: String,
-    /// Where the others reach it, each as address and port.
-    pub addresses: Vec<String>,
-    /// What it was asked to run, in words.
-    pub role: String,
-    /// Version of its program.
-    pub version: String,
-    /// Workers that it runs at a time.
-    pub slots: u32,
-    /// Those of them that may play games.
-    pub playing: u32,
-    /// Position of the last fact about it.
-    pub position: u64,
-    /// Since when, ms.
-    pub since_ms: i64,
-    /// It takes no new work.
-    pub draining: bool,
-    /// It was put out.
-    pub removed: bool,
-}
-
-/// An invitation to a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct InvitationRow {
-    /// What the machine is wanted for: a profile.
-    pub role: String,
-    /// Until when it holds, ms since the Unix epoch.
-    pub expires_ms: i64,
-    /// The node that used it, and its public key.
-    pub used_by: Option<(NodeId, String)>,
-    /// Position of the last fact about it.
-    pub position: u64,
-}
-
 /// An artefact that the log names and nobody trashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlobRow {
@@ -417,7 +377,7 @@ fn text<T: std::str::FromStr<Err: std::fmt::Display>>(
     })
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let raw: String = row.get(column)?;
     serde_json::from_str(&raw)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
@@ -547,36 +507,6 @@ impl FromRow for ModelRow {
             position: count(row, 9)?,
             created_ms: row.get(10)?,
         })
-    }
-}
-
-impl FromRow for NodeRow {
-    const COLUMNS: &'static str = "node, peer, addresses, role, version, slots, playing, position, since_ms, draining, removed";
-
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            node: NodeId(row.get(0)?),
-            peer: row.get(1)?,
-            addresses: json(row, 2)?,
-            role: row.get(3)?,
-            version: row.get(4)?,
-            slots: row.get(5)?,
-            playing: row.get(6)?,
-            position: count(row, 7)?,
-            since_ms: row.get(8)?,
-            draining: row.get(9)?,
-            removed: row.get(10)?,
-        })
-    }
-}
-
-impl FromRow for InvitationRow {
-    const COLUMNS: &'static str = "role, expires_ms, node, key, position";
-
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let (node, key): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-        let (used_by, position) = (node.map(NodeId).zip(key), count(row, 4)?);
-        Ok(Self { role: row.get(0)?, expires_ms: row.get(1)?, used_by, position })
     }
 }
 

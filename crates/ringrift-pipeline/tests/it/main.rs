@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it meets what it did not expect")]
 
+mod holdings;
 mod story;
 
 use std::{collections::BTreeSet, path::PathBuf};

@@ -1,19 +1,26 @@
 //! One config's loop as it is told to the log: every kind of event, in an order that can happen.
 
 use ringrift_pipeline::{
-    Advice, AdviceGiven, AllocationUpdated, ArtefactTrashed, Availability, BatchAccepted,
-    BatchRejected, BlobHash, ChampionInstalled, CheckpointSaved, Config, CurriculumRebalanced,
-    EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job, Layer, MatchPlayed, MatchResult,
-    ModelAccepted, ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected,
-    NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeId, NodeInvited, NodeJoined,
-    NodeRecovered, NodeRemoved, NodeUnhealthy, Parameters, ParametersSet, RecoveryAttempted,
-    RecoveryBegun, RecoveryEnded, RecoveryOutcome, RecoveryStep, SamplesExported, SelfplayJob,
-    TestDecision, TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled,
-    WorkClaimed, WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
+    Advice, AdviceGiven, AllocationUpdated, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered,
+    ArtefactsReleased, Availability, BatchAccepted, BatchRejected, BlobHash, ChampionInstalled,
+    CheckpointSaved, Config, CurriculumRebalanced, EvaluationCompleted, Event, GamesCommitted,
+    GauntletJob, Job, Layer, MatchPlayed, MatchResult, ModelAccepted, ModelCreated,
+    ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected, NodeAdmitted,
+    NodeAvailabilityChanged, NodeDrained, NodeId, NodeInvited, NodeJoined, NodeRecovered,
+    NodeRemoved, NodeUnhealthy, Parameters, ParametersSet, RecoveryAttempted, RecoveryBegun,
+    RecoveryEnded, RecoveryOutcome, RecoveryStep, SamplesExported, SelfplayJob, TestDecision,
+    TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed,
+    WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
 };
 
 pub(crate) fn hex() -> Config {
     "hex8_2p".parse().unwrap()
+}
+
+/// A node has these.
+pub(crate) fn held(node: &str, names: &[&str]) -> Event {
+    let hashes = names.iter().map(|name| hash(name)).collect();
+    ArtefactsHeld { node: NodeId(node.into()), hashes }.into()
 }
 
 pub(crate) fn hash(name: &str) -> BlobHash {
@@ -272,6 +279,7 @@ pub(crate) fn story() -> Vec<Event> {
             addresses: vec!["10.0.0.2:4433".into()],
             role: "profile selfplay".into(),
             version: "0.0.0".into(),
+            speaks: 1,
             slots: 2,
             playing: 2,
         }
@@ -322,6 +330,19 @@ pub(crate) fn story() -> Vec<Event> {
         }
         .into(),
         NodeDrained { node: NodeId("there".into()), draining: true }.into(),
+        held("there", &["b1", "b2"]),
+        ArtefactsOffered {
+            node: NodeId("there".into()),
+            hashes: vec![hash("b1")],
+            reason: "its disk fills".into(),
+        }
+        .into(),
+        ArtefactsReleased {
+            node: NodeId("there".into()),
+            hashes: vec![hash("b2")],
+            reason: "it is not in the store".into(),
+        }
+        .into(),
         NodeRemoved { node: NodeId("there".into()) }.into(),
     ]
 }

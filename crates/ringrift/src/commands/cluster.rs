@@ -12,7 +12,10 @@ use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, NewFact, Options, Strea
 use ringrift_daemons::{LEADER, NODES};
 use serde_json::{Value, json};
 
-use super::offline::{Offline, block_on};
+use super::{
+    leave::{LeaveArgs, leave},
+    offline::{Offline, block_on},
+};
 use crate::{
     admission,
     cli::{Place, Print},
@@ -22,7 +25,7 @@ use crate::{
     data_dir::{DataDir, Lock},
     exit::{Failure, OrExit as _, Outcome},
     log_server::LogServer,
-    membership::{Begin, Membership, check_listen, loopback, open_shared},
+    membership::{Begin, Membership, check_listen, check_relays, loopback, open_shared},
 };
 
 /// What records, and tells servers, waits for both.
@@ -45,6 +48,9 @@ enum ClusterCommand {
     Invite(InviteArgs),
     /// Make an empty data directory a node of a cluster that was begun
     Join(JoinArgs),
+    /// Go on alone, with the whole history as this node knows it: the way back, and the way on when the servers
+    /// of the log are lost
+    Leave(LeaveArgs),
     /// Show the nodes and which of them leads, as this node knows them
     Status(StatusArgs),
 }
@@ -59,6 +65,10 @@ struct OwnArgs {
     /// Bytes a second that this node sends to the others in all [default: as many as it can]
     #[arg(long, value_name = "BYTES")]
     send_rate: Option<u64>,
+    /// A relay over which nodes fetch from each other that cannot reach each other directly, e.g.
+    /// `https://relay.example`, the same on all nodes; may be said several times [default: none]
+    #[arg(long, value_name = "URL")]
+    relay: Vec<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -152,6 +162,7 @@ pub fn run(args: &ClusterArgs) -> Outcome {
         ClusterCommand::Init(args) => init(args),
         ClusterCommand::Invite(args) => invite(args),
         ClusterCommand::Join(args) => join(args),
+        ClusterCommand::Leave(args) => leave(args),
         ClusterCommand::Status(args) => nodes(args),
     }
 }
@@ -160,6 +171,7 @@ impl OwnArgs {
     /// The directory, taken from managers; refused if it is a node already.
     fn take(&self) -> Result<(DataDir, Lock), Failure> {
         check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
+        check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
         dir.create().or_usage()?;
         let lock = dir.lock().or_usage()?;
@@ -176,7 +188,8 @@ impl OwnArgs {
     fn membership(&self, place: Where) -> Membership {
         let Where { servers, log, pass, serve } = place;
         let listen = self.listen.unwrap_or_else(loopback);
-        Membership { servers, log, listen, send_rate: self.send_rate, pass, serve }
+        let (send_rate, relays) = (self.send_rate, self.relay.clone());
+        Membership { servers, log, listen, send_rate, relays, pass, serve }
     }
 }
 
@@ -372,7 +385,7 @@ async fn check_target(
 
 /// Copies a stream, with the times of its facts, and compares what arrived. What is there already is not
 /// copied again.
-async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
+pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
     let head = own.head(stream).await?;
     let (mut at, mut copied) = (0, 0);
     loop {
@@ -395,8 +408,8 @@ async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Fa
     if stream == Stream::Pipeline
         && digest(own, stream, u64::MAX).await? != digest(shared, stream, u64::MAX).await?
     {
-        let sentence = "the facts on the servers are not those of this directory, which was not \
-                        changed: name another log with --log";
+        let sentence = "what was copied is not what is there; this directory was not changed: \
+                        name another log with --log";
         return Err(anyhow!(sentence).into());
     }
     Ok(copied)

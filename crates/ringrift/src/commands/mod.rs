@@ -7,6 +7,7 @@ pub mod docs;
 pub mod doctor;
 pub mod events;
 pub mod health;
+mod leave;
 pub mod lists;
 pub mod logs;
 pub mod orders;

@@ -16,6 +16,8 @@ use crate::{
     console,
     data_dir::DataDir,
     exit::{FAILED, Failure, OrExit as _, Outcome},
+    log_server::{LogServer, PROGRAM},
+    plan::{Selection, Wanted},
 };
 
 /// The unit's name.
@@ -36,6 +38,9 @@ enum Action {
         places: Places,
         #[command(flatten)]
         of: Of,
+        /// Run the daemons of this profile, as with `ringrift up --profile`
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
         /// Only print the unit
         #[arg(long)]
         print: bool,
@@ -111,13 +116,15 @@ fn systemd_runs() -> bool {
 /// Runs the command.
 pub fn run(args: &ServiceArgs) -> Outcome {
     match &args.action {
-        Action::Install { places, of, print, json } => install(places, *of, *print, *json),
+        Action::Install { places, of, profile, print, json } => {
+            install(places, *of, profile.as_deref(), *print, *json)
+        }
         Action::Uninstall { of, json } => uninstall(*of, *json),
         Action::Status { of, json } => status(*of, *json),
     }
 }
 
-fn install(places: &Places, of: Of, print: bool, json: Print) -> Outcome {
+fn install(places: &Places, of: Of, profile: Option<&str>, print: bool, json: Print) -> Outcome {
     // A unit that cannot start must not be written.
     let settings = places.settings(Vec::new())?;
     let dir = DataDir::new(&settings.data).or_usage()?;
@@ -126,7 +133,20 @@ fn install(places: &Places, of: Of, print: bool, json: Print) -> Outcome {
         Some(config) => Some(std::path::absolute(config).or_usage()?),
         None => None,
     };
-    let unit = Unit { program: &program, dir: &dir, config: config.as_deref(), of }.text()?;
+    if let Some(profile) = profile {
+        let chosen = Wanted::of(&[Selection::Profile(profile.to_owned())]);
+        chosen.map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
+    }
+    let log_server = LogServer::named(&dir).or_usage()?;
+    let unit = Unit {
+        program: &program,
+        dir: &dir,
+        config: config.as_deref(),
+        profile,
+        log_server: log_server.as_deref(),
+        of,
+    };
+    let unit = unit.text()?;
     let path = of.unit().or_usage()?;
     if print {
         if json.json {
@@ -242,6 +262,9 @@ struct Unit<'a> {
     program: &'a Path,
     dir: &'a DataDir,
     config: Option<&'a Path>,
+    profile: Option<&'a str>,
+    /// The program that keeps a cluster's log, where it was named.
+    log_server: Option<&'a Path>,
     of: Of,
 }
 
@@ -252,6 +275,13 @@ impl Unit<'_> {
         if let Some(config) = self.config {
             write!(start, " --config {}", word_of(config)?)?;
         }
+        if let Some(profile) = self.profile {
+            write!(start, " --profile {profile}")?;
+        }
+        let environment = match self.log_server {
+            Some(program) => format!("Environment={}\n", assignment(PROGRAM, program)?),
+            None => String::new(),
+        };
         let (owner, wanted_by) = match (self.of.user, owner(self.dir.root())) {
             (true, _) => (String::new(), "default.target"),
             (false, Some(owner)) => (format!("User={owner}\n"), "multi-user.target"),
@@ -269,6 +299,7 @@ impl Unit<'_> {
              Type=notify\n\
              NotifyAccess=main\n\
              {owner}\
+             {environment}\
              ExecStart={start}\n\
              # Started again after a crash, and not after `ringrift stop` or with a wrong configuration.\n\
              Restart=on-failure\n\
@@ -303,6 +334,11 @@ fn owner(data: &Path) -> Option<u32> {
     (there.uid() != 0).then(|| there.uid())
 }
 
+/// A variable as one word of a unit. Source: systemd.exec(5), "Environment=", where `$` has no meaning.
+fn assignment(name: &str, path: &Path) -> anyhow::Result<String> {
+    Ok(word_of(path)?.replace("$$", "$").replacen('"', &format!("\"{name}="), 1))
+}
+
 /// A path as one word of a unit. Source: systemd.service(5), "Command lines".
 fn word_of(path: &Path) -> anyhow::Result<String> {
     let text = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
@@ -326,5 +362,7 @@ mod tests {
         check("/opt/ringrift", "\"/opt/ringrift\"");
         check("/my data/50%/$HOME/\"x\"\\", "\"/my data/50%%/$$HOME/\\\"x\\\"\\\\\"");
         assert!(word_of(Path::new("/a\nb")).is_err());
+        let named = assignment("PROGRAM", Path::new("/my $/50%")).unwrap();
+        assert_eq!(named, "\"PROGRAM=/my $/50%%\"");
     }
 }

@@ -1,10 +1,8 @@
 //! Without the feature `cluster` there are no other nodes: a data directory that belongs to a cluster is
 //! refused when its log is opened.
 
-use std::pin::Pin;
-
-use ringrift_daemons::{Answers, Blobs, Mesh, Nodes, Pressure};
-use ringrift_pipeline::{Catalogue, NodeId, NodeRow};
+use ringrift_daemons::{Asked, Blobs, Given, NeighbourPort, Nodes, Pressure, Reached};
+use ringrift_pipeline::{BlobRow, Catalogue, NodeId, NodeRow};
 use warden::Clock;
 
 use crate::{data_dir::DataDir, membership::Membership};
@@ -28,6 +26,11 @@ impl Others {
     }
 
     /// Never called.
+    pub async fn refusal(&self) -> anyhow::Result<Option<String>> {
+        match *self {}
+    }
+
+    /// Never called.
     pub async fn tell(&self, _: &str, _: [usize; 2], _: i64) -> anyhow::Result<()> {
         match *self {}
     }
@@ -48,12 +51,20 @@ impl Others {
     }
 }
 
-impl Mesh for Others {
-    fn ask(&self, _: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
+impl NeighbourPort for Others {
+    fn reach<'a>(&'a self, _: &'a NodeId) -> Asked<'a, Reached> {
         match *self {}
     }
 
-    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
+    fn has<'a>(&'a self, _: &'a NodeId, _: &'a BlobRow) -> Asked<'a, bool> {
+        match *self {}
+    }
+
+    fn reopen(&self) -> Asked<'_, ()> {
+        match *self {}
+    }
+
+    fn given(&self) -> Given {
         match *self {}
     }
 }

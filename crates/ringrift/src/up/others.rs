@@ -1,7 +1,8 @@
 //! The other nodes of the cluster: where they are, and what is fetched from them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -14,9 +15,10 @@ use depot::{
     Depot, Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
-use ringrift_daemons::{Answers, Blobs, Elsewhere, Mesh, Nodes, Obstacle, OutOfReach, Pressure};
-use ringrift_pipeline::{BlobHash, Catalogue, NodeId, NodeJoined, NodeRow};
-use tokio::task::JoinSet;
+use ringrift_daemons::{
+    Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
+};
+use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
 use warden::{Clock, DaemonId};
 
@@ -45,8 +47,15 @@ struct Inner {
     nodes: Nodes,
     dir: DataDir,
     clock: Clock,
-    /// Whom to ask: those that live.
-    living: Mutex<Vec<PeerId>>,
+    /// The other members, and whether each lives.
+    others: Mutex<BTreeMap<NodeId, (PeerId, Lives)>>,
+}
+
+/// Whether another node is there, as far as can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lives {
+    Yes,
+    No,
 }
 
 impl Others {
@@ -68,6 +77,11 @@ impl Others {
             key: key.context("read this node's key")?,
             listen: membership.listen,
             rate: membership.send_rate,
+            relays: membership
+                .relays
+                .iter()
+                .map(|relay| relay.parse())
+                .collect::<Result<_, _>>()?,
         };
         let peers = Peers::open(blobs.depot(), options.clone()).await?;
         let others = Self(Arc::new(Inner {
@@ -80,10 +94,32 @@ impl Others {
             nodes,
             dir: dir.clone(),
             clock: Clock::system(),
-            living: Mutex::default(),
+            others: Mutex::default(),
         }));
         blobs.connect(others.clone());
         Ok(others)
+    }
+
+    /// Why this node may not be one, if so.
+    ///
+    /// # Errors
+    /// The catalogue cannot be asked.
+    pub async fn refusal(&self) -> anyhow::Result<Option<String>> {
+        let Inner { catalogue, node, .. } = &*self.0;
+        let rows = catalogue.nodes().await?;
+        let removed = rows.iter().any(|row| row.node == *node && row.removed);
+        if removed && catalogue.admitted().await?.iter().all(|(name, _)| name != node) {
+            let sentence = "this node was removed from the cluster: it joins again with another ticket and another key";
+            return Ok(Some(sentence.to_owned()));
+        }
+        let newer = rows.iter().find(|row| row.speaks > SPEAKS && !row.removed);
+        Ok(newer.map(|newer| {
+            format!(
+                "this program understands the facts of this cluster up to version {SPEAKS}, and node {} has \
+                 joined with a program of version {} that speaks {}: replace this one by one as new",
+                newer.node, newer.version, newer.speaks
+            )
+        }))
     }
 
     /// Tells the others where this node is and what it runs, unless they know: its workers, and those
@@ -102,16 +138,10 @@ impl Others {
             addresses: peers.addresses().iter().map(ToString::to_string).collect(),
             role: role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: SPEAKS,
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             playing: u32::try_from(playing).unwrap_or(u32::MAX),
         };
-        let rows = catalogue.nodes().await?;
-        if rows.iter().any(|row| row.node == *node && row.removed) {
-            anyhow::ensure!(
-                catalogue.admitted().await?.iter().any(|(name, _)| name == node),
-                "this node was removed from the cluster: it joins again with another ticket and another key"
-            );
-        }
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
         })
@@ -137,29 +167,6 @@ impl Others {
             self.tell(&role, [count(slots), count(playing)], clock.now_ms()).await?;
         }
         Ok(())
-    }
-
-    /// Asks nodes whether they are there, all at the same time.
-    async fn ask_all(&self, nodes: Vec<NodeId>) -> Answers {
-        let rows = match self.0.catalogue.nodes().await {
-            Ok(rows) => rows,
-            Err(error) => {
-                return nodes.into_iter().map(|node| (node, Err(error.to_string()))).collect();
-            }
-        };
-        let mut asking = JoinSet::new();
-        for node in nodes {
-            let peers = self.peers();
-            let place = rows.iter().find(|row| row.node == node).and_then(place);
-            asking.spawn(async move {
-                let answer = match place {
-                    Some((peer, _)) => peers.reach(peer).await,
-                    None => Err("says nothing that is understood of where it is".to_owned()),
-                };
-                (node, answer)
-            });
-        }
-        asking.join_all().await.into_iter().collect()
     }
 
     /// Follows who is there, and answers those who want to come, for ever.
@@ -202,26 +209,25 @@ impl Others {
     /// # Errors
     /// The catalogue cannot be asked.
     pub async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
-        let Inner { catalogue, node, nodes, living, .. } = &*self.0;
+        let Inner { catalogue, node, nodes, others, .. } = &*self.0;
         let mut rows = catalogue.nodes().await?;
         let drains = rows.iter().any(|row| row.node == *node && row.draining);
         pressure.set(DRAIN, drains.then(drained));
         nodes.drain(drains);
         rows.retain(|row| !row.removed);
         let mut members = BTreeMap::new();
-        let mut alive = Vec::new();
+        let mut known = BTreeMap::new();
         for row in rows.iter().filter(|row| row.node != *node) {
             let Some((peer, addresses)) = place(row) else {
                 warn!(node = %row.node, "what this node says of itself is not understood");
                 continue;
             };
-            if nodes.lives(&row.node) {
-                alive.push(peer);
-            }
+            let lives = if nodes.lives(&row.node) { Lives::Yes } else { Lives::No };
+            known.insert(row.node.clone(), (peer, lives));
             members.insert(peer, addresses);
         }
         self.peers().admit(members);
-        *living.lock().unwrap_or_else(PoisonError::into_inner) = alive;
+        *others.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(rows)
     }
 
@@ -231,18 +237,80 @@ impl Others {
     }
 
     async fn fetch(&self, hash: Hash) -> Result<(), String> {
-        let Inner { catalogue, living, .. } = &*self.0;
-        let row = catalogue.blob(&BlobHash(hash.to_string())).await;
-        let row = row.map_err(|error| error.to_string())?;
+        let Inner { catalogue, .. } = &*self.0;
+        let name = BlobHash(hash.to_string());
+        let row = catalogue.blob(&name).await.map_err(|error| error.to_string())?;
         let row = row.ok_or("no fact names it")?;
+        let holders = catalogue.holders(&name).await.map_err(|error| error.to_string())?;
+        let holders = holders.into_iter().map(|holder| holder.node).collect();
+        let from = self.whom_to_ask(&name, &holders);
         let extension = extension(&row.role).to_owned();
-        let from = living.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let want = Want { hash, bytes: row.bytes, extension };
         let stored = self.peers().fetch(&want, &from).await.map_err(|error| error.to_string())?;
         if stored.new {
             info!(%hash, role = row.role, bytes = row.bytes, "artefact fetched from another node");
         }
         Ok(())
+    }
+
+    /// Those that live, the holders first: the others may be fetching it now, or have not told yet. Each node
+    /// has an order of its own, so that not all ask the same one.
+    fn whom_to_ask(&self, hash: &BlobHash, holders: &BTreeSet<NodeId>) -> Vec<PeerId> {
+        let others = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut living: Vec<_> = others
+            .iter()
+            .filter(|(_, (_, lives))| *lives == Lives::Yes)
+            .map(|(node, (peer, _))| {
+                let mut own_order = DefaultHasher::new();
+                (&self.0.node, node, hash).hash(&mut own_order);
+                (!holders.contains(node), own_order.finish(), *peer)
+            })
+            .collect();
+        living.sort_by_key(|(is_no_holder, order, _)| (*is_no_holder, *order));
+        living.into_iter().map(|(_, _, peer)| peer).collect()
+    }
+
+    fn peer(&self, node: &NodeId) -> Result<PeerId, String> {
+        let others = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.get(node).map(|(peer, _)| *peer).ok_or_else(|| "is no member".to_owned())
+    }
+}
+
+impl NeighbourPort for Others {
+    fn reach<'a>(&'a self, node: &'a NodeId) -> Asked<'a, Reached> {
+        Box::pin(async move {
+            let reached = self.peers().reach(self.peer(node)?).await?;
+            Ok(Reached { round_trip: reached.round_trip, at: reached.at })
+        })
+    }
+
+    fn has<'a>(&'a self, node: &'a NodeId, artefact: &'a BlobRow) -> Asked<'a, bool> {
+        Box::pin(async move {
+            let hash = artefact.hash.as_str().parse().map_err(|_| "no hash was asked for")?;
+            self.peers().has(self.peer(node)?, &hash, artefact.bytes).await
+        })
+    }
+
+    fn reopen(&self) -> Asked<'_, ()> {
+        Box::pin(async { self.open_anew().await.map_err(|error| format!("{error:#}")) })
+    }
+
+    fn given(&self) -> Given {
+        let Inner { others, .. } = &*self.0;
+        let peers = self.peers();
+        let served = peers.served();
+        let others = others.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_node = others
+            .iter()
+            .filter_map(|(node, (peer, _))| Some((node.0.clone(), *served.by_peer.get(peer)?)));
+        Given {
+            listens: peers.addresses().iter().map(ToString::to_string).collect(),
+            answers: served.answers,
+            bytes: served.bytes,
+            by_node: by_node.collect(),
+            not_here: served.not_here,
+            strangers: served.strangers,
+        }
     }
 }
 
@@ -252,16 +320,6 @@ impl Elsewhere for Others {
         hash: Hash,
     ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
         Box::pin(async move { self.fetch(hash).await.map_err(|why| OutOfReach { hash, why }) })
-    }
-}
-
-impl Mesh for Others {
-    fn ask(&self, nodes: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
-        Box::pin(self.ask_all(nodes))
-    }
-
-    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
-        Box::pin(self.open_anew())
     }
 }
 
@@ -279,6 +337,7 @@ fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
         && row.addresses == joined.addresses
         && row.role == joined.role
         && row.version == joined.version
+        && row.speaks == joined.speaks
         && row.slots == joined.slots
         && row.playing == joined.playing
 }

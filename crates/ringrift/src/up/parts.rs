@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use hosts::{Guard, Reach};
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Machine, Machines, Mesh, Pressure, Provided, STANDALONE, Wiring, Workshop,
-    WorkshopSettings, registry,
+    Bell, Blobs, Loop, Machine, Machines, Neighbours, Pressure, Provided, STANDALONE, Wiring,
+    Workshop, WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -115,6 +115,10 @@ impl Parts {
             }
             None => None,
         };
+        let neighbours = Neighbours::default();
+        if let Some(others) = &others {
+            neighbours.connect(others.clone());
+        }
         let workshop = Workshop::open(
             workshop_settings(settings, dir),
             workers,
@@ -136,16 +140,20 @@ impl Parts {
             catalogue: catalogue.clone(),
             leases: leases.clone(),
             blobs,
+            neighbours,
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
             bell: bell.clone(),
             http,
             machines: machines(settings),
-            mesh: others.clone().map(|others| Arc::new(others) as Arc<dyn Mesh>),
             patience: PATIENCE,
         };
         if let Some(others) = &others {
+            if let Some(why) = others.refusal().await? {
+                others.leave().await;
+                return Err(Failure::usage(anyhow!(why)));
+            }
             let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
             let playing = if plays { workshop.slots() } else { 0 };
             others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;

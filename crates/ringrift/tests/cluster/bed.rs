@@ -133,7 +133,7 @@ impl Bed {
         run(&format!("ip -n {hub} link set dev hub0 up"))?;
         for (number, name) in names.iter().enumerate() {
             let namespace = format!("{}-{name}", self.prefix);
-            let address = format!("10.77.0.{}", number + 1);
+            let address = format!("10.0.0.{}", number + 1);
             self.hosts.push(Host {
                 name: (*name).to_owned(),
                 address: address.clone(),

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod bed;
+mod document;
 mod nodes;
 mod strangers;
 mod wire;

@@ -50,7 +50,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> O
 pub struct Process(Child);
 
 impl Process {
-    fn start(mut command: Command, log: &Path) -> Self {
+    /// Starts one that says everything into this file.
+    pub fn start(mut command: Command, log: &Path) -> Self {
         let out = fs_err::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let out = out.into_file();
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
@@ -73,7 +74,8 @@ impl Process {
         self.finish();
     }
 
-    fn finish(&mut self) {
+    /// Waits for its end, which must be a good one.
+    pub fn finish(&mut self) {
         let ended =
             wait_for("a process to leave", Duration::from_mins(3), || self.0.try_wait().unwrap());
         assert!(ended.success(), "{ended}");
@@ -390,7 +392,7 @@ impl Node {
 
     /// Has it begun to fetch something, and not ended?
     pub fn is_fetching(&self) -> bool {
-        let pieces = self.data.join("blobs/peers/data");
+        let pieces = self.data.join("peers/data");
         let Ok(pieces) = fs_err::read_dir(pieces) else { return false };
         pieces.flatten().any(|file| file.path().extension().is_some_and(|kind| kind == "data"))
     }

@@ -191,6 +191,43 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     drop(goes_on);
     let verified = run(folder, &["verify", "--json", "--data", "a"]);
     assert_eq!(verified.code, 0, "{}", verified.out);
+
+    // The server is lost with its disk: the node goes on alone, with all that it knew.
+    let before = batches().unwrap();
+    drop(server);
+    let left = run(folder, &["cluster", "leave", "--data", "a"]);
+    assert_eq!(left.code, 0, "{}", left.err);
+    assert_eq!(batches().unwrap(), before);
+    let again = run(folder, &["cluster", "leave", "--data", "a"]);
+    check_refused(&again, 2, &["a is no node of a cluster"]);
+    let alone = up(folder, "a", "standalone");
+    wait_for("another batch", SOON, || batches().filter(|rows| count(rows) > count(&before)));
+    drop(alone);
+    let verified = run(folder, &["verify", "--json", "--data", "a"]);
+    assert_eq!(verified.code, 0, "{}", verified.out);
+}
+
+#[test]
+fn a_program_that_is_older_than_its_cluster_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    let begun = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "a"]);
+    assert_eq!(begun.code, 0, "{}", begun.err);
+    let newer = serde_json::json!({
+        "topic": "node.joined", "node": "newer", "peer": "", "addresses": [], "role": "", "version": "9.9.9",
+        "speaks": 999, "slots": 1, "playing": 0,
+    });
+    let options = courier::jetstream::Options::new(&server.url, "ringrift", folder.join("newer"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let log = courier::jetstream::JetStream::open(options).await.unwrap();
+        let fact = courier::NewFact::new("newer", "node.newer", "newer", newer);
+        log.append(courier::Stream::Pipeline, fact.into(), 1).await.unwrap();
+    });
+    let refused = run(folder, &["up", "--profile", "coordinator", "--port", "0", "--data", "a"]);
+    let sentence = "node newer has joined with a program of version 9.9.9 that speaks 999";
+    check_refused(&refused, 2, &[sentence]);
 }
 
 #[test]
@@ -283,6 +320,10 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     until_state(folder, "a", "AUTO_PROMOTION", "running");
     check_refused(&join("@ticket", "b"), 2, &["was removed"]);
 
+    // The service of the node finds the server's program too.
+    let unit = run(&["service", "install", "--print", "--user", "--data", "a"]);
+    assert!(unit.out.contains(&format!("Environment=\"NATS_SERVER={program}\"")), "{}", unit.out);
+
     // Secrets are in files for their owner alone, and nowhere else.
     let secret = |file: &str| {
         use std::os::unix::fs::PermissionsExt as _;
@@ -308,6 +349,91 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
     let events = run(&["events", "--topic", "node", "--json", "--data", "a"]).out;
     assert!(events.contains("node.invited") && events.contains("node.admitted"), "{events}");
     assert!(secrets.iter().all(|secret| !events.contains(secret.as_str())));
+}
+
+#[test]
+fn what_one_node_makes_reaches_others_and_outlives_it() {
+    let Some(server) = Server::start() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    for (word, name) in [("init", "a"), ("join", "b"), ("join", "c")] {
+        let entered = run(folder, &["cluster", word, "--servers", &server.url, "--data", name]);
+        assert_eq!(entered.code, 0, "{}", entered.err);
+    }
+    let start = |name: &str, profile: &str| {
+        let args =
+            ["up", "--profile", profile, "--configs", "hex8_2p", "--port", "0", "--data", name];
+        let mut command = command(folder, &args);
+        let out = fs_err::File::create(folder.join(format!("{name}.out"))).unwrap().into_file();
+        // The disk here is nobody's own.
+        command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
+        command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
+        for share in ["TAKE_BELOW", "OFFER_FROM", "RELEASE_FROM"] {
+            command.env(format!("RINGRIFT_SYNC_PUSH_{share}"), "1");
+        }
+        for daemon in ["GOSSIP_SYNC", "SYNC_PUSH", "DATA_SERVER", "P2P_BACKEND"] {
+            command.env(format!("RINGRIFT_{daemon}_INTERVAL"), "1");
+        }
+        command.stdout(out.try_clone().unwrap()).stderr(out);
+        Ours(command.spawn().unwrap())
+    };
+    let _first = start("a", "coordinator");
+    until_state(folder, "a", "AUTO_PROMOTION", "running");
+    let second = start("b", "selfplay");
+    let third = start("c", "selfplay");
+    for name in ["b", "c"] {
+        until_state(folder, name, "SYNC_PUSH", "running");
+    }
+    let (b, c) = (node_of(folder, "b"), node_of(folder, "c"));
+
+    // Who said that he has what.
+    let told = || {
+        let events = run(folder, &["events", "--topic", "artefacts", "--json", "--data", "a"]);
+        let mut told = std::collections::BTreeMap::<String, Vec<String>>::new();
+        for fact in events.json().as_array().cloned().unwrap_or_default() {
+            let body = &fact["body"];
+            let node = body["node"].as_str().unwrap_or_default().to_owned();
+            for hash in body["hashes"].as_array().into_iter().flatten() {
+                told.entry(hash.as_str().unwrap().to_owned()).or_default().push(node.clone());
+            }
+        }
+        told
+    };
+    let games = || {
+        let games = run(folder, &["games", "--json", "--data", "a"]).json();
+        let rows = games.as_array().cloned().unwrap_or_default();
+        rows.iter().map(|row| row["batch"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let everybody = || {
+        let (told, games) = (told(), games());
+        games.into_iter().find(|batch| told.get(batch).is_some_and(|nodes| nodes.len() >= 2))
+    };
+    let copied = wait_for("games on two nodes", 2 * SOON, everybody);
+    let lies = |name: &str, hash: &str| {
+        folder.join(name).join("blobs").join(&hash[..2]).join(format!("{hash}.gz")).exists()
+    };
+    assert!(["a", "b", "c"].iter().filter(|name| lies(name, &copied)).count() >= 2);
+
+    let shows = |name: &str, of: &str, what: &dyn Fn(&Value) -> bool| {
+        wait_for(&format!("{of} of {name}"), SOON, || {
+            daemon(folder, name, of).filter(|daemon| what(&daemon["details"]))
+        })
+    };
+    shows("a", "P2P_BACKEND", &|seen| {
+        [&b, &c].iter().all(|node| seen["nodes"][node.as_str()]["at"].is_string())
+    });
+    let given = |details: &Value| details["bytes"].as_u64().unwrap_or(0);
+    wait_for("somebody to have given something", SOON, || {
+        let of =
+            |name: &str| daemon(folder, name, "DATA_SERVER").map(|found| given(&found["details"]));
+        (of("b").unwrap_or(0) + of("c").unwrap_or(0) > 0).then_some(())
+    });
+
+    // Both that played are killed, and what they made is there.
+    wait_for("a copy on the coordinator", SOON, || lies("a", &copied).then_some(()));
+    drop((second, third));
+    shows("a", "SYNC_PUSH", &|details| details["copies"] == 1);
+    assert!(lies("a", &copied));
 }
 
 #[test]

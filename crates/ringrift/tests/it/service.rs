@@ -45,6 +45,12 @@ fn the_unit_is_what_systemd_accepts() {
     settings.bind(|| insta::assert_snapshot!("unit", printed.out));
     assert!(!dir.path().join("configuration").exists(), "nothing is written");
 
+    let args = ["install", "--print", "--data", "my data", "--profile", "seflplay"];
+    check_refused(&install(dir.path(), &args), 2, &["seflplay", "selfplay"]);
+    let of_a_role =
+        install(dir.path(), &["install", "--print", "--data", "my data", "--profile", "selfplay"]);
+    assert!(of_a_role.out.contains("my data\" --profile selfplay\n"), "{of_a_role:?}");
+
     let system = install(dir.path(), &["install", "--print", "--data", "my data"]);
     assert!(system.out.contains("WantedBy=multi-user.target"), "{system:?}");
     // Checked for real where systemd's own tool is there.

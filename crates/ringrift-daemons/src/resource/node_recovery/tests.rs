@@ -1,13 +1,13 @@
-use std::{os::unix::fs::PermissionsExt as _, path::Path, pin::Pin};
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use hosts::{Budget, Guard, Programs, Reach, Ssh};
 use ringrift_pipeline::{NodeDrained, NodeRemoved};
 
 use super::*;
 use crate::{
-    Answers, Machine, Provided,
+    Machine, Provided,
     alarms::alarm_of,
-    testbed::{Bed, done, stops_in_mid_cycle},
+    testbed::{Bed, Street, done, stops_in_mid_cycle},
 };
 
 const DOWN: u64 = 200;
@@ -149,7 +149,7 @@ impl Scene {
     fn daemon(&self, config: Config) -> NodeRecovery {
         let catalogue = self.bed.catalogue_of::<NodeRecovery>();
         let (the_loop, machines) = (self.bed.the_loop.clone(), self.machines.clone());
-        NodeRecovery::new(config, (catalogue, the_loop, machines, None))
+        NodeRecovery::new(config, (catalogue, the_loop, machines, Neighbours::default()))
     }
 
     fn at(&self, name: &str) -> std::path::PathBuf {
@@ -256,7 +256,7 @@ async fn a_step_gets_its_time_also_from_the_next_leader_who_counts_what_was_aske
         bed.catalogue_of::<NodeRecovery>(),
         bed.the_loop.clone(),
         elsewhere.machines.clone(),
-        None,
+        Neighbours::default(),
     );
     let mut second = NodeRecovery::new(Config { restarts: 0, ..Config::default() }, ports);
     done(second.cycle(&cx).await);
@@ -288,8 +288,12 @@ async fn a_dry_run_climbs_the_ladder_and_does_nothing_at_the_provider() {
 async fn where_nothing_says_how_people_are_told_and_that_is_all() {
     let scene = Scene::new(false).await;
     let bed = &scene.bed;
-    let ports =
-        (bed.catalogue_of::<NodeRecovery>(), bed.the_loop.clone(), Machines::default(), None);
+    let ports = (
+        bed.catalogue_of::<NodeRecovery>(),
+        bed.the_loop.clone(),
+        Machines::default(),
+        Neighbours::default(),
+    );
     let mut daemon = NodeRecovery::new(at_once(), ports);
     let (cx, _probe) = bed.cx::<NodeRecovery>();
     bed.sees_nodes(&[(&scene.there, DOWN)]);
@@ -348,7 +352,8 @@ async fn a_machine_that_ssh_does_not_reach_is_a_failed_step() {
         provided: None,
     };
     let machines = Machines::new([(scene.there.clone(), machine)].into());
-    let ports = (bed.catalogue_of::<NodeRecovery>(), bed.the_loop.clone(), machines, None);
+    let ports =
+        (bed.catalogue_of::<NodeRecovery>(), bed.the_loop.clone(), machines, Neighbours::default());
     let mut daemon = NodeRecovery::new(at_once(), ports);
     let (cx, _probe) = bed.cx::<NodeRecovery>();
     bed.sees_nodes(&[(&scene.there, DOWN)]);
@@ -399,8 +404,12 @@ async fn one_cycle_takes_no_more_steps_than_it_may() {
     for name in ["a", "b", "c", "d"] {
         nodes.push(bed.node(name).await);
     }
-    let ports =
-        (bed.catalogue_of::<NodeRecovery>(), bed.the_loop.clone(), Machines::default(), None);
+    let ports = (
+        bed.catalogue_of::<NodeRecovery>(),
+        bed.the_loop.clone(),
+        Machines::default(),
+        Neighbours::default(),
+    );
     let mut daemon = NodeRecovery::new(Config::default(), ports);
     let (cx, _probe) = bed.cx::<NodeRecovery>();
     bed.sees_nodes(&nodes.iter().map(|node| (node, DOWN)).collect::<Vec<_>>());
@@ -412,8 +421,12 @@ async fn one_cycle_takes_no_more_steps_than_it_may() {
 #[tokio::test]
 async fn a_machine_alone_has_nobody_to_help() {
     let bed = Bed::new().await;
-    let ports =
-        (bed.catalogue_of::<NodeRecovery>(), bed.the_loop.clone(), Machines::default(), None);
+    let ports = (
+        bed.catalogue_of::<NodeRecovery>(),
+        bed.the_loop.clone(),
+        Machines::default(),
+        Neighbours::default(),
+    );
     let mut daemon = NodeRecovery::new(Config::default(), ports);
     let (cx, _probe) = bed.cx::<NodeRecovery>();
     let status = done(daemon.cycle(&cx).await);
@@ -429,26 +442,14 @@ async fn a_stop_in_the_middle_leaves_no_step_half_told() {
     stops_in_mid_cycle(&scene.bed, daemon).await;
 }
 
-/// Connections at whose other end everybody answers.
-struct Answering;
-
-impl Mesh for Answering {
-    fn ask(&self, nodes: Vec<NodeId>) -> Pin<Box<dyn Future<Output = Answers> + Send + '_>> {
-        let answers = nodes.into_iter().map(|node| (node, Ok(()))).collect();
-        Box::pin(std::future::ready(answers))
-    }
-
-    fn reopen(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + '_>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
 #[tokio::test]
 async fn a_node_that_answers_is_only_cut_off_and_is_not_restarted() {
     let scene = Scene::new(false).await;
     let bed = &scene.bed;
     let mut daemon = scene.daemon(at_once());
-    daemon.mesh = Some(Arc::new(Answering));
+    let street = Street::default();
+    street.open(bed);
+    daemon.neighbours = bed.neighbours.clone();
     let (cx, _probe) = bed.cx::<NodeRecovery>();
     bed.sees_nodes(&[(&scene.there, DOWN)]);
     for _ in 0..4 {
@@ -457,7 +458,7 @@ async fn a_node_that_answers_is_only_cut_off_and_is_not_restarted() {
     assert_eq!(scene.told(0).await, ["notify 1 done", "restart 1 held"], "told once");
     assert_eq!(daemon.status.down["there"].sentence, CUT_OFF);
     assert_eq!(scene.notes(), "");
-    daemon.mesh = None;
+    street.leaves("there");
     done(daemon.cycle(&cx).await);
     assert_eq!(scene.notes(), "restart\n");
 }

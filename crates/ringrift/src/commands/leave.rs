@@ -1,0 +1,109 @@
+//! `cluster leave`: a node goes on alone.
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use courier::{Embedded, Options, Outbox, Stream};
+
+use super::{cluster::copy, offline::block_on};
+use crate::{
+    cli::Place,
+    console,
+    data_dir::DataDir,
+    exit::{Failure, OrExit as _, Outcome},
+    membership::Membership,
+};
+
+/// What stays of the cluster, for whoever wants to look.
+const LEFT: &str = "left-cluster";
+
+/// See [`crate::cli`].
+#[derive(Debug, Args)]
+pub struct LeaveArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Runs the command.
+///
+/// Cut off at any moment, it is called again: until the membership is put aside the directory is the node that
+/// it was, and by then the log of its own is whole.
+pub fn leave(args: &LeaveArgs) -> Outcome {
+    let dir = args.place.existing()?;
+    let _lock = dir.lock().or_usage()?;
+    let Some(membership) = Membership::of(&dir).or_usage()? else {
+        return Err(Failure::usage(anyhow!("{} is no node of a cluster", dir.root().display())));
+    };
+    let aside = dir.root().join("facts-leaving.sqlite");
+    remove(&aside)?;
+    let (facts, handed_in) = block_on(copied(&dir, &aside))?;
+    for end in ["-wal", "-shm"] {
+        let beside = dir.root().join(format!("facts-leaving.sqlite{end}"));
+        if beside.exists() {
+            let sentence = "the log of its own is not closed; call this again";
+            return Err(anyhow!(sentence).context(beside.display().to_string()).into());
+        }
+    }
+    fs_err::rename(&aside, dir.facts())?;
+    put_aside(&dir)?;
+    console::say(&format!(
+        "{} is alone, with {facts} facts of the {membership}",
+        dir.root().display()
+    ));
+    if handed_in > 0 {
+        console::say(&format!("  {handed_in} of them were in its outbox"));
+    }
+    console::say("  here    ringrift up");
+    console::say(
+        "  others  a cluster that lives on goes on without it: `ringrift node remove` there",
+    );
+    Ok(())
+}
+
+/// Makes a log of its own from what this node knows, and from what it could not hand in.
+async fn copied(dir: &DataDir, to: &std::path::Path) -> Result<(u64, u64), Failure> {
+    let known = Embedded::open_read_only(&dir.replica().join("replica.sqlite"));
+    let known = known.context("open this node's copy of the log").or_usage()?;
+    let own = Embedded::open(to, Options::default())?;
+    let mut facts = 0;
+    for stream in Stream::ALL {
+        facts += copy(&known, &own, stream).await?;
+    }
+    let mut handed_in = 0;
+    if dir.outbox().exists() {
+        handed_in = Outbox::open(&dir.outbox())?.hand_in(&own).await?.taken;
+    }
+    Ok((facts + handed_in, handed_in))
+}
+
+/// Moves what made it a node out of the way; the membership goes first, and decides.
+fn put_aside(dir: &DataDir) -> anyhow::Result<()> {
+    let left = dir.root().join(LEFT);
+    fs_err::create_dir_all(&left)?;
+    let mut parts = vec![dir.membership(), dir.replica(), dir.cluster(), dir.outbox()];
+    // An outbox that was not closed in order has two more files.
+    parts.extend(["-wal", "-shm"].map(|end| dir.root().join(format!("outbox.sqlite{end}"))));
+    for part in parts {
+        let Some(name) = part.file_name() else { continue };
+        let to = left.join(name);
+        if part.exists() {
+            if to.is_dir() {
+                fs_err::remove_dir_all(&to)?;
+            }
+            fs_err::rename(&part, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// What an earlier call began.
+fn remove(log: &std::path::Path) -> anyhow::Result<()> {
+    for end in ["", "-wal", "-shm"] {
+        let mut name = log.as_os_str().to_owned();
+        name.push(end);
+        let file = std::path::PathBuf::from(name);
+        if file.exists() {
+            fs_err::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
