@@ -137,6 +137,7 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "AUTO_EXPORT",
             "AUTO_PROMOTION",
             "AVAILABILITY_NODE_MONITOR",
+            "CLUSTER_WATCHDOG",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",

@@ -22,7 +22,6 @@ use crate::{
     Bell, COORDINATOR_FULL, Emits, Loop, Sight, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
-    health::planned::CLUSTER_MONITOR,
     leases::LIVES,
     queue::queue_populator::QueuePopulator,
     resource::idle_resource::IdleResource,
@@ -82,7 +81,8 @@ impl Daemon for ClusterWatchdog {
         id: DaemonId("CLUSTER_WATCHDOG"),
         about: "finds nodes that produce nothing",
         priority: Priority::High,
-        needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+        // The contract names CLUSTER_MONITOR as well; a type that is not built cannot be needed.
+        needs: &[EVENT_ROUTER],
         profiles: &[COORDINATOR_FULL],
         period: Duration::from_mins(5),
         leader_only: true,
