@@ -177,6 +177,17 @@ fn what_up_starts_is_built_and_needs_nothing_outside_itself() {
 }
 
 #[test]
+fn what_is_built_needs_only_what_is_built() {
+    let built = || registry().map(|(_, entry)| entry).filter(|entry| entry.is_built());
+    for entry in built() {
+        for need in entry.spec.needs {
+            let is_there = built().any(|needed| needed.spec.id == *need);
+            assert!(is_there, "{} needs {need}: no manager would begin", entry.spec.id);
+        }
+    }
+}
+
+#[test]
 fn a_profile_of_the_runbook_is_closed_by_what_its_types_need() {
     let specs: Vec<&Spec> = registry().map(|(_, entry)| entry.spec).collect();
     let graph = Graph::new(&specs).unwrap();
