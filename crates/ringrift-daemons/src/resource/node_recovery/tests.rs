@@ -63,6 +63,7 @@ fn only_a_lease_that_stands_still_is_a_reason_and_only_one_that_moves_is_the_end
         addresses: Vec::new(),
         role: String::new(),
         version: String::new(),
+        speaks: 1,
         slots: 1,
         playing: 1,
         position: 1,
