@@ -1,8 +1,23 @@
-//! What a machine is: its name, cores, memory and disks, as far as this process may use them.
+//! What a machine is: its name, cores, memory and disks, as far as this process may use them; how a
+//! command gets to another machine ([`Reach`]); who provides it ([`Provider`], behind a [`Guard`]).
 //!
-//! The functions ask the operating system when called and keep nothing. They take microseconds on a
-//! sound machine; [`disk`] hangs when the file system does, so a caller that must not hang asks from
-//! a thread of its own.
+//! The functions of this file ask the operating system when called and keep nothing. They take
+//! microseconds on a sound machine; [`disk`] hangs when the file system does, so a caller that must not
+//! hang asks from a thread of its own.
+
+mod guard;
+mod programs;
+mod provider;
+mod reach;
+mod run;
+
+pub use guard::{ActError, Acted, Budget, Guard, Plan};
+pub use programs::Programs;
+pub use provider::{
+    Action, Asking, BadId, Instance, InstanceId, Listing, Provider, ProviderError, Standing, State,
+};
+pub use reach::{BadDestination, Reach, Ssh};
+pub use run::{Limits, Output, RunError, run};
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;

@@ -101,6 +101,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nodes_and_the_leader_are_seen_by_how_long_their_leases_stand_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Embedded::open(&dir.path().join("facts"), Options::default()).unwrap();
+        let (nodes, there) = (Nodes::default(), NodeId("there".into()));
+        assert_eq!((nodes.sight(&there), nodes.leaders_sight()), (Sight::Untold, Sight::Untold));
+        let held = log.acquire(&lease_of(&there), "there", TTL, 0).await.unwrap();
+        log.acquire(LEADER, "there", TTL, 0).await.unwrap();
+        nodes.look(&log).await.unwrap();
+        let moves = |sight| matches!(sight, Sight::Still(still) if still < TTL);
+        assert!(moves(nodes.sight(&there)) && moves(nodes.leaders_sight()));
+        assert_eq!(nodes.sight(&NodeId("nobody".into())), Sight::Left);
+        log.release(&held).await.unwrap();
+        nodes.look(&log).await.unwrap();
+        assert_eq!(nodes.sight(&there), Sight::Left);
+    }
+
+    #[tokio::test]
     async fn a_node_that_does_not_lead_proves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let log = Embedded::open(&dir.path().join("facts"), Options::default()).unwrap();

@@ -26,6 +26,7 @@ mod cycle;
 mod explain;
 mod far;
 mod leases;
+mod machines;
 mod neighbours;
 mod nodes;
 mod ports;
@@ -48,10 +49,11 @@ pub use far::{
     Archive, DERIVED, FarStore, History, Kept, Manifest, Mark, ORIGINALS, Segment, again, extension,
 };
 pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
+pub use machines::{Machine, Machines, Provided};
 pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use nodes::{
-    ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Why, survey,
-    view_of,
+    ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Sight, Why,
+    survey, view_of,
 };
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{

@@ -45,6 +45,8 @@ pub trait NeighbourPort: Send + Sync + 'static {
     fn reach<'a>(&'a self, node: &'a NodeId) -> Asked<'a, Reached>;
     /// Has a node got this? An error: nothing is known.
     fn has<'a>(&'a self, node: &'a NodeId, artefact: &'a BlobRow) -> Asked<'a, bool>;
+    /// Closes this node's endpoint and opens it again.
+    fn reopen(&self) -> Asked<'_, ()>;
     /// What was given.
     fn given(&self) -> Given;
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, FarStore, Leases, Neighbours, Nodes, Workshop, registry};
+use crate::{Blobs, FarStore, Leases, Machines, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -219,6 +219,8 @@ pub struct Wiring {
     pub bell: Bell,
     /// The HTTP server.
     pub http: Arc<dyn HttpPort>,
+    /// The machines of nodes.
+    pub machines: Machines,
     /// Time allowed to one write into the catalogue.
     pub patience: Duration,
 }
@@ -267,6 +269,7 @@ port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);
 port!(Backlog, backlog);
 port!(Bell, bell);
+port!(Machines, machines);
 port!(Arc<dyn HttpPort>, http);
 
 macro_rules! tuple {

@@ -21,11 +21,14 @@ use courier::{
 };
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
-    MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, PipelineFold, Record,
+    MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, NodeJoined, PipelineFold, Record,
     SamplesExported, TestDecision, WindowCombined, WorkId,
 };
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use warden::{
     Clock, Cx, Daemon, DaemonId, DaemonView, Health, Outcome, Priority, Probe, Snapshot, State,
     Wake, worker::Workers,
@@ -273,6 +276,62 @@ impl Bed {
         ])
         .await;
         batch
+    }
+
+    /// A node of the cluster that the log knows.
+    pub(crate) async fn node(&self, node: &str) -> NodeId {
+        let node = NodeId(node.to_owned());
+        let joined = NodeJoined {
+            node: node.clone(),
+            peer: "ab".repeat(32),
+            addresses: vec!["10.0.0.2:4433".into()],
+            role: "profile selfplay".into(),
+            version: "0.0.0".into(),
+            speaks: 1,
+            slots: 2,
+            playing: 2,
+        };
+        self.record(vec![joined.into()]).await;
+        node
+    }
+
+    /// Lets this node have seen these leases, by name, each still for so long; what is not named was
+    /// given back.
+    pub(crate) fn sees(&self, leases: &[(String, Duration)]) {
+        let now = Instant::now();
+        let longest = leases.iter().map(|(_, still)| *still).max().unwrap_or_default();
+        let held = |number: u64, name: &str| Lease {
+            name: name.to_owned(),
+            holder: name.to_owned(),
+            epoch: number,
+            expires_ms: 0,
+        };
+        // As often as somebody who was never cut off.
+        let looks = longest.as_secs() / 2;
+        for look in (0..=looks).rev() {
+            let ago = Duration::from_secs(look * 2);
+            let seen = leases.iter().map(|(name, still)| {
+                // Before its last change it had another number.
+                held(if ago > *still { 1_000_000 + look } else { still.as_secs() }, name)
+            });
+            self.the_loop.nodes.note(seen.collect(), now.checked_sub(ago).unwrap());
+        }
+    }
+
+    /// The same of leases of nodes alone.
+    pub(crate) fn sees_nodes(&self, nodes: &[(&NodeId, u64)]) {
+        let leases: Vec<(String, Duration)> = nodes
+            .iter()
+            .map(|(node, still)| (crate::lease_of(node), Duration::from_secs(*still)))
+            .collect();
+        self.sees(&leases);
+    }
+
+    /// The same machine as a node of a cluster.
+    pub(crate) fn in_a_cluster(mut self) -> Self {
+        let the_loop = (*self.the_loop).clone();
+        self.the_loop = Arc::new(Loop { shared: true, standalone: false, ..the_loop });
+        self
     }
 
     /// How many pipeline facts there are.

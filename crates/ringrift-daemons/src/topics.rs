@@ -7,8 +7,9 @@
 use ringrift_pipeline::{
     AlarmChanged, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered, ArtefactsReleased,
     BatchRejected, DaemonRestartsChanged, DaemonStatusChanged, DeadLettersReplayed, GateChanged,
-    Kind, ModelAccepted, NodeAdmitted, NodeDrained, NodeInvited, NodeJoined, NodeRemoved,
-    Operational, Topic as _, TrainingFellBack, WorkRaised, WorkReleased, kinds,
+    Kind, ModelAccepted, NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeInvited,
+    NodeJoined, NodeRemoved, Operational, RecoveryAttempted, RecoveryBegun, RecoveryEnded,
+    Topic as _, TrainingFellBack, WorkRaised, WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -72,6 +73,10 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
     (NodeAdmitted::TOPIC, "the same: a ticket is used once"),
     (NodeDrained::TOPIC, "the manager of the node, whose daemons take no new work from then on"),
     (NodeRemoved::TOPIC, "the managers of all nodes, which serve their artefacts to it no more"),
+    (RecoveryBegun::TOPIC, "the next leader, which finds in the catalogue what was tried"),
+    (RecoveryAttempted::TOPIC, "the same, and people: `ringrift events --topic recovery`"),
+    (RecoveryEnded::TOPIC, "people: the node is back, or nobody may touch it any more"),
+    (NodeAvailabilityChanged::TOPIC, "people; who acts on a machine asks its provider again"),
     (
         DaemonStatusChanged::TOPIC,
         "people; DAEMON_WATCHDOG looks at the supervisor, which knows it first",

@@ -11,7 +11,8 @@ use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlobHash, Job, MatchResult, ModelId, NodeId, TrainReport, WorkId,
+    BlobHash, Job, MatchResult, ModelId, NodeAvailabilityChanged, NodeId, NodeRecovered,
+    NodeUnhealthy, RecoveryAttempted, RecoveryBegun, RecoveryEnded, TrainReport, WorkId,
     topic::{bodies, facts},
 };
 
@@ -82,6 +83,18 @@ facts! {
     NodeDrained = "node.drained", |e: &NodeDrained| format!("node.{}", e.node);
     /// A node was put out of a cluster.
     NodeRemoved = "node.removed", |e: &NodeRemoved| format!("node.{}", e.node);
+    /// A node does not do what it should.
+    NodeUnhealthy = "node.unhealthy", |e: &NodeUnhealthy| format!("health.{}", e.node);
+    /// It does again.
+    NodeRecovered = "node.recovered", |e: &NodeRecovered| format!("health.{}", e.node);
+    /// Something is about to be done to bring a node back.
+    RecoveryBegun = "recovery.begun", |e: &RecoveryBegun| recovery_subject(&e.node);
+    /// It was done, or why not.
+    RecoveryAttempted = "recovery.attempted", |e: &RecoveryAttempted| recovery_subject(&e.node);
+    /// Nothing more is to be done about a node.
+    RecoveryEnded = "recovery.ended", |e: &RecoveryEnded| recovery_subject(&e.node);
+    /// A provider says something else of a node's machine than before.
+    NodeAvailabilityChanged = "node.availability_changed", |e: &NodeAvailabilityChanged| format!("availability.{}", e.node);
     /// An artefact went to the trash.
     ArtefactTrashed = "artefact.trashed", |e: &ArtefactTrashed| format!("artefact.{}", e.hash);
     /// A node of a cluster has artefacts: it hashed and flushed each.
@@ -115,6 +128,11 @@ pub fn model_subject(model: &ModelId) -> String {
 /// Subject of an invitation.
 pub fn invitation_subject(invitation: &str) -> String {
     format!("invitation.{invitation}")
+}
+
+/// Subject of what is tried to bring a node back.
+pub fn recovery_subject(node: &NodeId) -> String {
+    format!("recovery.{node}")
 }
 
 /// Subject of whatever makes copies fewer: one for a whole cluster, so that two nodes that rely on each

@@ -1,6 +1,8 @@
 //! The fold: from events to tables. Pure: rows depend on the log alone, never on time or order of
 //! arrival, so a deleted catalogue comes back equal.
 
+mod machines;
+
 use courier::{Fact, Projection, rusqlite};
 use rusqlite::{Transaction, params};
 use serde::Serialize;
@@ -107,6 +109,19 @@ CREATE TABLE invitations (
   put_out INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX invitations_used ON invitations (node);
+CREATE TABLE node_health (
+  node TEXT PRIMARY KEY, failed TEXT, reason TEXT NOT NULL, position INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE node_recoveries (
+  node TEXT PRIMARY KEY, is_open INTEGER NOT NULL, step TEXT NOT NULL, attempt INTEGER NOT NULL,
+  outcome TEXT, sentence TEXT NOT NULL, position INTEGER NOT NULL, began_ms INTEGER NOT NULL,
+  changed_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE node_availability (
+  node TEXT PRIMARY KEY, provider TEXT NOT NULL, instance TEXT NOT NULL, state TEXT NOT NULL,
+  position INTEGER NOT NULL, since_ms INTEGER NOT NULL
+) STRICT;
 CREATE TABLE trashed (
   hash TEXT PRIMARY KEY, reason TEXT NOT NULL, position INTEGER NOT NULL
 ) STRICT;
@@ -123,7 +138,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -491,6 +506,12 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             // Should it come back, it says anew what it has.
             tx.prepare_cached("DELETE FROM holdings WHERE node = ?1")?.execute([&e.node.0])?;
         }
+        Event::NodeUnhealthy(_)
+        | Event::NodeRecovered(_)
+        | Event::RecoveryBegun(_)
+        | Event::RecoveryAttempted(_)
+        | Event::RecoveryEnded(_)
+        | Event::NodeAvailabilityChanged(_) => machines::apply(tx, pos, ms, event)?,
         Event::ArtefactTrashed(e) => {
             tx.prepare_cached(
                 "INSERT INTO trashed (hash, reason, position) VALUES (?1, ?2, ?3)

@@ -9,20 +9,23 @@ mod event;
 mod fold;
 mod ids;
 mod job;
+mod machines;
 mod operational;
 mod stage;
 mod topic;
 
 pub use catalogue::{
-    AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Catalogue, CatalogueError, Champion,
-    CopiesRow, DistributionRow, GameTotals, HoldingRow, InvitationRow, MatchRow, Minute, ModelRow,
-    ModelStatus, NodeHoldings, NodeRow, ParametersRow, PromotionRow, Record, SamplesRow, Totals,
-    TrainingRow, WindowRow, WorkCounts, WorkRow, WorkState,
+    AdviceRow, AllocationRow, AvailabilityRow, BatchRow, BatchState, BlobRow, Catalogue,
+    CatalogueError, Champion, CopiesRow, DistributionRow, GameTotals, HoldingRow, InvitationRow,
+    MatchRow, Minute, ModelRow, ModelStatus, NodeHealthRow, NodeHoldings, NodeRow, ParametersRow,
+    PromotionRow, Record, RecoveryRow, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts,
+    WorkRow, WorkState,
 };
 pub use event::*;
 pub use fold::PipelineFold;
 pub use ids::{BlobHash, ModelId, NodeId, WorkId};
 pub use job::*;
+pub use machines::*;
 pub use operational::*;
 pub use ringrift_rules::Config;
 pub use stage::{Stage, StageView, stage_of};

@@ -118,6 +118,11 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("parameters.set", &["adaptive_params_changed", "hyperparameter_updated"]),
     ("advice.given", &["plateau_detected", "regression_detected"]),
     ("selfplay.allocated", &["selfplay_allocation_updated", "selfplay_target_updated"]),
+    ("node.unhealthy", &["health_check_failed", "host_offline", "p2p_node_dead"]),
+    ("node.recovered", &["host_online"]),
+    ("node.availability_changed", &["cluster_status_changed"]),
+    ("recovery.begun", &["node_recovery_triggered", "recovery_initiated"]),
+    ("recovery.ended", &["recovery_completed"]),
     ("artefact.trashed", &["disk_cleanup_triggered"]),
     ("daemon.status_changed", &["daemon_permanently_failed", "daemon_started", "daemon_stopped"]),
     (

@@ -1,7 +1,7 @@
 //! Facts in one sentence, for people: what `ringrift events` prints and the page shows.
 
 use courier::Stream;
-use ringrift_pipeline::{Advice, Config, Event, MatchResult, Operational};
+use ringrift_pipeline::{Advice, Availability, Config, Event, MatchResult, Operational};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -220,6 +220,35 @@ fn pipeline(event: &Event) -> Told {
             (None, Plain, format!("node {} {what}", e.node))
         }
         Event::NodeRemoved(e) => (None, Bad, format!("node {} was put out", e.node)),
+        Event::NodeUnhealthy(e) => {
+            (None, Bad, format!("node {} is unhealthy: {}", e.node, e.reason))
+        }
+        Event::NodeRecovered(e) => {
+            (None, Good, format!("node {} is well again: {}", e.node, e.reason))
+        }
+        Event::RecoveryBegun(e) => {
+            (None, Plain, format!("node {} gets help, try {}: {}", e.node, e.attempt, e.how))
+        }
+        Event::RecoveryAttempted(e) => {
+            (None, Bad, format!("node {} is down: {}", e.node, e.sentence))
+        }
+        Event::RecoveryEnded(e) => {
+            (None, Good, format!("node {} needs no more help: {}", e.node, e.sentence))
+        }
+        Event::NodeAvailabilityChanged(e) => {
+            let (tone, state) = match e.state {
+                Availability::Running => (Plain, "running"),
+                Availability::Starting => (Plain, "starting"),
+                Availability::Offline => (Bad, "offline"),
+                Availability::Gone => (Bad, "gone"),
+            };
+            let (provider, instance, node) = (&e.provider, &e.instance, &e.node);
+            (
+                None,
+                tone,
+                format!("{provider} says that {instance}, the machine of {node}, is {state}"),
+            )
+        }
         Event::ArtefactTrashed(e) => {
             let hash: String = e.hash.0.chars().take(12).collect();
             (None, Quiet, format!("file {hash} went to the trash: {}", e.reason))

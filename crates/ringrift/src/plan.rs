@@ -138,6 +138,8 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "AUTO_PROMOTION",
             "CLUSTER_MONITOR",
             "COORDINATOR_HEALTH_MONITOR",
+            "AVAILABILITY_NODE_MONITOR",
+            "CLUSTER_WATCHDOG",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
@@ -147,6 +149,8 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
             "GAUNTLET_FEEDBACK",
             "JOB_SCHEDULER",
             "MODEL_SYNC",
+            "NODE_AVAILABILITY",
+            "NODE_RECOVERY",
             "NPZ_COMBINATION",
             "PROGRESS_WATCHDOG",
             "QUEUE_MONITOR",
@@ -174,13 +178,14 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
 
 /// What every node of a cluster with a part in the loop starts: what the others say, what is where, and whether
 /// it is so.
-const ON_EVERY_NODE: [&str; 7] = [
+const ON_EVERY_NODE: [&str; 8] = [
     "CROSS_PROCESS_POLLER",
     "DATA_SERVER",
     "GOSSIP_SYNC",
     "INTEGRITY_CHECK",
     "ORPHAN_DETECTION",
     "P2P_BACKEND",
+    "P2P_RECOVERY",
     "SYNC_PUSH",
 ];
 

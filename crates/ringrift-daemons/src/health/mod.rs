@@ -1,10 +1,13 @@
 //! Category `health`: what works and what does not.
 
+pub(crate) mod availability_node_monitor;
 pub(crate) mod cluster_monitor;
+pub(crate) mod cluster_watchdog;
 pub(crate) mod coordinator_health_monitor;
 pub(crate) mod daemon_watchdog;
 pub(crate) mod health_server;
 pub(crate) mod memory_monitor;
+pub(crate) mod p2p_recovery;
 pub(crate) mod planned;
 pub(crate) mod progress_watchdog;
 pub(crate) mod queue_monitor;
@@ -18,13 +21,13 @@ pub(crate) const DAEMONS: &[Entry] = &[
     Entry::planned(&planned::QUALITY_MONITOR),
     Entry::planned(&planned::MODEL_PERFORMANCE_WATCHDOG),
     Entry::of::<cluster_monitor::ClusterMonitor>(),
-    Entry::planned(&planned::CLUSTER_WATCHDOG),
+    Entry::of::<cluster_watchdog::ClusterWatchdog>(),
     Entry::of::<coordinator_health_monitor::CoordinatorHealthMonitor>(),
     Entry::of::<work_queue_monitor::WorkQueueMonitor>(),
     Entry::of::<health_server::HealthServer>(),
-    Entry::planned(&planned::AVAILABILITY_NODE_MONITOR),
+    Entry::of::<availability_node_monitor::AvailabilityNodeMonitor>(),
     Entry::of::<progress_watchdog::ProgressWatchdog>(),
-    Entry::planned(&planned::P2P_RECOVERY),
+    Entry::of::<p2p_recovery::P2pRecovery>(),
     Entry::of::<memory_monitor::MemoryMonitor>(),
     Entry::planned(&planned::TAILSCALE_HEALTH),
 ];

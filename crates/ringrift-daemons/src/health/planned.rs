@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use warden::{Daemon as _, DaemonId, Priority, Spec};
+use warden::{DaemonId, Priority, Spec};
 
-use crate::{
-    COORDINATOR_FULL, EPHEMERAL, SELFPLAY_FULL, TRAINING_FULL, cycle::EVENT_ROUTER,
-    health::cluster_monitor::ClusterMonitor,
-};
+use crate::{COORDINATOR_FULL, EPHEMERAL, SELFPLAY_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
 
 pub(crate) const QUALITY_MONITOR: Spec = Spec {
     id: DaemonId("QUALITY_MONITOR"),
@@ -26,37 +23,6 @@ pub(crate) const MODEL_PERFORMANCE_WATCHDOG: Spec = Spec {
     needs: &[EVENT_ROUTER],
     profiles: &[COORDINATOR_FULL],
     period: Duration::from_mins(5),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const CLUSTER_WATCHDOG: Spec = Spec {
-    id: DaemonId("CLUSTER_WATCHDOG"),
-    about: "finds nodes that produce nothing",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER, ClusterMonitor::ID],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_mins(5),
-    health_interval: Some(Duration::from_mins(1)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const AVAILABILITY_NODE_MONITOR: Spec = Spec {
-    id: DaemonId("AVAILABILITY_NODE_MONITOR"),
-    about: "probes the nodes layer by layer",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER],
-    period: Duration::from_secs(30),
-    health_interval: Some(Duration::from_secs(30)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const P2P_RECOVERY: Spec = Spec {
-    id: DaemonId("P2P_RECOVERY"),
-    about: "brings the peer connection back",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    health_interval: Some(Duration::from_mins(5)),
-    max_restarts: Some(10),
     ..Spec::DEFAULT
 };
 

@@ -27,11 +27,22 @@ pub use view::{ClusterView, NodeState, NodeView, survey, view_of};
 
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
 /// its lease several times within this; one that was only cut off has its results refused.
-const GONE: Duration = Duration::from_secs(30);
+pub(crate) const GONE: Duration = Duration::from_secs(30);
 /// What is where is counted so often: it goes through all artefacts there are.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// A node that was silent for less is asked for artefacts.
-const LIVES: Duration = Duration::from_secs(15);
+pub(crate) const LIVES: Duration = Duration::from_secs(15);
+
+/// What is seen of a lease from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Nobody looked yet.
+    Untold,
+    /// Nobody holds it: it was given back in good order, or never taken.
+    Left,
+    /// It has stood still for so long.
+    Still(Duration),
+}
 
 /// The nodes of a cluster, as they are seen from this one; a clone is the same. On one machine there are none.
 #[derive(Debug, Clone, Default)]
@@ -126,8 +137,32 @@ impl Nodes {
     /// The log is out of reach; that time counts as nobody's silence.
     pub async fn look(&self, log: &Courier) -> Result<(), courier::Error> {
         let leases = log.leases("", i64::MIN).await?;
-        self.lock().note(leases, Instant::now());
+        self.note(leases, Instant::now());
         Ok(())
+    }
+
+    /// Takes note of all leases as they were at a moment.
+    pub(crate) fn note(&self, leases: Vec<Lease>, at: Instant) {
+        self.lock().note(leases, at);
+    }
+
+    /// What is seen of a node's lease.
+    pub fn sight(&self, node: &NodeId) -> Sight {
+        self.sight_of(&lease_of(node))
+    }
+
+    /// What is seen of the leader's lease.
+    pub fn leaders_sight(&self) -> Sight {
+        self.sight_of(LEADER)
+    }
+
+    fn sight_of(&self, lease: &str) -> Sight {
+        let seen = self.lock();
+        match seen.silent(lease, Instant::now()) {
+            _ if !seen.looked() => Sight::Untold,
+            Some((_, still)) => Sight::Still(still),
+            None => Sight::Left,
+        }
     }
 
     /// Does this node live, as far as can be seen?

@@ -7,8 +7,8 @@ use warden::{Daemon as _, DaemonId, Priority, Spec};
 use crate::{
     cycle::EVENT_ROUTER,
     health::{
-        cluster_monitor::ClusterMonitor,
-        planned::{AVAILABILITY_NODE_MONITOR, TAILSCALE_HEALTH},
+        availability_node_monitor::AvailabilityNodeMonitor, cluster_monitor::ClusterMonitor,
+        planned::TAILSCALE_HEALTH,
     },
 };
 
@@ -50,7 +50,7 @@ pub(crate) const AVAILABILITY_RECOVERY_ENGINE: Spec = Spec {
     id: DaemonId("AVAILABILITY_RECOVERY_ENGINE"),
     about: "recovers nodes that stay away",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, AVAILABILITY_NODE_MONITOR.id],
+    needs: &[EVENT_ROUTER, AvailabilityNodeMonitor::ID],
     ..Spec::DEFAULT
 };
 

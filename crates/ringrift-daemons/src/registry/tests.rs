@@ -156,6 +156,11 @@ const FOR_SEVERAL_MACHINES: &[&str] = &[
     "MODEL_SYNC",
     "DATA_SERVER",
     "JOB_SCHEDULER",
+    "CLUSTER_WATCHDOG",
+    "AVAILABILITY_NODE_MONITOR",
+    "P2P_RECOVERY",
+    "NODE_RECOVERY",
+    "NODE_AVAILABILITY",
     "ORPHAN_DETECTION",
     "P2P_BACKEND",
 ];
@@ -176,6 +181,17 @@ fn what_up_starts_is_built_and_needs_nothing_outside_itself() {
     assert_eq!(beside, FOR_SEVERAL_MACHINES, "all else that is built closes the loop on one");
     for (profile, _) in PROFILES {
         assert!(names(&of_profile(*profile)).contains(&"EVENT_ROUTER"), "{profile:?}");
+    }
+}
+
+#[test]
+fn what_is_built_needs_only_what_is_built() {
+    let built = || registry().map(|(_, entry)| entry).filter(|entry| entry.is_built());
+    for entry in built() {
+        for need in entry.spec.needs {
+            let is_there = built().any(|needed| needed.spec.id == *need);
+            assert!(is_there, "{} needs {need}: no manager would begin", entry.spec.id);
+        }
     }
 }
 

@@ -5,19 +5,8 @@ use std::time::Duration;
 use warden::{Daemon, DaemonId, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER, health::cluster_monitor::ClusterMonitor,
+    TRAINING_FULL, cycle::EVENT_ROUTER, health::cluster_monitor::ClusterMonitor,
     queue::job_scheduler::JobScheduler, resource::idle_resource::IdleResource,
-};
-
-pub(crate) const NODE_RECOVERY: Spec = Spec {
-    id: DaemonId("NODE_RECOVERY"),
-    about: "restarts nodes that are down",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_mins(5),
-    health_interval: Some(Duration::from_mins(2)),
-    ..Spec::DEFAULT
 };
 
 pub(crate) const RESOURCE_OPTIMIZER: Spec = Spec {
@@ -43,15 +32,6 @@ pub(crate) const ADAPTIVE_RESOURCES: Spec = Spec {
     about: "moves nodes between roles",
     priority: Priority::Medium,
     needs: &[EVENT_ROUTER, ClusterMonitor::ID],
-    period: Duration::from_mins(5),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const NODE_AVAILABILITY: Spec = Spec {
-    id: DaemonId("NODE_AVAILABILITY"),
-    about: "follows the providers' word on the nodes",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
     period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };

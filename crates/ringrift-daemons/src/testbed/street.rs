@@ -30,6 +30,8 @@ struct Houses {
     proofs: BTreeSet<(String, BlobHash)>,
     away: BTreeSet<String>,
     given: Given,
+    /// How often this node's endpoint was opened anew.
+    reopened: usize,
     /// What happens while somebody is asked.
     meanwhile: Option<(Catalogue, ArtefactsReleased)>,
 }
@@ -64,6 +66,11 @@ impl Street {
     /// While the next question is asked, somebody records this.
     pub(crate) fn meanwhile(&self, catalogue: Catalogue, released: ArtefactsReleased) {
         self.lock().meanwhile = Some((catalogue, released));
+    }
+
+    /// How often this node's endpoint was opened anew.
+    pub(crate) fn reopened(&self) -> usize {
+        self.lock().reopened
     }
 
     /// So much was given.
@@ -110,6 +117,11 @@ impl NeighbourPort for Street {
             }
             Ok(houses.proofs.contains(&(node.0.clone(), artefact.hash.clone())))
         })
+    }
+
+    fn reopen(&self) -> Asked<'_, ()> {
+        self.lock().reopened += 1;
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn given(&self) -> Given {

@@ -4,6 +4,7 @@
 mod figures;
 mod holdings;
 mod later;
+mod machines;
 mod members;
 mod queries;
 mod rows;
@@ -24,6 +25,7 @@ use courier::{
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
 pub use holdings::{CopiesRow, HoldingRow, NodeHoldings};
+pub use machines::{AvailabilityRow, NodeHealthRow, RecoveryRow};
 pub use members::{InvitationRow, NodeRow};
 pub use rows::{
     AdviceRow, AllocationRow, BatchRow, BatchState, BlobRow, Champion, DistributionRow, GameTotals,

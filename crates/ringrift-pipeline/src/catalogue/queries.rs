@@ -11,7 +11,7 @@ use super::rows::{
 use super::{BatchState, Catalogue, CatalogueError, InvitationRow, NodeRow};
 use crate::{BlobHash, ModelId, NodeId, Parameters, WorkId, WorkKind};
 
-fn rows<T: FromRow>(
+pub(super) fn rows<T: FromRow>(
     db: &Connection,
     table: &str,
     tail: &str,

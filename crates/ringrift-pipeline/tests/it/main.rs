@@ -9,8 +9,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use courier::{Batch, Courier, Digest, Embedded, Folder, NewFact, Options, Reader, Stream, refold};
 use ringrift_pipeline::{
-    BatchState, Catalogue, Event, Gate, ModelStatus, NodeAdmitted, NodeDrained, NodeId,
-    NodeInvited, NodeRemoved, Operational, PipelineFold, Record, WorkKind, WorkState,
+    BatchState, Catalogue, Event, Gate, Layer, ModelStatus, NodeAdmitted, NodeDrained, NodeId,
+    NodeInvited, NodeRecovered, NodeRemoved, NodeUnhealthy, Operational, PipelineFold, Record,
+    RecoveryAttempted, RecoveryBegun, RecoveryEnded, RecoveryOutcome, RecoveryStep, WorkKind,
+    WorkState,
 };
 use story::{claimed, committed, hash, hex, model, result, selfplay, story, work};
 use tempfile::TempDir;
@@ -324,4 +326,53 @@ async fn a_node_is_let_in_once_by_a_ticket_and_a_key_that_was_put_out_stays_out(
     assert!(!catalogue.nodes().await.unwrap().pop().unwrap().removed);
     assert_eq!(catalogue.keys_put_out().await.unwrap(), ["first"]);
     assert_eq!(catalogue.admitted().await.unwrap(), [(there(), "second".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_is_tried_with_a_node_is_one_episode_until_it_ends() {
+    let place = Place::new().await;
+    let node = || NodeId("there".into());
+    let begun = |step, attempt| -> Event {
+        let (how, by) = ("a command".into(), NodeId("here".into()));
+        RecoveryBegun { node: node(), step, attempt, how, by }.into()
+    };
+    let tried = |step, outcome| -> Event {
+        RecoveryAttempted { node: node(), step, attempt: 1, outcome, sentence: "-".into() }.into()
+    };
+    let ended: Event = RecoveryEnded { node: node(), sentence: "it is back".into() }.into();
+    let row = async || place.catalogue.recoveries().await.unwrap().remove(0);
+    let mut time = 0;
+    let mut tell = async |event: Event| {
+        time += 1;
+        place.catalogue.record(vec![Record::always(event)], time).await.unwrap();
+    };
+    tell(tried(RecoveryStep::Notify, RecoveryOutcome::Done)).await;
+    tell(begun(RecoveryStep::Restart, 1)).await;
+    let open = row().await;
+    assert_eq!((open.is_open, open.began_ms, open.changed_ms), (true, 1, 2));
+    assert_eq!((open.step, open.outcome), (RecoveryStep::Restart, None), "cut off in the middle");
+    tell(tried(RecoveryStep::Restart, RecoveryOutcome::Failed)).await;
+    assert_eq!(row().await.outcome, Some(RecoveryOutcome::Failed));
+    tell(ended.clone()).await;
+    let over = row().await;
+    assert_eq!((over.is_open, over.sentence.as_str(), over.position), (false, "it is back", 4));
+    tell(begun(RecoveryStep::Notify, 1)).await;
+    let again = row().await;
+    assert_eq!((again.is_open, again.began_ms, again.step), (true, 5, RecoveryStep::Notify));
+}
+
+#[tokio::test]
+async fn a_node_is_well_again_or_says_which_layer_fails() {
+    let place = Place::new().await;
+    let node = NodeId("there".into());
+    let failed = async || {
+        let rows = place.catalogue.node_health().await.unwrap();
+        rows.into_iter().map(|row| row.failed).collect::<Vec<_>>()
+    };
+    assert_eq!(failed().await, []);
+    let (layer, reason) = (Layer::Command, "-".to_owned());
+    place.tell(vec![NodeUnhealthy { node: node.clone(), layer, reason: "-".into() }.into()]).await;
+    assert_eq!(failed().await, [Some(Layer::Command)]);
+    place.tell(vec![NodeRecovered { node, reason }.into()]).await;
+    assert_eq!(failed().await, [None]);
 }

@@ -2,11 +2,13 @@
 
 use ringrift_pipeline::{
     Advice, AdviceGiven, AllocationUpdated, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered,
-    ArtefactsReleased, BatchAccepted, BatchRejected, BlobHash, ChampionInstalled, CheckpointSaved,
-    Config, CurriculumRebalanced, EvaluationCompleted, Event, GamesCommitted, GauntletJob, Job,
-    MatchPlayed, MatchResult, ModelAccepted, ModelCreated, ModelDistributed, ModelId,
-    ModelPromoted, ModelRef, ModelRejected, NodeAdmitted, NodeDrained, NodeId, NodeInvited,
-    NodeJoined, NodeRemoved, Parameters, ParametersSet, SamplesExported, SelfplayJob, TestDecision,
+    ArtefactsReleased, Availability, BatchAccepted, BatchRejected, BlobHash, ChampionInstalled,
+    CheckpointSaved, Config, CurriculumRebalanced, EvaluationCompleted, Event, GamesCommitted,
+    GauntletJob, Job, Layer, MatchPlayed, MatchResult, ModelAccepted, ModelCreated,
+    ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected, NodeAdmitted,
+    NodeAvailabilityChanged, NodeDrained, NodeId, NodeInvited, NodeJoined, NodeRecovered,
+    NodeRemoved, NodeUnhealthy, Parameters, ParametersSet, RecoveryAttempted, RecoveryBegun,
+    RecoveryEnded, RecoveryOutcome, RecoveryStep, SamplesExported, SelfplayJob, TestDecision,
     TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed,
     WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkRaised, WorkReleased,
 };
@@ -295,6 +297,37 @@ pub(crate) fn story() -> Vec<Event> {
             node: NodeId("there".into()),
             key: "UDEF".into(),
             role: "selfplay".into(),
+        }
+        .into(),
+        NodeUnhealthy {
+            node: NodeId("there".into()),
+            layer: Layer::Lease,
+            reason: "its lease stood still for 95 s".into(),
+        }
+        .into(),
+        RecoveryBegun {
+            node: NodeId("there".into()),
+            step: RecoveryStep::Restart,
+            attempt: 1,
+            how: "systemctl restart x by ssh on there".into(),
+            by: NodeId("here".into()),
+        }
+        .into(),
+        RecoveryAttempted {
+            node: NodeId("there".into()),
+            step: RecoveryStep::Restart,
+            attempt: 1,
+            outcome: RecoveryOutcome::Done,
+            sentence: "it was restarted".into(),
+        }
+        .into(),
+        RecoveryEnded { node: NodeId("there".into()), sentence: "its lease moves".into() }.into(),
+        NodeRecovered { node: NodeId("there".into()), reason: "its lease moves".into() }.into(),
+        NodeAvailabilityChanged {
+            node: NodeId("there".into()),
+            provider: "cupboard".into(),
+            instance: "i-1".into(),
+            state: Availability::Running,
         }
         .into(),
         NodeDrained { node: NodeId("there".into()), draining: true }.into(),

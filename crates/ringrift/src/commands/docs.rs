@@ -6,11 +6,13 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use courier::Stream;
 use ringrift_daemons::{CATEGORIES, PROFILES, RETIRED, routes};
-use ringrift_pipeline::{Advice, Field, PARTS, TestDecision};
+use ringrift_pipeline::{
+    Advice, Availability, Field, Layer, PARTS, RecoveryOutcome, RecoveryStep, TestDecision,
+};
 use serde_json::Value;
 
 use crate::{
-    config::{ALIASES, REPLACED, keys},
+    config::{ALIASES, REPLACED, keys, named_keys},
     console,
     exit::Outcome,
 };
@@ -102,7 +104,7 @@ fn configuration() -> anyhow::Result<String> {
          Where the data lies: `--data`, `RINGRIFT_DATA_DIR`, default `./ringrift-data`.\n",
     );
     let mut section = String::new();
-    for key in keys() {
+    for key in keys().into_iter().chain(named_keys()) {
         let (of, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
         if of != section {
             of.clone_into(&mut section);
@@ -126,6 +128,10 @@ fn configuration() -> anyhow::Result<String> {
             cell(&key.about)
         )?;
     }
+    text.push_str(
+        "\nSections with a NAME stand in the file alone, as often as there are names. NAME of a machine is its \
+         node, as `ringrift nodes` shows it; see [cluster.md](cluster.md#machines).\n",
+    );
     text.push_str(
         "\n## Variables of the runbook and of the old system\n\n\
          Set one that has no effect, and a warning says what took its place.\n\n\
@@ -221,6 +227,26 @@ fn in_json(kind: &str) -> anyhow::Result<String> {
         "TestDecision" => {
             one_of(&[TestDecision::Stronger, TestDecision::NotStronger, TestDecision::Undecided])?
         }
+        "Layer" => one_of(&[Layer::Lease, Layer::Command, Layer::Provider])?,
+        "RecoveryStep" => one_of(&[
+            RecoveryStep::Notify,
+            RecoveryStep::Restart,
+            RecoveryStep::Reboot,
+            RecoveryStep::GiveUp,
+        ])?,
+        "RecoveryOutcome" => one_of(&[
+            RecoveryOutcome::Done,
+            RecoveryOutcome::Dry,
+            RecoveryOutcome::Failed,
+            RecoveryOutcome::Held,
+            RecoveryOutcome::Unsupported,
+        ])?,
+        "Availability" => one_of(&[
+            Availability::Running,
+            Availability::Starting,
+            Availability::Offline,
+            Availability::Gone,
+        ])?,
         unknown => return Err(anyhow!("nothing says how {unknown} looks in JSON")),
     };
     Ok(words)

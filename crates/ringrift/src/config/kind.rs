@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use depot::far::{Address, ParseAddressError, Plain, check_endpoint};
+use hosts::{BadDestination, BadId, InstanceId, Ssh};
 use ringrift_pipeline::Config;
 use serde_json::Value;
 
@@ -55,12 +56,16 @@ pub enum Kind {
     FarStore,
     /// The address of a service, or nothing.
     Endpoint,
-    /// A short name: letters, digits and hyphens.
-    Name,
     /// A path, or nothing.
     Path,
     /// Some of these words, or none of them.
     Words(Vec<&'static str>),
+    /// A machine as `ssh` knows it.
+    Destination,
+    /// What a provider calls a machine.
+    Instance,
+    /// A name that the operator gave, or that a node has.
+    Name,
     /// A daemon's own key: of the type of its default; the daemon judges the rest.
     Daemon {
         /// The default.
@@ -101,9 +106,11 @@ impl Kind {
             Self::Command => "a program with its first arguments".into(),
             Self::FarStore => "file:///FOLDER, s3://BUCKET or s3://BUCKET/PREFIX".into(),
             Self::Endpoint => "https://objects.example or https://objects.example:9000".into(),
-            Self::Name => "lower case letters, digits and hyphens".into(),
             Self::Path => "a path".into(),
             Self::Words(words) => format!("a list out of {}", words.join(", ")),
+            Self::Destination => BadDestination.to_string(),
+            Self::Instance => BadId.to_string(),
+            Self::Name => "lower case letters, digits and hyphens, at most 100".into(),
             Self::Daemon { default: Value::Number(_) } => {
                 "a number (durations: seconds, or text like 5m)".into()
             }
@@ -147,7 +154,9 @@ impl Kind {
             | Self::FarStore
             | Self::Endpoint
             | Self::Name
-            | Self::Path => self.read_value(&text.into()),
+            | Self::Path
+            | Self::Destination
+            | Self::Instance => self.read_value(&text.into()),
         }
     }
 
@@ -206,15 +215,6 @@ impl Kind {
                 check_endpoint(text, Plain::Anybody).map_err(|e| e.to_string())?;
                 Ok(text.into())
             }
-            Self::Name => {
-                let is_name = |text: &&str| {
-                    !text.is_empty()
-                        && text
-                            .bytes()
-                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                };
-                Ok(value.as_str().filter(is_name).ok_or_else(no)?.into())
-            }
             Self::Path => Ok(value.as_str().filter(|text| !text.is_empty()).ok_or_else(no)?.into()),
             Self::Words(words) => {
                 let mut chosen: Vec<&str> = Vec::new();
@@ -235,6 +235,24 @@ impl Kind {
                 } else {
                     Err(no())
                 }
+            }
+            Self::Destination => {
+                let text = value.as_str().ok_or_else(no)?;
+                Ssh::to(text).map(|_| text.into()).map_err(|_| no())
+            }
+            Self::Instance => {
+                // Some providers number their machines.
+                let text = match value {
+                    Value::Number(number) => number.to_string(),
+                    other => other.as_str().ok_or_else(no)?.to_owned(),
+                };
+                text.parse::<InstanceId>().map(|id| id.as_str().into()).map_err(|_| no())
+            }
+            Self::Name => {
+                let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                let text = value.as_str().ok_or_else(no)?;
+                let is_name = !text.is_empty() && text.len() <= 100 && text.chars().all(fits);
+                if is_name { Ok(text.into()) } else { Err(no()) }
             }
             Self::Daemon { default } => match (default, value) {
                 (Value::Bool(_), value) if !value.is_boolean() => Err(no()),

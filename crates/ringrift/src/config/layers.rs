@@ -10,7 +10,7 @@ use ringrift_daemons::{Found, find};
 use serde_json::Value;
 
 use super::{
-    Problems, Resolved, Settings, keys, nearest,
+    Problems, Resolved, Settings, keys, machines, nearest,
     replaced::replaced,
     schema::{Key, PLACES},
 };
@@ -120,6 +120,10 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     }
     check_daemons(&keys, &values, &mut problems);
     check_store(&values, &mut problems);
+    // What could not be read is missing for no other reason.
+    if problems.is_empty() {
+        machines::check(&values, &mut problems);
+    }
     warnings.extend(idle_tiers(&values));
     if problems.is_empty() {
         Ok(Settings::of(data, data_origin, file, values, warnings))
@@ -153,9 +157,16 @@ fn read_file(
     let mut found = Vec::new();
     flatten("", &table, known, &mut found);
     for (path, value) in found {
-        let Some(key) = known.get(path.as_str()) else {
-            problems.push(format!("{name}: {}", unknown_key(&path, known)));
-            continue;
+        let key = machines::find(&path).unwrap_or_else(|| {
+            let key = known.get(path.as_str()).map(|key| (*key).clone());
+            key.ok_or_else(|| unknown_key(&path, known))
+        });
+        let key = match key {
+            Ok(key) => key,
+            Err(unknown) => {
+                problems.push(format!("{name}: {unknown}"));
+                continue;
+            }
         };
         match key.kind.read_value(value) {
             Ok(value) => set(values, &path, value, format!("file {name}")),
@@ -166,6 +177,7 @@ fn read_file(
             }
         }
     }
+    machines::fill(values);
 }
 
 /// Paths of all values; tables are sections, unless a key holds a table.

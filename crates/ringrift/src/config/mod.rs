@@ -5,6 +5,7 @@
 
 pub mod kind;
 mod layers;
+mod machines;
 mod replaced;
 mod schema;
 mod settings;
@@ -12,6 +13,7 @@ mod settings;
 use std::fmt;
 
 pub use layers::{Flags, Sources, load};
+pub use machines::{MachineSettings, ProviderSettings, named_keys};
 pub use replaced::REPLACED;
 pub use schema::{ALIASES, JOB_KINDS, keys};
 pub use settings::{Durability, Resolved, Settings, Store};

@@ -35,6 +35,19 @@ pub const REPLACED: &[(&str, &str)] = &[
     ("RINGRIFT_DAEMON_MAX_PARALLEL_HEALTH", HEALTH_IS_PUBLISHED),
     ("RINGRIFT_DAEMON_DEPENDENCY_POLL", NEEDS_ARE_AWAITED),
     ("RINGRIFT_DAEMON_DEPENDENCY_TIMEOUT", NEEDS_ARE_AWAITED),
+    // Machines of nodes.
+    (
+        "RINGRIFT_PREEMPTIVE_RECOVERY",
+        "a node is restarted when its lease stands still, never because its memory might run out: for \
+         that it ends workers that take too much itself",
+    ),
+    ("RINGRIFT_NODE_AVAILABILITY_DRY_RUN", FILE_IS_OURS),
+    ("RINGRIFT_NODE_AVAILABILITY_VAST", PROVIDERS_ARE_SECTIONS),
+    ("RINGRIFT_NODE_AVAILABILITY_LAMBDA", PROVIDERS_ARE_SECTIONS),
+    ("RINGRIFT_NODE_AVAILABILITY_RUNPOD", PROVIDERS_ARE_SECTIONS),
+    ("RINGRIFT_NODE_AVAILABILITY_VULTR", PROVIDERS_ARE_SECTIONS),
+    ("RINGRIFT_NODE_AVAILABILITY_HETZNER", PROVIDERS_ARE_SECTIONS),
+    ("RINGRIFT_NODE_AVAILABILITY_TAILSCALE", PROVIDERS_ARE_SECTIONS),
     // The process.
     ("RINGRIFT_IS_COORDINATOR", PROFILE_IS_ROLE),
     ("RINGRIFT_NODE_ROLE", PROFILE_IS_ROLE),
@@ -77,6 +90,9 @@ pub const REPLACED: &[(&str, &str)] = &[
     ("RINGRIFT_MAX_DATA_AGE_HOURS", TRAINING_BY_ROWS),
 ];
 
+const FILE_IS_OURS: &str = "what a provider says becomes a fact; no configuration file is changed";
+const PROVIDERS_ARE_SECTIONS: &str =
+    "the sections [providers.NAME] of the configuration say who is asked";
 const EACH_INTERVAL: &str = "every daemon has its own, e.g. RINGRIFT_AUTO_SYNC_INTERVAL";
 const ERRORS_ARE_CRASHES: &str = "an error of a cycle is a crash: RINGRIFT_DAEMON_RESTART_BACKOFF, \
      RINGRIFT_DAEMON_RESTART_BACKOFF_MAX and RINGRIFT_DAEMON_RESTART_MAX say what follows";

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use warden::Hourly;
 
-use super::JOB_KINDS;
+use super::{JOB_KINDS, MachineSettings, ProviderSettings, machines};
 use crate::logs::Format;
 
 /// A key's value and where it comes from.
@@ -116,6 +116,10 @@ pub struct Settings {
     pub plugins: BTreeMap<String, Vec<String>>,
     /// The far store.
     pub store: Store,
+    /// Machines of nodes, by node.
+    pub machines: BTreeMap<String, MachineSettings>,
+    /// Who provides them, by name.
+    pub providers: BTreeMap<String, ProviderSettings>,
     /// Section of each daemon.
     pub daemons: BTreeMap<String, Value>,
     /// What has no effect, one sentence each.
@@ -209,6 +213,8 @@ impl Settings {
                 plain: if flag("store.allow_http") { Plain::Anybody } else { Plain::Loopback },
                 credentials: value("store.credentials").as_str().map(PathBuf::from),
             },
+            machines: machines::machines(&all),
+            providers: machines::providers(&all),
             daemons: daemons.collect(),
             data,
             data_origin,

@@ -59,6 +59,10 @@ impl NeighbourPort for Others {
         match *self {}
     }
 
+    fn reopen(&self) -> Asked<'_, ()> {
+        match *self {}
+    }
+
     fn given(&self) -> Given {
         match *self {}
     }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use courier::Stream;
 use depot::{
-    Hash,
+    Depot, Hash,
     peers::{Key, Options, PeerId, Peers, Want},
 };
 use ringrift_daemons::{
@@ -21,7 +21,7 @@ use ringrift_daemons::{
 };
 use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
-use warden::DaemonId;
+use warden::{Clock, DaemonId};
 
 use crate::{
     admission::keep_the_door, control::record_about, data_dir::DataDir, membership::Membership,
@@ -40,11 +40,17 @@ const REPORT: Duration = Duration::from_secs(5);
 pub struct Others(Arc<Inner>);
 
 struct Inner {
-    peers: Peers,
+    /// Replaced when the endpoint is opened anew.
+    peers: Mutex<Arc<Peers>>,
+    depot: Arc<Depot>,
+    options: Options,
+    /// What the others were told of this node last.
+    told: Mutex<Option<NodeJoined>>,
     catalogue: Catalogue,
     node: NodeId,
     nodes: Nodes,
     dir: DataDir,
+    clock: Clock,
     /// The other members, and whether each lives.
     others: Mutex<BTreeMap<NodeId, (PeerId, Lives)>>,
 }
@@ -81,13 +87,17 @@ impl Others {
                 .map(|relay| relay.parse())
                 .collect::<Result<_, _>>()?,
         };
-        let peers = Peers::open(blobs.depot(), options).await?;
+        let peers = Peers::open(blobs.depot(), options.clone()).await?;
         let others = Self(Arc::new(Inner {
-            peers,
+            peers: Mutex::new(Arc::new(peers)),
+            depot: Arc::clone(blobs.depot()),
+            options,
+            told: Mutex::default(),
             catalogue: catalogue.clone(),
             node: node.clone(),
             nodes,
             dir: dir.clone(),
+            clock: Clock::system(),
             others: Mutex::default(),
         }));
         blobs.connect(others.clone());
@@ -124,7 +134,8 @@ impl Others {
         [slots, playing]: [usize; 2],
         now_ms: i64,
     ) -> anyhow::Result<()> {
-        let Inner { peers, catalogue, node, .. } = &*self.0;
+        let Inner { catalogue, node, told, .. } = &*self.0;
+        let peers = self.peers();
         let joined = NodeJoined {
             node: node.clone(),
             peer: peers.id().to_string(),
@@ -138,7 +149,28 @@ impl Others {
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
         })
-        .await
+        .await?;
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+        Ok(())
+    }
+
+    fn peers(&self) -> Arc<Peers> {
+        Arc::clone(&self.0.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes the endpoint and opens it again; whoever fetches meanwhile is told so, and tries again.
+    async fn open_anew(&self) -> anyhow::Result<()> {
+        let Inner { peers, depot, options, told, clock, .. } = &*self.0;
+        self.peers().close().await;
+        let opened = Arc::new(Peers::open(depot, options.clone()).await?);
+        *peers.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(NodeJoined { role, slots, playing, .. }) = told {
+            let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            // With port 0 it listens elsewhere than before.
+            self.tell(&role, [count(slots), count(playing)], clock.now_ms()).await?;
+        }
+        Ok(())
     }
 
     /// Follows who is there, answers those who want to come, and says what this node does, for ever.
@@ -200,7 +232,7 @@ impl Others {
     /// # Errors
     /// The catalogue cannot be asked.
     pub async fn look(&self, pressure: &Pressure) -> anyhow::Result<Vec<NodeRow>> {
-        let Inner { peers, catalogue, node, nodes, others, .. } = &*self.0;
+        let Inner { catalogue, node, nodes, others, .. } = &*self.0;
         let mut rows = catalogue.nodes().await?;
         let drains = rows.iter().any(|row| row.node == *node && row.draining);
         pressure.set(DRAIN, drains.then(drained));
@@ -217,18 +249,18 @@ impl Others {
             known.insert(row.node.clone(), (peer, lives));
             members.insert(peer, addresses);
         }
-        peers.admit(members);
+        self.peers().admit(members);
         *others.lock().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(rows)
     }
 
     /// Serves nobody any more.
     pub async fn leave(&self) {
-        self.0.peers.close().await;
+        self.peers().close().await;
     }
 
     async fn fetch(&self, hash: Hash) -> Result<(), String> {
-        let Inner { peers, catalogue, .. } = &*self.0;
+        let Inner { catalogue, .. } = &*self.0;
         let name = BlobHash(hash.to_string());
         let row = catalogue.blob(&name).await.map_err(|error| error.to_string())?;
         let row = row.ok_or("no fact names it")?;
@@ -237,7 +269,7 @@ impl Others {
         let from = self.whom_to_ask(&name, &holders);
         let extension = extension(&row.role).to_owned();
         let want = Want { hash, bytes: row.bytes, extension };
-        let stored = peers.fetch(&want, &from).await.map_err(|error| error.to_string())?;
+        let stored = self.peers().fetch(&want, &from).await.map_err(|error| error.to_string())?;
         if stored.new {
             info!(%hash, role = row.role, bytes = row.bytes, "artefact fetched from another node");
         }
@@ -270,7 +302,7 @@ impl Others {
 impl NeighbourPort for Others {
     fn reach<'a>(&'a self, node: &'a NodeId) -> Asked<'a, Reached> {
         Box::pin(async move {
-            let reached = self.0.peers.reach(self.peer(node)?).await?;
+            let reached = self.peers().reach(self.peer(node)?).await?;
             Ok(Reached { round_trip: reached.round_trip, at: reached.at })
         })
     }
@@ -278,12 +310,17 @@ impl NeighbourPort for Others {
     fn has<'a>(&'a self, node: &'a NodeId, artefact: &'a BlobRow) -> Asked<'a, bool> {
         Box::pin(async move {
             let hash = artefact.hash.as_str().parse().map_err(|_| "no hash was asked for")?;
-            self.0.peers.has(self.peer(node)?, &hash, artefact.bytes).await
+            self.peers().has(self.peer(node)?, &hash, artefact.bytes).await
         })
     }
 
+    fn reopen(&self) -> Asked<'_, ()> {
+        Box::pin(async { self.open_anew().await.map_err(|error| format!("{error:#}")) })
+    }
+
     fn given(&self) -> Given {
-        let Inner { peers, others, .. } = &*self.0;
+        let Inner { others, .. } = &*self.0;
+        let peers = self.peers();
         let served = peers.served();
         let others = others.lock().unwrap_or_else(PoisonError::into_inner);
         let by_node = others

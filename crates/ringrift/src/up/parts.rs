@@ -1,13 +1,14 @@
 //! Everything that a manager is put together of, and in which order it is opened and closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
+use hosts::{Guard, Reach};
 use ringrift_daemons::{
-    Backlog, Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop,
-    WorkshopSettings, registry,
+    Backlog, Bell, Blobs, Loop, Machine, Machines, Neighbours, Pressure, Provided, STANDALONE,
+    Wiring, Workshop, WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -15,7 +16,7 @@ use warden::{Clock, Runnable, worker::Workers};
 
 use super::{leader::Seat, others::Others};
 use crate::{
-    config::Settings,
+    config::{MachineSettings, Settings},
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
     far::{self, FromFar},
@@ -154,6 +155,7 @@ impl Parts {
             backlog: Backlog::default(),
             bell: bell.clone(),
             http,
+            machines: machines(settings),
             patience: PATIENCE,
         };
         if let Some(others) = &others {
@@ -230,6 +232,27 @@ fn workshop_settings(settings: &Settings, dir: &DataDir) -> WorkshopSettings {
         silence: settings.silence,
         grace: settings.grace,
     }
+}
+
+/// The machines of nodes. All of one provider share its budget.
+fn machines(settings: &Settings) -> Machines {
+    let guards: BTreeMap<&str, Arc<Guard>> = settings
+        .providers
+        .iter()
+        .map(|(name, provider)| {
+            let guard = Guard::new(provider.programs.clone(), provider.is_dry, provider.budget);
+            (name.as_str(), Arc::new(guard))
+        })
+        .collect();
+    let machine = |(node, machine): (&String, &MachineSettings)| {
+        let provided = machine.provided.as_ref().and_then(|(provider, instance)| {
+            let guard = Arc::clone(guards.get(provider.as_str())?);
+            Some(Provided { provider: provider.clone(), instance: instance.clone(), guard })
+        });
+        let reach = machine.ssh.clone().map_or(Reach::Here, Reach::Ssh);
+        (NodeId(node.clone()), Machine { reach, restart: machine.restart.clone(), provided })
+    };
+    Machines::new(settings.machines.iter().map(machine).collect())
 }
 
 fn tell(plan: &Plan) {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{check_refused, command, run, run_with, wait_for};
+use crate::bench::{RINGRIFT, check_refused, command, run, run_with, wait_for};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -620,4 +620,62 @@ fn the_page_is_fast_beside_two_hundred_nodes() {
         assert!(best < FAST, "{path} takes {best:?} at best beside {MANY} nodes");
     }
     pretending.abort_all();
+}
+
+/// A process that somebody else started, whose number stands in a file; it ends with the test.
+struct Started(PathBuf);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let Ok(pid) = fs_err::read_to_string(&self.0) else { return };
+        drop(Command::new("kill").args(["-9", pid.trim()]).status());
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_is_started_again_by_who_leads() {
+    let Some(server) = Server::start() else { return };
+    let dir = tempdir().unwrap();
+    let folder = dir.path();
+    for (word, name) in [("init", "a"), ("join", "b")] {
+        let entered = run(folder, &["cluster", word, "--servers", &server.url, "--data", name]);
+        assert_eq!(entered.code, 0, "{}", entered.err);
+    }
+    let killed = up(folder, "b", "selfplay");
+    until_state(folder, "b", "P2P_RECOVERY", "running");
+    let b = node_of(folder, "b");
+    let script = folder.join("restart");
+    let started = Started(folder.join("b.pid"));
+    let text = format!(
+        "cd {}\n{RINGRIFT} up --profile selfplay --configs hex8_2p --port 0 --data b >again 2>&1 &\n\
+         echo $! >b.pid\n",
+        folder.display()
+    );
+    fs_err::write(&script, text).unwrap();
+    let settings = format!(
+        "[daemons.node_recovery]\ninterval = 1\nsilence = 20\nnotify_wait = 1\n\
+         [machines.{b}]\nrestart = ['/bin/sh', '{}']\n",
+        script.display()
+    );
+    fs_err::write(folder.join("a/ringrift.toml"), settings).unwrap();
+    let _leads = up(folder, "a", "coordinator");
+    until_state(folder, "a", "NODE_RECOVERY", "running");
+    let life = || {
+        let nodes = run(folder, &["nodes", "--json", "--data", "a"]).json();
+        nodes["nodes"][&b]["life"].as_u64()
+    };
+    let before = wait_for("b to be seen", SOON, life);
+    drop(killed);
+    let told = || run(folder, &["events", "--topic", "recovery", "--json", "--data", "a"]).out;
+    wait_for("b to come back", 2 * SOON, || told().contains("recovery.ended").then_some(()));
+    assert!(life().unwrap() > before, "another life of it");
+    let told = told();
+    for part in ["\"notify\"", "recovery.begun", "\"restart\"", "its lease moves again"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let status = wait_for("the leader to be content", SOON, || {
+        daemon(folder, "a", "NODE_RECOVERY").filter(|daemon| daemon["health"] == "healthy")
+    });
+    assert_eq!(status["state"], "running");
+    drop(started);
 }
