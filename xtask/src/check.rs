@@ -19,6 +19,7 @@ const STEPS: &[(&str, Step)] = &[
     ("clippy", clippy),
     ("python packages", python_packages),
     ("nats server", nats_server),
+    ("s3 server", s3_server),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("no standard library", no_std),
@@ -40,6 +41,7 @@ const CLUSTER: &str = "ringrift/cluster";
 const SUITES: &[Suite] = &[
     Suite { name: "cluster", packages: &["ringrift"], features: &[CLUSTER] },
     Suite { name: "faults", packages: &["ringrift"], features: &[] },
+    Suite { name: "histories", packages: &["courier"], features: &[] },
     Suite { name: "learning", packages: &["ringrift-learn"], features: &[] },
     Suite { name: "manager", packages: &["warden", "ringrift"], features: &[] },
     Suite { name: "rules", packages: &["ringrift-rules"], features: &[] },
@@ -210,6 +212,27 @@ fn nats_server(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A service that speaks S3, with what it needs to serve HTTP. Pinned for the same reason.
+const S3_SERVER: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+
+/// The tests of far stores in buckets find it in `target/tools`; without it they say that it is absent.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a step like the others, though nothing here fails it"
+)]
+fn s3_server(workspace: &Workspace) -> anyhow::Result<()> {
+    let place = workspace.root().join("target/tools/s3");
+    let python = place.join("bin/python");
+    if run(workspace, &python, &["-c", "import boto3, flask, flask_cors, moto.server"]).is_ok() {
+        return Ok(());
+    }
+    if let Err(error) = install(workspace, &place, &S3_SERVER) {
+        let what = S3_SERVER.join(", ");
+        println!("{error:#}\nabsent, so far stores in buckets are not tested: {what}");
+    }
+    Ok(())
+}
+
 /// Puts packages of Python into a virtual environment at a place.
 fn install(workspace: &Workspace, place: &Path, packages: &[&str]) -> anyhow::Result<()> {
     println!("installing {} into target/tools (10 s, once)", packages.join(", "));
@@ -325,7 +348,7 @@ mod tests {
         let error = select("storms").err().unwrap().to_string();
         assert_eq!(
             error,
-            "no long suite `storms`; there are: cluster, faults, learning, manager, rules, torch"
+            "no long suite `storms`; there are: cluster, faults, histories, learning, manager, rules, torch"
         );
     }
 

@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
   docs                write the derived documents again
   docs --check        say which derived documents are stale
   bed                 several hosts with a loop over them on this machine, until Ctrl-C [--hosts N]
-  bench cluster       the log on a server beside the bare client [SECONDS]
+  bench cluster       log and transfers beside what is there without us [appends|growth|failover|transfers]
   bench latency       how long the loop leaves things lying [CONFIG [PROMOTIONS]]
   bench rules         the rules engine on one core beside the reference engines [CONFIG]...
   bench learn         network and training on one core beside PyTorch and burn [--peers A,B] [--kernels NAME]

@@ -76,7 +76,7 @@ class Client(unittest.TestCase):
         refused(404, "did you mean AUTO_SYNC", self.dm.get_daemon_info, "AUTO_SINK")
         refused(404, "did you mean training", self.dm.start, profile="trainin")
         refused(404, "unknown daemon", self.dm.get_daemon_info, "a/../b?c")
-        refused(409, "not built yet", self.dm.start, "S3_BACKUP")
+        refused(409, "not built yet", self.dm.start, "DISTILLATION")
         refused(409, "nothing to retry", self.dm.retry, "EVENT_ROUTER")
         refused(401, "run/token", DaemonManager(token="wrong").stop, "EVENT_ROUTER")
         with self.assertRaises(ValueError):

@@ -202,7 +202,7 @@ pub trait Engine: Send + Sync + 'static {
         now_ms: i64,
     ) -> Answer<'a, Result<Lease, LeaseError>>;
 
-    /// Prolongs a lease to `ttl` from now; the epoch stays.
+    /// Prolongs a lease to `ttl` from now, with the note that stands in `lease`; the epoch stays.
     ///
     /// # Errors
     /// [`LeaseError::Lost`] if it ran out, was given back or went to another holder.

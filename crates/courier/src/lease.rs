@@ -17,4 +17,8 @@ pub struct Lease {
     pub epoch: u64,
     /// When it ends unless prolonged, milliseconds since the Unix epoch.
     pub expires_ms: i64,
+    /// What its holder says to whoever looks at it; of a new grant empty. Only the last one is kept, so
+    /// nothing may rest on it. To be kept to some kilobytes: every process that follows the log gets it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }

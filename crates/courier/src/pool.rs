@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
@@ -115,7 +116,36 @@ impl Pool {
 pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    plan_once(&connection)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Has SQLite plan a prepared statement once. Else it plans some of ours anew for each value that is bound, the last
+/// fact on a subject among them, which takes three times as long as to find it.
+pub(crate) fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::sql;
+    use crate::fact::Stream;
+
+    #[test]
+    fn what_is_asked_often_is_planned_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        drop(crate::Embedded::open(&file, crate::Options::default()).unwrap());
+        let db = connect(&file).unwrap();
+        for subject in ["a", "b", "c"] {
+            sql::last_position_on(&db, Stream::Pipeline, subject).unwrap();
+        }
+        let sql = "SELECT position FROM pipeline WHERE subject = ?1 ORDER BY position DESC LIMIT 1";
+        let asked = db.prepare_cached(sql).unwrap();
+        assert_eq!(asked.get_status(rusqlite::StatementStatus::RePrepare), 0);
+        assert!(asked.get_status(rusqlite::StatementStatus::Run) >= 3, "another statement");
+    }
 }

@@ -45,6 +45,11 @@ impl Sightings {
         Some((lease, now.saturating_duration_since(*since)))
     }
 
+    /// All leases, by name, each with for how long it was seen to stand still.
+    pub fn all(&self, now: Instant) -> impl Iterator<Item = (&Lease, Duration)> {
+        self.seen.values().map(move |(lease, since)| (lease, now.saturating_duration_since(*since)))
+    }
+
     /// Whether anybody looked yet.
     pub fn looked(&self) -> bool {
         self.looked.is_some()
@@ -77,6 +82,8 @@ mod tests {
         assert_eq!(silent(&seen, "node.late", 0), Some(Duration::ZERO));
         assert_eq!(silent(&seen, "node.early", 3), Some(3 * SECOND));
         assert_eq!(silent(&seen, "other", 3), None);
+        let all = seen.all(begin + SECOND).map(|(lease, silent)| (lease.holder.as_str(), silent));
+        assert_eq!(all.collect::<Vec<_>>(), [("early", SECOND), ("late", SECOND)]);
 
         let late = log.renew(&late, SECOND, -3_599_500).await.unwrap();
         seen.note(leases().await, begin + 4 * SECOND);
@@ -92,8 +99,13 @@ mod tests {
     #[test]
     fn who_could_not_look_does_not_take_the_others_for_silent() {
         let begin = Instant::now();
-        let lease =
-            Lease { name: "node.a".into(), holder: "a".into(), epoch: 1, expires_ms: 30_000 };
+        let lease = Lease {
+            name: "node.a".into(),
+            holder: "a".into(),
+            epoch: 1,
+            expires_ms: 30_000,
+            note: String::new(),
+        };
         let mut seen = Sightings::default();
         seen.note(vec![lease.clone()], begin);
         // The log was out of reach for a minute, for the other one as well.

@@ -1,4 +1,4 @@
-//! Files by content hash: store, verify, trash, retention.
+//! Files by content hash: store, verify, trash, retention; copies of them far away.
 //!
 //! A [`Depot`] is a folder of files that never change, each named by the BLAKE3 hash of what is in
 //! it. A file is there as a whole or not at all: it is written aside, flushed, and renamed. What is
@@ -17,6 +17,7 @@
 //! ```
 
 mod error;
+pub mod far;
 mod hash;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -329,7 +329,7 @@ impl Depot {
     }
 
     /// A new file, locked so that no sweep takes it.
-    fn incoming_file(&self) -> Result<Incoming> {
+    pub(crate) fn incoming_file(&self) -> Result<Incoming> {
         loop {
             let path = self.incoming_path();
             let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -346,7 +346,7 @@ impl Depot {
     }
 
     /// Gives a finished file its name.
-    fn keep(
+    pub(crate) fn keep(
         &self,
         mut incoming: Incoming,
         hash: Hash,
@@ -453,8 +453,8 @@ pub(crate) enum Found {
 }
 
 /// A file that is being written; removed on drop unless it got its name.
-struct Incoming {
-    file: fs::File,
+pub(crate) struct Incoming {
+    pub(crate) file: fs::File,
     path: PathBuf,
     kept: bool,
 }

@@ -34,18 +34,45 @@ pub trait Elsewhere: Send + Sync + 'static {
 pub struct Blobs {
     depot: Arc<Depot>,
     elsewhere: Arc<OnceLock<Box<dyn Elsewhere>>>,
+    /// Asked after those.
+    far: Arc<OnceLock<Box<dyn Elsewhere>>>,
 }
 
 impl Blobs {
     /// Wraps an open depot.
     pub fn new(depot: Depot) -> Self {
-        Self { depot: Arc::new(depot), elsewhere: Arc::default() }
+        Self { depot: Arc::new(depot), elsewhere: Arc::default(), far: Arc::default() }
     }
 
     /// Connects other nodes; once, by the binary, before daemons run.
     pub fn connect(&self, elsewhere: impl Elsewhere) {
         // A second call would be a second cluster; the first one stays.
         drop(self.elsewhere.set(Box::new(elsewhere)));
+    }
+
+    /// Connects a store far away, which is asked for what no node gives; once, by the binary, before daemons run.
+    pub fn connect_far(&self, far: impl Elsewhere) {
+        // As above.
+        drop(self.far.set(Box::new(far)));
+    }
+
+    /// Has an artefact brought here; says whether there was anybody to ask.
+    ///
+    /// # Errors
+    /// Nobody gives it now.
+    async fn bring(&self, hash: Hash) -> Result<bool, OutOfReach> {
+        let mut refused: Option<OutOfReach> = None;
+        for source in [&self.elsewhere, &self.far].into_iter().filter_map(|source| source.get()) {
+            match source.bring(hash).await {
+                Ok(()) => return Ok(true),
+                Err(OutOfReach { why, .. }) => {
+                    let before =
+                        refused.take().map_or_else(String::new, |before| before.why + "; ");
+                    refused = Some(OutOfReach { hash, why: before + &why });
+                }
+            }
+        }
+        refused.map_or(Ok(false), Err)
     }
 
     /// The depot itself, for blocking callers: what is here.
@@ -64,8 +91,9 @@ impl Blobs {
             self.with(move |depot| depot.path_of(&hash)).await?.context("look into the depot")
         };
         let here = look().await?;
-        let (None, Some(elsewhere)) = (&here, self.elsewhere.get()) else { return Ok(here) };
-        elsewhere.bring(hash).await?;
+        if here.is_some() || !self.bring(hash).await? {
+            return Ok(here);
+        }
         look().await
     }
 
@@ -93,10 +121,9 @@ impl Blobs {
     pub async fn verify(&self, hash: &BlobHash) -> anyhow::Result<Result<(), Fault>> {
         let hash = parse(hash)?;
         let found = self.with(move |depot| depot.verify(&hash)).await?;
-        let (Err(_), Some(elsewhere)) = (&found, self.elsewhere.get()) else {
+        if found.is_ok() || !self.bring(hash).await? {
             return Ok(found);
-        };
-        elsewhere.bring(hash).await?;
+        }
         self.with(move |depot| depot.verify(&hash)).await
     }
 }
@@ -104,4 +131,49 @@ impl Blobs {
 /// The depot's form of a hash.
 pub(crate) fn parse(hash: &BlobHash) -> anyhow::Result<Hash> {
     hash.as_str().parse().with_context(|| format!("read the hash '{hash}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::testbed::Bed;
+
+    /// Has one thing, or nothing, and notes that it was asked.
+    struct Source(&'static str, Option<&'static str>, Blobs, Arc<Mutex<Vec<&'static str>>>);
+
+    impl Elsewhere for Source {
+        fn bring(
+            &self,
+            hash: Hash,
+        ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
+            Box::pin(async move {
+                self.3.lock().unwrap().push(self.0);
+                match self.1 {
+                    Some(text) if Hash::of(text.as_bytes()) == hash => {
+                        self.2.depot().put_bytes(text.as_bytes(), "bin").unwrap();
+                        Ok(())
+                    }
+                    _ => Err(OutOfReach { hash, why: format!("not in {}", self.0) }),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn nodes_are_asked_first_and_then_the_far_store() {
+        let bed = Bed::new().await;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let blobs = &bed.blobs;
+        let hash = |text: &str| BlobHash(Hash::of(text.as_bytes()).to_string());
+        assert_eq!(blobs.path_of(&hash("a")).await.unwrap(), None);
+        blobs.connect_far(Source("far", Some("b"), blobs.clone(), asked.clone()));
+        assert!(blobs.path_of(&hash("b")).await.unwrap().is_some(), "one machine with a far store");
+        blobs.connect(Source("nodes", Some("a"), blobs.clone(), asked.clone()));
+        assert!(blobs.is_at_hand(&hash("a")).await.unwrap());
+        let error = blobs.verify(&hash("c")).await.unwrap_err().to_string();
+        assert!(error.ends_with("not in nodes; not in far"), "{error}");
+        assert_eq!(*asked.lock().unwrap(), ["far", "nodes", "nodes", "far"]);
+    }
 }

@@ -14,7 +14,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use warden::{Cx, DaemonId, Health};
 
-use crate::{Finished, Loop, Order, Product, Report, Running, WorkError, Workshop, registry};
+use crate::{
+    Finished, Loop, Order, Product, Report, Running, WorkError, Workshop,
+    queue::job_scheduler::allowance, registry,
+};
 
 /// What this part says in the name of its daemon.
 pub(crate) const EMITS: &[&str] =
@@ -77,6 +80,7 @@ impl Claims {
         catalogue: Catalogue,
         workshop: Workshop,
     ) -> Self {
+        workshop.claims(kind, true);
         let leads = registry().any(|(_, entry)| entry.spec.id == owner && entry.spec.leader_only);
         Self {
             kind,
@@ -90,6 +94,30 @@ impl Claims {
             resting: None,
             trouble: None,
         }
+    }
+
+    /// Whether this node takes one more item of its kind: in a cluster its share of the slots, and more while
+    /// nothing of another kind waits for its own share.
+    pub(crate) fn has_turn(&self, open: &[WorkRow]) -> bool {
+        if !self.the_loop.shared {
+            return true;
+        }
+        let (slots, kinds) = (self.workshop.slots(), self.workshop.kinds());
+        if self.held.len() < allowance(self.kind, slots, &kinds) {
+            return true;
+        }
+        self.workshop.free() > 0
+            && !kinds.iter().any(|kind| {
+                let of_kind = |item: &&WorkRow| item.kind == *kind;
+                let mine = |item: &&WorkRow| item.node.as_ref() == Some(&self.the_loop.node);
+                let held = open.iter().filter(of_kind).filter(mine).count();
+                let waits = |item: &WorkRow| {
+                    item.state == WorkState::Queued && self.the_loop.configs.contains(&item.config)
+                };
+                *kind != self.kind
+                    && held < allowance(*kind, slots, &kinds)
+                    && open.iter().filter(of_kind).any(waits)
+            })
     }
 
     pub(crate) fn counts(&self) -> ClaimCounts {
@@ -301,6 +329,12 @@ impl Claims {
             (None, Some(reason)) => Health::Degraded(reason.to_owned()),
             (None, None) => Health::Healthy,
         }
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        self.workshop.claims(self.kind, false);
     }
 }
 

@@ -8,8 +8,11 @@ use crate::{
     alarms::alarm_of,
     event::dlq_retry,
     health::{
+        coordinator_health_monitor as coordinators,
         daemon_watchdog::{self, alarm_on},
-        memory_monitor, progress_watchdog, work_queue_monitor,
+        memory_monitor, progress_watchdog,
+        queue_monitor::{self, Queue},
+        work_queue_monitor,
     },
     recovery::disk_space_manager,
     registry, stage_view,
@@ -98,9 +101,13 @@ async fn alarms(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, 
             disk_space_manager::ALARM,
             auto_sync::ALARM,
             dlq_retry::ALARM,
+            coordinators::LEADERLESS,
+            coordinators::RESTLESS,
+            coordinators::SILENT,
         ]
         .map(str::to_owned),
     );
+    names.extend(Queue::ALL.map(queue_monitor::alarm_on));
     let daemons = registry().filter(|(_, entry)| entry.is_built());
     names.extend(daemons.map(|(_, entry)| alarm_on(entry.spec.id.0)));
     let mut raised = Vec::new();

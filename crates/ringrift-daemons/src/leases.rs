@@ -4,17 +4,11 @@
 //! well, which everything that a leader-only daemon records carries. Whoever lost a lease is refused by
 //! the log, so a node that was taken for dead can do no harm.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use courier::{Courier, Fence, Lease, LeaseError, Sightings};
+use courier::{Courier, Fence, Lease, LeaseError};
 use ringrift_pipeline::NodeId;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 /// The lease of the node that leads.
 pub const LEADER: &str = "leader";
@@ -24,69 +18,6 @@ pub const NODES: &str = "node.";
 /// The lease of a node.
 pub fn lease_of(node: &NodeId) -> String {
     format!("{NODES}{node}")
-}
-
-/// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
-/// its lease several times within this; one that was only cut off has its results refused.
-const GONE: Duration = Duration::from_secs(30);
-/// A node that was silent for less is asked for artefacts.
-const LIVES: Duration = Duration::from_secs(15);
-
-/// The nodes of a cluster, as they are seen from this one; a clone is the same. On one machine there are none.
-#[derive(Debug, Clone, Default)]
-pub struct Nodes {
-    seen: Arc<Mutex<Sightings>>,
-    /// This one takes no work.
-    is_drained: Arc<AtomicBool>,
-}
-
-impl Nodes {
-    /// Says whether this node is drained: then it does not lead either.
-    pub fn drain(&self, drained: bool) {
-        self.is_drained.store(drained, Ordering::Relaxed);
-    }
-
-    /// Whether this node is drained.
-    pub fn is_drained(&self) -> bool {
-        self.is_drained.load(Ordering::Relaxed)
-    }
-
-    /// Looks who is there; to be called every few seconds.
-    ///
-    /// # Errors
-    /// The log is out of reach; that time counts as nobody's silence.
-    pub async fn look(&self, log: &Courier) -> Result<(), courier::Error> {
-        let leases = log.leases(NODES, i64::MIN).await?;
-        self.lock().note(leases, Instant::now());
-        Ok(())
-    }
-
-    /// Does this node live, as far as can be seen?
-    pub fn lives(&self, node: &NodeId) -> bool {
-        let silent = self.lock().silent(&lease_of(node), Instant::now()).map(|(_, silent)| silent);
-        silent.is_some_and(|silent| silent < LIVES)
-    }
-
-    /// Why nobody works any more on what a life of a node claimed; none while somebody may.
-    pub(crate) fn gone(&self, node: &NodeId, epoch: u64) -> Option<String> {
-        let seen = self.lock();
-        match seen.silent(&lease_of(node), Instant::now()) {
-            _ if !seen.looked() => None,
-            None => Some(format!("node {node} has left")),
-            Some((lease, _)) if lease.epoch > epoch => {
-                Some(format!("the process of node {node} that worked on it is gone"))
-            }
-            Some((_, silent)) if silent >= GONE => {
-                Some(format!("node {node} has been silent for {} s", silent.as_secs()))
-            }
-            Some(_) => None,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Sightings> {
-        // Only plain assignments happen under the lock; a poisoned one holds no broken state.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What this node holds; a clone is the same.

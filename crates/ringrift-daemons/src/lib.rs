@@ -24,8 +24,10 @@ mod blobs;
 mod claims;
 mod cycle;
 mod explain;
+mod far;
 mod leases;
 mod neighbours;
+mod nodes;
 mod ports;
 mod profiles;
 mod ranges;
@@ -42,10 +44,19 @@ mod workshop;
 
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
-pub use leases::{LEADER, Leases, NODES, Nodes, lease_of, prolong};
+pub use far::{
+    Archive, DERIVED, FarStore, History, Kept, Manifest, Mark, ORIGINALS, Segment, again, extension,
+};
+pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
 pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
+pub use nodes::{
+    ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Why, survey,
+    view_of,
+};
 pub use pipeline::data_pipeline::stage_view;
-pub use ports::{Bell, FromWiring, HttpPort, Loop, Obstacle, Pressure, Supervision, Wiring};
+pub use ports::{
+    Backlog, Bell, FromWiring, HttpPort, Level, Loop, Obstacle, Pressure, Supervision, Wiring,
+};
 pub use profiles::*;
 pub use registry::{
     Build, CATEGORIES, COMMON_KEYS, Category, Entry, Found, RegistryDetails, RegistryHealth,

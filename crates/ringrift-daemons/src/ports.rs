@@ -4,15 +4,16 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use ringrift_pipeline::{Catalogue, Config, NodeId};
-use tokio::sync::watch;
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
 use warden::{DaemonId, Snapshot, Wake};
 
-use crate::{Blobs, Leases, Neighbours, Nodes, Workshop, registry};
+use crate::{Blobs, FarStore, Leases, Neighbours, Nodes, Workshop, registry};
 
 /// What one loop is about: fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -83,6 +84,63 @@ impl Pressure {
     }
 }
 
+/// How far what self-play feeds is behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It keeps up.
+    #[default]
+    None,
+    /// A lot waits.
+    Soft,
+    /// Almost the most that may wait.
+    Hard,
+    /// The most.
+    Stop,
+}
+
+impl Level {
+    /// The share of the usual games that is asked for. Source: cluster contract, QUEUE_MONITOR.
+    pub(crate) fn share(self) -> f64 {
+        match self {
+            Self::None => 1.0,
+            Self::Soft => 0.5,
+            Self::Hard => 0.1,
+            Self::Stop => 0.0,
+        }
+    }
+}
+
+/// A level that nobody renewed for so long is none: who measured it is gone.
+const BACKLOG_HOLDS: Duration = Duration::from_mins(3);
+
+/// The brake on self-play alone, by config; a clone is the same. `QUEUE_MONITOR` sets it and
+/// `QUEUE_POPULATOR` heeds it, both on the node that leads. [`Pressure`] would brake what empties the queues, too.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Arc<Mutex<BTreeMap<Config, (Level, Instant)>>>);
+
+impl Backlog {
+    /// Sets the level of a config; gives that of before.
+    pub(crate) fn set(&self, config: Config, level: Level) -> Level {
+        let before = self.level(config);
+        self.lock().insert(config, (level, Instant::now()));
+        before
+    }
+
+    /// The level of a config.
+    pub(crate) fn level(&self, config: Config) -> Level {
+        match self.lock().get(&config) {
+            Some((level, at)) if at.elapsed() < BACKLOG_HOLDS => *level,
+            _ => Level::None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Config, (Level, Instant)>> {
+        // Only plain assignments happen under the lock; a poisoned one holds no broken state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What daemons may ask of the supervisor: a look, and a wake-up.
 pub trait Supervision: Send + Sync + 'static {
     /// Wakes every daemon whose spec names this token.
@@ -145,6 +203,8 @@ pub struct Wiring {
     pub leases: Leases,
     /// Artefacts.
     pub blobs: Blobs,
+    /// Copies far away.
+    pub far: FarStore,
     /// The other nodes, as they can be asked.
     pub neighbours: Neighbours,
     /// Worker processes.
@@ -153,6 +213,8 @@ pub struct Wiring {
     pub the_loop: Arc<Loop>,
     /// The brake.
     pub pressure: Pressure,
+    /// The brake on self-play.
+    pub backlog: Backlog,
     /// The supervisor.
     pub bell: Bell,
     /// The HTTP server.
@@ -197,11 +259,13 @@ macro_rules! port {
 }
 
 port!(Blobs, blobs);
+port!(FarStore, far);
 port!(Leases, leases);
 port!(Neighbours, neighbours);
 port!(Workshop, workshop);
 port!(Arc<Loop>, the_loop);
 port!(Pressure, pressure);
+port!(Backlog, backlog);
 port!(Bell, bell);
 port!(Arc<dyn HttpPort>, http);
 

@@ -26,7 +26,10 @@ use ringrift_pipeline::{
 };
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
-use warden::{Clock, Cx, Daemon, DaemonId, Outcome, Probe, Snapshot, Wake, worker::Workers};
+use warden::{
+    Clock, Cx, Daemon, DaemonId, DaemonView, Health, Outcome, Priority, Probe, Snapshot, State,
+    Wake, worker::Workers,
+};
 
 pub(crate) use street::Street;
 
@@ -63,6 +66,30 @@ pub(crate) struct Bed {
 /// A catalogue as this daemon gets it.
 pub(crate) fn handed_to<D: Daemon + Emits>(catalogue: &Catalogue) -> Catalogue {
     catalogue.for_source(format!("{}@here", D::ID)).that_emits(D::EMITS)
+}
+
+/// A daemon that runs well, as the supervisor shows it.
+pub(crate) fn view_of(id: DaemonId) -> DaemonView {
+    DaemonView {
+        id,
+        priority: Priority::Medium,
+        critical: false,
+        asked: true,
+        state: State::Running,
+        cause: None,
+        health: Health::Healthy,
+        details: serde_json::Value::Null,
+        restarts: 0,
+        crashes: warden::Crashes::default(),
+        last_error: None,
+        started_at_ms: None,
+        uptime: Duration::ZERO,
+        last_beat_age: None,
+        in_cycle: None,
+        cycles: 0,
+        last_cycle: None,
+        next_retry_in: None,
+    }
 }
 
 /// A supervisor that only notes that somebody was woken.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use warden::{Cx, Daemon, Probe};
 
 use crate::{
-    Finished, Loop, Obstacle, Order, Report, Running, WorkError, Workshop,
+    Backlog, Finished, Loop, Obstacle, Order, Report, Running, WorkError, Workshop,
     distribution::model_distribution::ModelDistribution,
     evaluation::{
         auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
@@ -61,7 +61,7 @@ impl Life {
                     games_per_item: 100,
                     ..queue_populator::Config::default()
                 },
-                with!(QueuePopulator: shop, the_loop, pressure),
+                with!(QueuePopulator: shop, the_loop, pressure, Backlog::default()),
             ),
             idle_resource: daemon(with!(IdleResource: shop, the_loop, pressure)),
             data_consolidation: daemon(with!(DataConsolidation: shop, the_loop, pressure)),
@@ -213,7 +213,9 @@ async fn items_of_a_config_that_is_not_asked_for_wait_and_hold_nobody_up() {
     // The next life plays only one of them.
     let only = Arc::new(Loop { configs: vec![hex()], ..(*bed.the_loop).clone() });
     let ports = || (bed.catalogue.clone(), shop.clone(), only.clone(), bed.pressure.clone());
-    let mut populator: QueuePopulator = daemon(ports());
+    let (catalogue, shop, the_loop, pressure) = ports();
+    let brakes = (catalogue, shop, the_loop, pressure, Backlog::default());
+    let mut populator: QueuePopulator = daemon(brakes);
     let mut idle: IdleResource = daemon(ports());
     populator.cycle(&before.cx).await.unwrap();
     idle.cycle(&before.cx).await.unwrap();

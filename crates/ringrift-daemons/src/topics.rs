@@ -8,7 +8,7 @@ use ringrift_pipeline::{
     AlarmChanged, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered, ArtefactsReleased,
     BatchRejected, DaemonRestartsChanged, DaemonStatusChanged, DeadLettersReplayed, GateChanged,
     Kind, ModelAccepted, NodeAdmitted, NodeDrained, NodeInvited, NodeJoined, NodeRemoved,
-    Operational, Topic as _, WorkReleased, kinds,
+    Operational, Topic as _, TrainingFellBack, WorkRaised, WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -54,6 +54,7 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
         "the item is found in the catalogue by the next cycle that has room; waking for it would \
          turn an obstacle into a busy loop",
     ),
+    (WorkRaised::TOPIC, "whoever has room next: the order of the catalogue is another one"),
     (BatchRejected::TOPIC, "people, and the catalogue: a refused batch is nobody's work"),
     (ModelAccepted::TOPIC, "`model.promoted` is in the same append, and wakes"),
     (ArtefactTrashed::TOPIC, "the catalogue: nobody waits for a file to go"),
@@ -78,6 +79,7 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
     (DaemonRestartsChanged::TOPIC, "the next manager, which reads it at its start"),
     (GateChanged::TOPIC, "people: `ringrift why`, and the alarms of PROGRESS_WATCHDOG quote it"),
     (AlarmChanged::TOPIC, "people: `ringrift why`, the page, `ringrift events`"),
+    (TrainingFellBack::TOPIC, "people; TRAINING_TRIGGER reads the answer of the gate with it"),
     (DeadLettersReplayed::TOPIC, "people: `ringrift events`, `ringrift dlq`"),
 ];
 

@@ -4,7 +4,7 @@
 //! result means, is the daemons' affair.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use ringrift_pipeline::{
-    Artefact, BlobHash, Config, Job, WORKER_CONTRACT, WorkId, WorkerJob, WorkerLine,
+    Artefact, BlobHash, Config, Job, WORKER_CONTRACT, WorkId, WorkKind, WorkerJob, WorkerLine,
 };
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
@@ -203,6 +203,13 @@ pub struct LiveWork {
     pub view: Option<serde_json::Value>,
 }
 
+impl LiveWork {
+    /// Whether it has the slot of short derivations.
+    pub fn is_short(&self) -> bool {
+        is_short(self.kind)
+    }
+}
+
 /// The workshop; a clone is the same one.
 #[derive(Clone)]
 pub struct Workshop(Arc<Shop>);
@@ -217,6 +224,8 @@ struct Shop {
     slots: Arc<Semaphore>,
     /// The one slot of short derivations: they would wait behind games most of their life.
     aside: Arc<Semaphore>,
+    /// What is claimed here, by how many.
+    kinds: Mutex<BTreeMap<WorkKind, usize>>,
     /// By the number of the run: an item that is given back and taken again has, for a moment, two.
     live: Mutex<BTreeMap<u64, LiveWork>>,
     runs: AtomicU64,
@@ -248,6 +257,7 @@ impl Workshop {
             clock,
             slots,
             aside: Arc::new(Semaphore::new(1)),
+            kinds: Mutex::default(),
             live: Mutex::new(BTreeMap::new()),
             runs: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -266,8 +276,21 @@ impl Workshop {
 
     /// Slots that nobody uses or waits for now.
     pub fn free(&self) -> usize {
-        let taken = self.0.lock_live().values().filter(|live| !is_short(live.kind)).count();
+        let taken = self.0.lock_live().values().filter(|live| !live.is_short()).count();
         self.0.settings.slots.saturating_sub(taken)
+    }
+
+    /// Somebody here claims work of this kind from now on, or no more.
+    pub(crate) fn claims(&self, kind: WorkKind, claims: bool) {
+        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = kinds.entry(kind).or_default();
+        *count = if claims { *count + 1 } else { count.saturating_sub(1) };
+    }
+
+    /// The kinds of work that are claimed here.
+    pub(crate) fn kinds(&self) -> BTreeSet<WorkKind> {
+        let kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.iter().filter(|(_, count)| **count > 0).map(|(kind, _)| *kind).collect()
     }
 
     /// What runs or waits for a slot now.

@@ -32,6 +32,8 @@ facts! {
     WorkCompleted = "work.completed", |e: &WorkCompleted| work_subject(&e.work);
     /// It is no longer wanted.
     WorkCancelled = "work.cancelled", |e: &WorkCancelled| work_subject(&e.work);
+    /// It waited too long: it is taken before others from now on.
+    WorkRaised = "work.raised", |e: &WorkRaised| work_subject(&e.work);
     /// A batch of games is safe.
     GamesCommitted = "games.committed", |e: &GamesCommitted| format!("batch.{}", e.batch);
     /// Every game of a batch replays; it counts from now on.
@@ -185,6 +187,15 @@ bodies! {
     /// See [`Event::WorkCancelled`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct WorkCancelled {
+        /// The item.
+        pub work: WorkId,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
+    /// See [`Event::WorkRaised`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WorkRaised {
         /// The item.
         pub work: WorkId,
         /// Why, one sentence.

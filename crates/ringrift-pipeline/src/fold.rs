@@ -21,6 +21,9 @@ CREATE TABLE works (
 CREATE INDEX works_open ON works (state, kind, config);
 CREATE INDEX works_of_kind ON works (kind, config);
 CREATE INDEX works_by_age ON works (kind, queued_ms);
+CREATE TABLE raised (
+  work TEXT PRIMARY KEY, position INTEGER NOT NULL
+) STRICT;
 CREATE TABLE batches (
   hash TEXT PRIMARY KEY, config TEXT NOT NULL, state TEXT NOT NULL, work TEXT NOT NULL,
   model TEXT NOT NULL, games INTEGER NOT NULL, positions INTEGER NOT NULL, bytes INTEGER NOT NULL,
@@ -95,6 +98,9 @@ CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
   version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
   draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, speaks INTEGER NOT NULL
+) STRICT;
+CREATE TABLE played (
+  node TEXT PRIMARY KEY, games INTEGER NOT NULL, position INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE invitations (
   invitation TEXT PRIMARY KEY, role TEXT NOT NULL, expires_ms INTEGER NOT NULL, node TEXT, key TEXT,
@@ -220,6 +226,14 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             )?
             .execute(params![e.work.0, e.reason, pos, ms])?;
         }
+        Event::WorkRaised(e) => {
+            tx.prepare_cached(
+                "INSERT INTO raised (work, position) VALUES (?1, ?2) ON CONFLICT (work) DO NOTHING",
+            )?
+            .execute(params![e.work.0, pos])?;
+            tx.prepare_cached("UPDATE works SET position = ?2 WHERE id = ?1")?
+                .execute(params![e.work.0, pos])?;
+        }
         Event::GamesCommitted(e) => {
             tx.prepare_cached(
                 "INSERT INTO batches (hash, config, state, work, model, games, positions, bytes, seat_wins,
@@ -241,6 +255,12 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 ms
             ])?;
             blob(tx, &e.batch, "games", e.config, e.bytes, pos)?;
+            tx.prepare_cached(
+                "INSERT INTO played (node, games, position)
+                 SELECT node, ?2, ?3 FROM works WHERE id = ?1 AND node IS NOT NULL
+                 ON CONFLICT (node) DO UPDATE SET games = games + ?2, position = ?3",
+            )?
+            .execute(params![e.work.0, e.games, pos])?;
         }
         Event::BatchAccepted(e) => {
             tx.prepare_cached(

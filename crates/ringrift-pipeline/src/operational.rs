@@ -4,7 +4,7 @@ use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    NodeId,
+    BlobHash, NodeId,
     topic::{bodies, facts},
 };
 
@@ -21,6 +21,8 @@ facts! {
     GateChanged = "gate.changed", |e: &GateChanged| gate_subject(&e.gate, e.config);
     /// Something needs a person's eye, or no longer does.
     AlarmChanged = "alarm.changed", |e: &AlarmChanged| format!("alarm.{}", e.alarm);
+    /// A training may begin with a window that lacks what others have.
+    TrainingFellBack = "training.fell_back", |e: &TrainingFellBack| fallback_subject(e.config);
     /// Dead letters were tried again.
     DeadLettersReplayed = "dead_letters.replayed", |_: &DeadLettersReplayed| "dead_letters".to_owned();
 }
@@ -91,6 +93,21 @@ bodies! {
         pub sentence: String,
     }
 
+    /// See [`Operational::TrainingFellBack`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct TrainingFellBack {
+        /// Configuration of the game.
+        pub config: Config,
+        /// How many there were of this config, this one included.
+        pub number: u32,
+        /// The window that may be used.
+        pub window: BlobHash,
+        /// How much older its newest samples are than the newest there are, seconds.
+        pub behind_seconds: u64,
+        /// Why, one sentence.
+        pub reason: String,
+    }
+
     /// See [`Operational::DeadLettersReplayed`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct DeadLettersReplayed {
@@ -107,6 +124,11 @@ pub fn restarts_subject(daemon: &str, node: Option<&NodeId>) -> String {
         Some(node) => format!("restarts.{daemon}.{node}"),
         None => format!("restarts.{daemon}"),
     }
+}
+
+/// Subject of a config's trainings with old data.
+pub fn fallback_subject(config: Config) -> String {
+    format!("fallback.{config}")
 }
 
 /// Subject of a gate.

@@ -127,6 +127,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     (
         "alarm.changed",
         &[
+            "cluster_stall_detected",
             "disk_space_low",
             "dlq_stale_events",
             "health_alert",
@@ -135,6 +136,7 @@ const ALIASES: &[(&str, &[&str])] = &[
             "progress_stall_detected",
         ],
     ),
+    ("training.fell_back", &["stale_training_fallback"]),
     ("dead_letters.replayed", &["dlq_events_purged", "dlq_events_replayed"]),
 ];
 

@@ -124,7 +124,7 @@ enum Command {
     Logs(commands::logs::LogsArgs),
     /// Show or change how much the running manager logs
     LogLevel(commands::logs::LevelArgs),
-    /// Say what keeps a config from going on
+    /// Say what keeps a config from going on, or what a node does and why it does nothing
     Why(commands::why::WhyArgs),
     /// Show what happened, or follow it
     Events(commands::events::EventsArgs),
@@ -146,10 +146,14 @@ enum Command {
     Train(commands::train::TrainArgs),
     /// Begin a cluster, invite machines to it, join one
     Cluster(commands::cluster::ClusterArgs),
-    /// Show the nodes of the cluster: who leads, what each runs and has in hand
+    /// Show the nodes of the cluster: who leads, what each does, and if nothing, why
     Nodes(commands::cluster::StatusArgs),
     /// Drain or remove a node of the cluster
     Node(commands::cluster::NodeArgs),
+    /// Show or check the far store, which holds copies of everything
+    Store(commands::far::StoreArgs),
+    /// Make an empty data directory again from nothing but a far store
+    Restore(commands::far::RestoreArgs),
     /// Show or check the configuration
     Config(commands::config::ConfigArgs),
     /// List all 89 types of daemons
@@ -217,6 +221,8 @@ impl Cli {
             Command::Cluster(args) => commands::cluster::run(&args),
             Command::Nodes(args) => commands::cluster::nodes(&args),
             Command::Node(args) => commands::cluster::node(&args),
+            Command::Store(args) => commands::far::store(&args),
+            Command::Restore(args) => commands::far::restore(&args),
             Command::Config(args) => commands::config::run(&args),
             Command::Registry(args) => commands::registry::run(&args),
             Command::Rules(args) => commands::rules::run(&args),

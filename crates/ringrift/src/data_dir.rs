@@ -97,6 +97,26 @@ impl DataDir {
         self.0.join("work")
     }
 
+    /// What a restore lays aside until it is finished.
+    pub fn restore(&self) -> PathBuf {
+        self.0.join("restore")
+    }
+
+    /// Refuses a directory in which a restore was begun and not finished.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check_whole(&self) -> anyhow::Result<()> {
+        let folder = self.restore();
+        if folder.exists() {
+            bail!(
+                "{} holds a restore that is not finished: `ringrift restore` with the same --from goes on with it",
+                self.0.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Logs.
     pub fn logs(&self) -> PathBuf {
         self.0.join("logs")

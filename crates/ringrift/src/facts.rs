@@ -91,6 +91,9 @@ fn pipeline(event: &Event) -> Told {
         Event::WorkCancelled(e) => {
             (e.work.config(), Quiet, format!("{} is cancelled: {}", e.work, e.reason))
         }
+        Event::WorkRaised(e) => {
+            (e.work.config(), Plain, format!("{} comes before others: {}", e.work, e.reason))
+        }
         Event::GamesCommitted(e) => (
             Some(e.config),
             Plain,
@@ -261,6 +264,10 @@ fn operational(fact: &Operational) -> Told {
             let tone = if e.raised { Tone::Bad } else { Tone::Good };
             let word = if e.raised { "alarm" } else { "all clear" };
             (None, tone, format!("{word} {}: {}", e.alarm, e.sentence))
+        }
+        Operational::TrainingFellBack(e) => {
+            let sentence = format!("training may begin with old data: {}", e.reason);
+            (Some(e.config), Tone::Bad, sentence)
         }
         Operational::DeadLettersReplayed(e) => {
             let tone = if e.abandoned > 0 { Tone::Bad } else { Tone::Plain };

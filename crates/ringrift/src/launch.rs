@@ -433,7 +433,16 @@ mod tests {
             &[training, daemons(&["evaluation"])],
         );
         // Of the category only what can run; the retired one leads to its successor later.
-        check(&["--sync"], &[daemons(&["auto_sync", "high_quality_sync", "cluster_data_sync"])]);
+        check(
+            &["--sync"],
+            &[daemons(&[
+                "auto_sync",
+                "high_quality_sync",
+                "elo_sync",
+                "model_sync",
+                "cluster_data_sync",
+            ])],
+        );
         check(&["--p2p"], &[daemons(&["p2p_backend", "gossip_sync", "data_server"])]);
         check(&[], &[]);
         check(&["--daemons", ","], &[]);

@@ -17,6 +17,7 @@ mod control;
 mod data_dir;
 mod exit;
 mod facts;
+mod far;
 mod http;
 mod interrupt;
 mod launch;

@@ -136,28 +136,46 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
         &[
             "AUTO_EXPORT",
             "AUTO_PROMOTION",
+            "CLUSTER_MONITOR",
+            "COORDINATOR_HEALTH_MONITOR",
             "CURRICULUM_INTEGRATION",
             "DATA_CONSOLIDATION",
             "DLQ_RETRY",
+            "ELO_SYNC",
             "EVALUATION",
             "FEEDBACK_LOOP",
             "GAUNTLET_FEEDBACK",
+            "JOB_SCHEDULER",
+            "MODEL_SYNC",
             "NPZ_COMBINATION",
             "PROGRESS_WATCHDOG",
+            "QUEUE_MONITOR",
             "QUEUE_POPULATOR",
+            "S3_BACKUP",
+            "S3_CONSOLIDATION",
             "SELFPLAY_COORDINATOR",
+            "STALE_FALLBACK",
             "WORK_QUEUE_MONITOR",
         ],
     ),
     (
         "TRAINING_NODE_WATCHER",
-        &["TRAINING_TRIGGER", "MODEL_DISTRIBUTION", "TRAINING_DATA_SYNC", "HIGH_QUALITY_SYNC"],
+        &[
+            "TRAINING_TRIGGER",
+            "MODEL_DISTRIBUTION",
+            "MODEL_SYNC",
+            "S3_NODE_SYNC",
+            "TRAINING_DATA_SYNC",
+            "HIGH_QUALITY_SYNC",
+        ],
     ),
-    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION"]),
+    ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "MODEL_SYNC", "S3_NODE_SYNC"]),
 ];
 
-/// What every node of a cluster with a part in the loop starts: what is where, and whether it is so.
-const ON_EVERY_NODE: [&str; 6] = [
+/// What every node of a cluster with a part in the loop starts: what the others say, what is where, and whether
+/// it is so.
+const ON_EVERY_NODE: [&str; 7] = [
+    "CROSS_PROCESS_POLLER",
     "DATA_SERVER",
     "GOSSIP_SYNC",
     "INTEGRITY_CHECK",
@@ -257,20 +275,21 @@ mod tests {
     fn names_are_taken_in_either_case_and_retired_ones_lead_to_their_successor() {
         assert_eq!(named(&["auto_sync", "EVALUATION"]), Ok((vec!["AUTO_SYNC", "EVALUATION"], 0)));
         assert_eq!(named(&["EPHEMERAL_SYNC"]), Ok((vec!["AUTO_SYNC"], 1)));
+        assert_eq!(named(&["NODE_HEALTH_MONITOR"]), Ok((vec!["CLUSTER_MONITOR"], 1)));
     }
 
     #[test]
     fn what_cannot_run_refuses_the_whole_request() {
         let refused = |names: &[&str]| named(names).unwrap_err();
-        assert!(refused(&["AUTO_SYNC", "S3_BACKUP"]).starts_with("S3_BACKUP is not built yet"));
+        assert!(
+            refused(&["AUTO_SYNC", "DISTILLATION"]).starts_with("DISTILLATION is not built yet")
+        );
         assert!(refused(&["LAMBDA_IDLE"]).starts_with("LAMBDA_IDLE is retired and never runs"));
-        let planned = refused(&["NODE_HEALTH_MONITOR"]);
-        assert!(planned.starts_with("NODE_HEALTH_MONITOR is retired, and what took"), "{planned}");
         assert!(refused(&["AUTO_SINK"]).contains("did you mean AUTO_SYNC?"));
         assert_eq!(refused(&[]), "no daemon is named");
         let profile = Wanted::of(&[Selection::Profile("trainin".into())]).err().unwrap();
         assert!(profile.contains("did you mean training?"), "{profile}");
-        assert!(built("S3_BACKUP").unwrap_err().contains("not built yet"));
+        assert!(built("DISTILLATION").unwrap_err().contains("not built yet"));
         assert!(built("HEALTH_CHECK").unwrap_err().contains("retired"));
     }
 
@@ -307,6 +326,12 @@ mod tests {
         }
         let keeps_data_at_hand = roles.each_ref().map(|plan| started(plan, "TRAINING_DATA_SYNC"));
         assert_eq!(keeps_data_at_hand, [false, true, false]);
+        // What several nodes need beyond that: one of them watches, and none on one machine.
+        let alone = planned(&[], &[Selection::Profile("standalone".into())]);
+        for watcher in ["CLUSTER_MONITOR", "COORDINATOR_HEALTH_MONITOR", "QUEUE_MONITOR"] {
+            let on = roles.each_ref().map(|plan| started(plan, watcher));
+            assert_eq!((on, started(&alone, watcher)), ([true, false, false], false), "{watcher}");
+        }
     }
 
     #[test]
@@ -330,7 +355,7 @@ mod tests {
     fn all_leaves_out_what_is_planned() {
         let plan = planned(&[], &[Selection::All]);
         assert_eq!(plan.start.len() + plan.skipped.len(), 78);
-        assert!(plan.skipped.contains(&DaemonId("S3_BACKUP")));
+        assert!(plan.skipped.contains(&DaemonId("DISTILLATION")));
         assert_eq!((plan.added, plan.disabled), (vec![], vec![]));
     }
 }

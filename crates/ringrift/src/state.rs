@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringrift_daemons::{Bell, Leases, LiveWork, Loop, Pressure, Workshop};
+use ringrift_daemons::{Bell, Leases, LiveWork, Loop, Pressure, Reporter, Workshop};
 use ringrift_pipeline::Catalogue;
 use warden::{Clock, Snapshot};
 
@@ -29,6 +29,21 @@ pub struct State {
     pub clock: Clock,
     /// How much is logged.
     pub log_level: LogLevel,
+}
+
+impl State {
+    /// What this node says of itself.
+    pub fn reporter(&self) -> Reporter<'_> {
+        Reporter {
+            catalogue: &self.catalogue,
+            the_loop: &self.the_loop,
+            snapshot: self.bell.snapshot(),
+            pressure: &self.pressure,
+            live: self.workshop.live(),
+            slots: self.workshop.slots(),
+            leads: self.leases.leads(),
+        }
+    }
 }
 
 impl Sources for State {

@@ -1,25 +1,77 @@
-//! `cluster`: the log on `JetStream` beside bare `async-nats`, on one server, in one run.
+//! `cluster`: what hosts that share a log and artefacts cost, beside what is there without us, in one run.
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+
 use crate::workspace::{Workspace, succeed};
 
-/// Gets at most one word, the seconds of each row.
-pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
-    let seconds = match words {
-        [] => "5",
-        [seconds] if seconds.parse::<f64>().is_ok_and(|seconds| seconds > 0.0) => seconds,
-        _ => {
-            eprintln!("usage: cargo xtask bench cluster [SECONDS]");
-            return Ok(ExitCode::from(2));
-        }
-    };
-    let mut command = workspace.cargo(&["run", "--release", "--package", "courier"]);
-    command.args(["--features", "jetstream", "--example", "cluster_bench", "--", seconds]);
-    let ours = workspace.root().join("target/tools/nats/bin/nats-server");
-    if std::env::var_os("NATS_SERVER").is_none() && ours.is_file() {
-        command.env("NATS_SERVER", ours);
+/// A program that prints its figures: its name on the command line, package, feature, example, and what comes
+/// first among its words.
+struct Part {
+    name: &'static str,
+    package: &'static str,
+    feature: &'static str,
+    example: &'static str,
+    word: Option<&'static str>,
+}
+
+const fn log(name: &'static str) -> Part {
+    Part {
+        name,
+        package: "courier",
+        feature: "jetstream",
+        example: "cluster_bench",
+        word: Some(name),
     }
-    succeed(command)?;
+}
+
+const PARTS: [Part; 4] = [
+    log("appends"),
+    log("growth"),
+    log("failover"),
+    Part {
+        name: "transfers",
+        package: "depot",
+        feature: "peers",
+        example: "transfer_bench",
+        word: None,
+    },
+];
+
+/// Gets nothing, for all parts, or the name of one and the words for it.
+pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
+    let Some((name, words)) = words.split_first() else {
+        for part in &PARTS {
+            println!("{}:", part.name);
+            part.run(workspace, &[])?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(part) = PARTS.iter().find(|part| part.name == *name) else {
+        eprintln!(
+            "usage: cargo xtask bench cluster [appends [SECONDS] | growth [SECONDS] | failover | \
+             transfers [MIB [TURNS]]]"
+        );
+        return Ok(ExitCode::from(2));
+    };
+    part.run(workspace, words)?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl Part {
+    fn run(&self, workspace: &Workspace, words: &[&str]) -> anyhow::Result<()> {
+        let Self { package, feature, example, .. } = self;
+        if !words.iter().all(|word| word.parse::<f64>().is_ok_and(|number| number > 0.0)) {
+            bail!("{}: numbers above 0 are allowed, not {words:?}", self.name);
+        }
+        let mut command = workspace.cargo(&["run", "--release", "--package", package]);
+        command.args(["--features", feature, "--example", example, "--"]);
+        command.args(self.word).args(words);
+        let ours = workspace.root().join("target/tools/nats/bin/nats-server");
+        if std::env::var_os("NATS_SERVER").is_none() && ours.is_file() {
+            command.env("NATS_SERVER", ours);
+        }
+        succeed(command)
+    }
 }

@@ -101,9 +101,16 @@ pub fn hosts(tree: &Tree, findings: &mut Vec<Finding>) {
     });
 }
 
+/// Schemes of addresses that name a bucket or a folder, and no host.
+const WITHOUT_HOST: [&str; 2] = ["s3", "file"];
+
 /// Hosts of the addresses in a line; a host that is filled in at run time is none.
 fn addressed_hosts(line: &str) -> impl Iterator<Item = &str> {
     line.match_indices("://").filter_map(|(at, sign)| {
+        let scheme = line[..at].rsplit(|c: char| !c.is_ascii_alphanumeric()).next()?;
+        if WITHOUT_HOST.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
+            return None;
+        }
         let rest = &line[at + sign.len()..];
         let whole = rest.split(|c: char| c.is_whitespace() || "/\"'`<>(),;\\{$?#".contains(c));
         let authority = whole.into_iter().next()?;
@@ -234,6 +241,7 @@ mod tests {
         check("a http://127.0.0.1:8790/health, https://docs.rs.", &["127.0.0.1", "docs.rs"]);
         check("ssh://git@forge.corp:22/x http://[::1]:1/", &["forge.corp", "[::1]"]);
         check("format!(\"http://{address}/ready\") http://$HOST/", &[]);
+        check("s3://bucket/prefix \"S3://bucket\" file://mnt/far", &[]);
 
         let files = [
             (".cargo/config.toml", "[source.mirror]\n"),

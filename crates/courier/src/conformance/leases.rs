@@ -66,6 +66,25 @@ pub async fn a_lease_that_ran_out_cannot_be_prolonged(fixture: &mut impl Fixture
     Ok(())
 }
 
+/// The note is the one of the last prolonging, and nobody's who gets the lease anew.
+pub async fn a_holder_leaves_a_note_at_its_lease(fixture: &mut impl Fixture) -> Verdict {
+    let log = fixture.courier();
+    let granted = log.acquire("l", "a", TTL, NOW).await?;
+    same!(granted.note, "");
+    let says =
+        |lease: &crate::Lease, note: &str| crate::Lease { note: note.into(), ..lease.clone() };
+    let first = log.renew(&says(&granted, "I \"play\""), TTL, NOW + 1).await?;
+    same!(first.note, "I \"play\"");
+    same!(log.lease("l", NOW + 1).await?, Some(first.clone()));
+    let second = log.renew(&says(&first, "I rest"), TTL, NOW + 2).await?;
+    same!(log.leases("", NOW + 2).await?, vec![second.clone()]);
+    let again = log.acquire("l", "a", TTL, NOW + 3).await?;
+    same!(log.lease("l", NOW + 3).await?.map(|lease| lease.note), Some(String::new()));
+    refused!(log.renew(&says(&second, "late"), TTL, NOW + 4).await, LeaseError::Lost { .. });
+    same!(log.lease("l", NOW + 4).await?, Some(again));
+    Ok(())
+}
+
 /// What was lost cannot be given back in the new holder's place.
 pub async fn giving_back_frees_and_only_the_own_lease(fixture: &mut impl Fixture) -> Verdict {
     let log = fixture.courier();

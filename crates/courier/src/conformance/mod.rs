@@ -127,6 +127,7 @@ macro_rules! conformance_suite {
             one_holder_at_a_time
             epochs_grow_with_every_grant
             a_lease_that_ran_out_cannot_be_prolonged
+            a_holder_leaves_a_note_at_its_lease
             giving_back_frees_and_only_the_own_lease
             leases_are_listed_by_prefix
             a_fence_refuses_who_lost_the_lease

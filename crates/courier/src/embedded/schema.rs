@@ -101,9 +101,22 @@ CREATE TABLE lease (
     -- NULL: given back. The row stays, for its epoch.
     holder     TEXT,
     epoch      INTEGER NOT NULL,
-    expires_ms INTEGER NOT NULL
+    expires_ms INTEGER NOT NULL,
+    note       TEXT NOT NULL DEFAULT ''
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Adds what the tables of an older program lack. That program goes on with them as well, so the format
+/// is the same.
+pub(crate) fn complete(connection: &Connection) -> rusqlite::Result<()> {
+    let has_notes = connection
+        .prepare("SELECT 1 FROM pragma_table_info('lease') WHERE name = 'note'")?
+        .exists([])?;
+    if !has_notes {
+        connection.execute_batch("ALTER TABLE lease ADD COLUMN note TEXT NOT NULL DEFAULT ''")?;
+    }
+    Ok(())
+}
 
 /// Opens or makes the file for its one writer.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
@@ -115,6 +128,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sorted = |error| sort(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(sorted)?;
+    pool::plan_once(&connection).map_err(sorted)?;
     connection.busy_timeout(pool::BUSY).map_err(sorted)?;
     let new = check(path, &connection, &[(APPLICATION_ID, FORMAT)])?;
     (|| {
@@ -144,7 +158,7 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
             }
             transaction.commit()?;
         }
-        Ok(())
+        complete(&connection)
     })()
     .map_err(sorted)?;
     Ok(connection)

@@ -516,11 +516,13 @@ pub(crate) fn acquire(
         .prepare_cached(
             "INSERT INTO lease (name, holder, epoch, expires_ms) VALUES (?1, ?2, 1, ?3)
              ON CONFLICT DO UPDATE SET
-                 holder = excluded.holder, epoch = epoch + 1, expires_ms = excluded.expires_ms
+                 holder = excluded.holder, epoch = epoch + 1, expires_ms = excluded.expires_ms,
+                 note = ''
              RETURNING epoch",
         )?
         .query_row(params![name, holder, expires_ms], |row| row.get(0))?;
-    Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, expires_ms })
+    let (name, holder) = (name.to_owned(), holder.to_owned());
+    Ok(Lease { name, holder, epoch, expires_ms, note: String::new() })
 }
 
 pub(crate) fn renew(
@@ -532,10 +534,10 @@ pub(crate) fn renew(
     let expires_ms = now_ms.saturating_add(millis(ttl));
     let renewed = db
         .prepare_cached(
-            "UPDATE lease SET expires_ms = ?4
+            "UPDATE lease SET expires_ms = ?4, note = ?6
              WHERE name = ?1 AND holder = ?2 AND epoch = ?3 AND expires_ms > ?5",
         )?
-        .execute(params![lease.name, lease.holder, lease.epoch, expires_ms, now_ms])?;
+        .execute(params![lease.name, lease.holder, lease.epoch, expires_ms, now_ms, lease.note])?;
     if renewed == 0 {
         let Lease { name, epoch, .. } = lease;
         return Err(Stop::Refused(LeaseError::Lost { name, epoch }));
@@ -552,23 +554,22 @@ pub(crate) fn release(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// A file of an older program that is only read has no column `note`: then the name means that of `none`.
+const LEASES: &str = "SELECT name, holder, epoch, expires_ms,
+        (SELECT note FROM lease AS own WHERE own.name = lease.name)
+    FROM (SELECT '' AS note) AS none, lease
+    WHERE holder IS NOT NULL AND expires_ms > ?2";
+
 pub(crate) fn lease(db: &Connection, name: &str, now_ms: i64) -> rusqlite::Result<Option<Lease>> {
-    db.prepare_cached(
-        "SELECT name, holder, epoch, expires_ms FROM lease
-         WHERE name = ?1 AND holder IS NOT NULL AND expires_ms > ?2",
-    )?
-    .query_row(params![name, now_ms], lease_row)
-    .optional()
+    db.prepare_cached(&format!("{LEASES} AND name = ?1"))?
+        .query_row(params![name, now_ms], lease_row)
+        .optional()
 }
 
 pub(crate) fn leases(db: &Connection, prefix: &str, now_ms: i64) -> rusqlite::Result<Vec<Lease>> {
-    db.prepare_cached(
-        "SELECT name, holder, epoch, expires_ms FROM lease
-         WHERE substr(name, 1, length(?1)) = ?1 AND holder IS NOT NULL AND expires_ms > ?2
-         ORDER BY name",
-    )?
-    .query_map(params![prefix, now_ms], lease_row)?
-    .collect()
+    db.prepare_cached(&format!("{LEASES} AND substr(name, 1, length(?1)) = ?1 ORDER BY name"))?
+        .query_map(params![prefix, now_ms], lease_row)?
+        .collect()
 }
 
 fn lease_row(row: &Row<'_>) -> rusqlite::Result<Lease> {
@@ -577,6 +578,7 @@ fn lease_row(row: &Row<'_>) -> rusqlite::Result<Lease> {
         holder: row.get(1)?,
         epoch: row.get(2)?,
         expires_ms: row.get(3)?,
+        note: row.get(4)?,
     })
 }
 

@@ -18,6 +18,25 @@ fn fact(id: &str, subject: &str) -> NewFact {
 }
 
 #[tokio::test]
+async fn a_file_from_before_leases_had_notes_is_read_as_it_is_and_completed_when_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let ttl = Duration::from_secs(10);
+    let lease = open(&dir).acquire("l", "a", ttl, NOW).await.unwrap();
+    // The writer of a log that was dropped may still be closing its file.
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.busy_timeout(Duration::from_secs(5)).unwrap();
+    old.execute_batch("ALTER TABLE lease DROP COLUMN note").unwrap();
+    let beside = Embedded::open_read_only(&path).unwrap();
+    assert_eq!(beside.leases("", NOW).await.unwrap(), [lease.clone()]);
+    drop((old, beside));
+    let log = open(&dir);
+    let said = Lease { note: "I play".into(), ..lease };
+    log.renew(&said, ttl, NOW).await.unwrap();
+    assert_eq!(log.lease("l", NOW).await.unwrap(), Some(said));
+}
+
+#[tokio::test]
 async fn appends_wait_for_another_process_and_none_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
@@ -137,7 +156,7 @@ async fn a_group_that_is_given_up_fails_for_all_in_it() {
         let insert = move |db: &rusqlite::Connection| {
             entered.send(()).unwrap();
             gate.recv().unwrap();
-            db.execute("INSERT INTO lease VALUES ('l', 'a', 1, 1)", [])?;
+            db.execute("INSERT INTO lease VALUES ('l', 'a', 1, 1, '')", [])?;
             Ok::<(), sql::Stop<Error>>(())
         };
         held_up.write(Steps::Many, insert, |()| panic!("it was not committed")).await
@@ -239,7 +258,7 @@ async fn what_waits_is_committed_together_up_to_so_many_rows_with_one_wake_up() 
             let insert = move |db: &rusqlite::Connection| {
                 for row in 0..rows {
                     db.execute(
-                        "INSERT INTO lease VALUES (?1, 'a', 1, 1)",
+                        "INSERT INTO lease VALUES (?1, 'a', 1, 1, '')",
                         [format!("{rows}-{number}-{row}")],
                     )?;
                 }

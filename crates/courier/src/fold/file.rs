@@ -169,6 +169,7 @@ fn judge<P: Projection>(
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    pool::plan_once(&connection)?;
     connection.busy_timeout(pool::BUSY)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     // What a power cut takes from the end is folded again.

@@ -3,6 +3,8 @@
 mod digest;
 mod file;
 
+use std::borrow::Borrow;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -271,7 +273,9 @@ impl<P: Projection> Work<P> {
         loop {
             tail.mark_unchanged();
             let wait = match self.fold_all(&mut stopped).await {
-                Ok(()) => {
+                // Whoever has heard the end must not listen for it again.
+                Ok(ControlFlow::Break(())) => return,
+                Ok(ControlFlow::Continue(())) => {
                     self.told = None;
                     None
                 }
@@ -305,13 +309,17 @@ impl<P: Projection> Work<P> {
         }
     }
 
-    async fn fold_all(&mut self, stopped: &mut oneshot::Receiver<()>) -> Result<(), String> {
+    async fn fold_all(
+        &mut self,
+        stopped: &mut oneshot::Receiver<()>,
+    ) -> Result<ControlFlow<()>, String> {
         loop {
-            let facts = self.log.read(Stream::Pipeline, self.position, CHUNK).await;
-            let facts = facts.map_err(|error| error.to_string())?;
+            // In order and with all that was appended here: on a cluster that asks no server.
+            let page = self.log.next(Stream::Pipeline, self.position, "", CHUNK).await;
+            let facts = page.map_err(|error| error.to_string())?.facts;
             if facts.is_empty() {
                 self.progress.update(|progress| progress.fault = None);
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
             let position = fold(&mut self.connection, &mut self.projection, &facts)?;
             self.position = position;
@@ -322,7 +330,7 @@ impl<P: Projection> Work<P> {
                 progress.fault = None;
             });
             if !matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
         }
     }
@@ -341,12 +349,12 @@ impl Drop for Ended {
 fn fold<P: Projection>(
     connection: &mut Connection,
     projection: &mut P,
-    facts: &[Fact],
+    facts: &[impl Borrow<Fact>],
 ) -> Result<u64, String> {
     let sql = |error: rusqlite::Error| error.to_string();
     let transaction = connection.transaction().map_err(sql)?;
     let mut position = 0;
-    for fact in facts {
+    for fact in facts.iter().map(Borrow::borrow) {
         position = fact.position;
         projection.apply(&transaction, fact).map_err(|error| {
             format!("fact {} ({}, {}): {error}", fact.position, fact.subject, fact.id)

@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use super::Shared;
+use super::known::{Depth, Glance, Known, Own, past};
 use super::server::{BATCH, Message, Published, remembered};
 use super::wire::{EXPECTED_IN_ALL, Epoch, Source, fact_headers};
-use super::{Shared, replica};
 use crate::courier::Repeats;
-use crate::embedded::sql;
 use crate::error::{AppendError, Error};
-use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, NewFact, Stream};
+use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, Stream};
 
 /// Facts that are looked at or on their way at a time, beyond which no further batch is taken: bounds how
 /// long the first waits for the last.
@@ -46,7 +45,8 @@ pub(super) struct Job {
 /// are checked by the server, in the order in which it gets them. What needs more than that is held
 /// until nothing is on its way, and what comes then waits for it.
 pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Receiver<Job>) {
-    let mut appender = Appender { shared, stream, own: Own::default(), since_kept: 0 };
+    let (own, glance) = (Own::default(), Glance::default());
+    let mut appender = Appender { shared, stream, own, glance, since_kept: 0 };
     let mut waiting: VecDeque<Job> = VecDeque::new();
     let mut flying = FuturesUnordered::new();
     let mut held = Held::default();
@@ -63,6 +63,10 @@ pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Re
                     Some(job) => waiting.push_back(job),
                     None => over = true,
                 },
+                () = past(appender.glance.until()) => {
+                    appender.glance.end();
+                    continue;
+                }
             }
         }
         let facts = |job: &Job| job.batch.facts.len();
@@ -126,55 +130,8 @@ struct Appender {
     shared: Arc<Shared>,
     stream: Stream,
     own: Own,
+    glance: Glance,
     since_kept: u64,
-}
-
-/// What we appended and the replica does not show yet.
-#[derive(Default)]
-struct Own {
-    /// How many replicas were forgotten before: what a stream lost was not appended.
-    of: u64,
-    /// Position, id and subject, nearly in order.
-    order: VecDeque<(u64, String, String)>,
-    by_id: HashMap<String, (u64, String, String)>,
-    last: HashMap<String, u64>,
-}
-
-impl Own {
-    fn add(&mut self, position: u64, fact: &NewFact, body: &str) {
-        self.order.push_back((position, fact.id.clone(), fact.subject.clone()));
-        let stored = (position, fact.subject.clone(), body.to_owned());
-        self.by_id.insert(fact.id.clone(), stored);
-        // Those that went out side by side are told of in any order.
-        let last = self.last.entry(fact.subject.clone()).or_default();
-        *last = position.max(*last);
-    }
-
-    /// Drops what the replica shows by now.
-    fn prune(&mut self, applied: u64) {
-        while let Some((position, id, subject)) = self.order.pop_front() {
-            if position > applied {
-                self.order.push_front((position, id, subject));
-                return;
-            }
-            self.by_id.remove(&id);
-            if self.last.get(&subject) == Some(&position) {
-                self.last.remove(&subject);
-            }
-        }
-    }
-}
-
-/// What is known of a batch before it is sent.
-struct Known {
-    /// Of each fact, where it is already, on which subject, and whether its body is the same.
-    facts: Vec<Option<(u64, String, bool)>>,
-    /// The last position on the subject of each fact.
-    last: Vec<u64>,
-    /// The guard of the batch's lease and the message that set it.
-    guard: Option<(Epoch, u64)>,
-    /// The last message that the replica shows.
-    applied: u64,
 }
 
 /// What is to be done with a batch, as far as is known.
@@ -207,7 +164,7 @@ impl Appender {
         }
         self.freshen().await;
         let count = waiting.len();
-        let known = match self.know(waiting.make_contiguous()) {
+        let known = match self.look(waiting.make_contiguous()) {
             Ok(known) => known,
             Err(error) => {
                 let detail = error.to_string();
@@ -254,7 +211,7 @@ impl Appender {
     fn landed(&mut self, (single, published): (Single, Published)) -> Option<Job> {
         let Single { job, known, n, .. } = single;
         let Published::At(position) = published else { return Some(job) };
-        self.shared.acknowledge(Source::Facts(self.stream), position);
+        self.shared.replica.acknowledge(Source::Facts(self.stream), position);
         self.since_kept += 1;
         self.shared.count(self.stream, repeats(&known));
         self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
@@ -290,7 +247,7 @@ impl Appender {
             return group.jobs.into_iter().map(|member| member.job).collect();
         };
         let first = last + 1 - count;
-        self.shared.acknowledge(Source::Facts(self.stream), last);
+        self.shared.replica.acknowledge(Source::Facts(self.stream), last);
         self.since_kept += count;
         let mut order = order.into_iter();
         for Member { job, sent, mut positions, repeats } in group.jobs {
@@ -314,6 +271,9 @@ impl Appender {
     async fn decide(&mut self, job: &Job) -> Result<Vec<u64>, AppendError> {
         let mut pause = PAUSE;
         let mut was_sent = false;
+        if let Some(positions) = self.at_once(job, &mut was_sent).await? {
+            return Ok(positions);
+        }
         loop {
             let why = match self.step(job, &mut was_sent).await? {
                 Step::Done(positions) => return Ok(positions),
@@ -328,12 +288,37 @@ impl Appender {
         }
     }
 
+    /// A single fact with a fence and a condition, which nothing else speaks against here, is sent without
+    /// asking what others appended: if they did, it is refused and looked at with all there is.
+    async fn at_once(
+        &mut self,
+        job: &Job,
+        was_sent: &mut bool,
+    ) -> Result<Option<Vec<u64>>, AppendError> {
+        if job.batch.facts.len() > 1 {
+            return Ok(None);
+        }
+        let known = self.know(std::slice::from_ref(job), Depth::All)?;
+        let Some(known) = known.into_iter().next() else { return Ok(None) };
+        let Verdict::Send(facts, guard @ Some(_)) = judge(&job.batch, &known) else {
+            return Ok(None);
+        };
+        let end = self.own.end(known.applied);
+        let (published, positions) = self.send_alone(job, &known, facts, guard, Some(end)).await?;
+        *was_sent = matches!(published, Published::Unknown(_));
+        Ok(matches!(published, Published::At(_)).then_some(positions))
+    }
+
     /// One look at a batch, and what follows from it.
     async fn step(&mut self, job: &Job, was_sent: &mut bool) -> Result<Step, AppendError> {
         if let Err(error) = self.shared.sync(Source::Facts(self.stream), job.until).await {
             return Ok(Step::Again(error.to_string()));
         }
-        let known = self.know(std::slice::from_ref(job))?;
+        self.glance.end();
+        let known = self.know(std::slice::from_ref(job), Depth::All);
+        // What comes now may take its time.
+        self.glance.end();
+        let known = known?;
         let known = known.into_iter().next().ok_or(Error::Closed)?;
         match judge(&job.batch, &known) {
             Verdict::Done(positions, repeats) => {
@@ -377,7 +362,7 @@ impl Appender {
         let mut positions: Vec<_> =
             known.facts.iter().map(|known| known.as_ref().map(|known| known.0)).collect();
         if let Published::At(last) = published {
-            self.shared.acknowledge(Source::Facts(self.stream), last);
+            self.shared.replica.acknowledge(Source::Facts(self.stream), last);
             self.since_kept += count;
             self.shared.count(self.stream, repeats(known));
             for (n, offset) in facts.into_iter().zip(order) {
@@ -390,7 +375,7 @@ impl Appender {
     }
 
     /// A fence that does not hold: sets the guard if the lease is in force, else says why not.
-    async fn fence(&self, job: &Job, known: &Known) -> Result<Option<AppendError>, Error> {
+    async fn fence(&mut self, job: &Job, known: &Known) -> Result<Option<AppendError>, Error> {
         let Some(Fence { lease, epoch }) = job.batch.fence.clone() else { return Ok(None) };
         let state = self.shared.fence_state(&lease, job.until).await?;
         let wanted = Epoch { epoch, over: false };
@@ -409,33 +394,28 @@ impl Appender {
         Ok(Some(AppendError::Fenced { lease, epoch, current }))
     }
 
+    /// What is known of batches that wait: at a glance, and anew where that would hold one up.
+    fn look(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
+        let is_new = self.glance.is_over();
+        let known = self.know(jobs, Depth::Ids)?;
+        let is_held = |(job, known): (&Job, &Known)| {
+            matches!(judge(&job.batch, known), Verdict::Fence | Verdict::No(_))
+        };
+        if is_new || !jobs.iter().zip(&known).any(is_held) {
+            return Ok(known);
+        }
+        self.glance.end();
+        self.know(jobs, Depth::Ids)
+    }
+
     /// What the replica and our own last appends say of batches.
-    fn know(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
-        if self.own.of != self.shared.replica.forgotten() {
-            self.own = Own { of: self.shared.replica.forgotten(), ..Own::default() };
-        }
-        self.own.prune(self.shared.replica.applied_now(Source::Facts(self.stream)));
-        let stream = self.stream;
-        let mut known: Vec<Known> = self
-            .shared
-            .replica
-            .read_here(|db| jobs.iter().map(|job| ask(db, stream, job)).collect())?;
-        for (job, known) in jobs.iter().zip(&mut known) {
-            let facts = job.batch.facts.iter().zip(&job.bodies);
-            for (n, (fact, body)) in facts.enumerate() {
-                if let Some((position, subject, same)) = self.own.by_id.get(&fact.id) {
-                    known.facts[n] = Some((*position, subject.clone(), same == body));
-                }
-                if let Some(last) = self.own.last.get(&fact.subject) {
-                    known.last[n] = known.last[n].max(*last);
-                }
-            }
-        }
-        Ok(known)
+    fn know(&mut self, jobs: &[Job], depth: Depth) -> Result<Vec<Known>, Error> {
+        let Self { shared, stream, own, glance, .. } = self;
+        glance.know(&shared.replica, *stream, own, jobs, depth)
     }
 
     /// The server forgets ids after a while; until then the replica has to show what they were.
-    async fn freshen(&self) {
+    async fn freshen(&mut self) {
         let source = Source::Facts(self.stream);
         if self.shared.synced_since(source) > remembered(source, &self.shared.options) / 4 {
             // Whether it succeeds is seen by what follows.
@@ -586,26 +566,6 @@ fn messages(
     Ok((messages, order))
 }
 
-/// What the replica says of a batch.
-fn ask(db: &Connection, stream: Stream, job: &Job) -> rusqlite::Result<Known> {
-    let by_id = format!("SELECT position, subject, body = ?2 FROM {} WHERE id = ?1", stream.name());
-    let mut by_id = db.prepare_cached(&by_id)?;
-    let applied = replica::applied_to(db, Source::Facts(stream))?;
-    let applied = applied.map_or(0, |applied| applied.sequence);
-    let mut known = Known { facts: Vec::new(), last: Vec::new(), guard: None, applied };
-    for (fact, body) in job.batch.facts.iter().zip(&job.bodies) {
-        let found = by_id
-            .query_row([&fact.id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        known.facts.push(found);
-        known.last.push(sql::last_position_on(db, stream, &fact.subject)?);
-    }
-    if let Some(fence) = &job.batch.fence {
-        known.guard = replica::guard(db, stream, &fence.lease)?;
-    }
-    Ok(known)
-}
-
 fn repeats(known: &Known) -> Repeats {
     let known = known.facts.iter().flatten();
     known.fold(Repeats::default(), |sum, (_, _, same)| Repeats {
@@ -642,9 +602,10 @@ fn judge(batch: &Batch, known: &Known) -> Verdict {
     for n in &new {
         let fact = &batch.facts[*n];
         if let Some(Expect::LastOnSubject(expected)) = fact.expect
-            && expected != known.last[*n]
+            && let Some(actual) = known.last[*n]
+            && expected != actual
         {
-            let (subject, actual) = (fact.subject.clone(), known.last[*n]);
+            let subject = fact.subject.clone();
             return Verdict::No(AppendError::Conflict { subject, expected, actual });
         }
     }

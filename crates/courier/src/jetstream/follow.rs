@@ -1,11 +1,18 @@
 //! Keeps the replica in step with one stream of the server.
+//!
+//! The server is asked for what there is, and answers as soon as there is anything; then it is asked again,
+//! not before a [`pace`] has gone by unless somebody waits for what is behind. So one message alone comes at
+//! once, and of many a whole lot comes at a time, which costs the server, the way here and the replica a
+//! fraction of what each for itself does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::StatusCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::time::sleep;
+use async_nats::jetstream::message::Message;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::Shared;
@@ -18,9 +25,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A consumer that says nothing for two of these is gone: its server died.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Most messages the server sends ahead, and most of one step of the replica, batches apart.
-const AHEAD: usize = 500;
+/// A question that was not answered for so long is asked again.
+const QUESTION: Duration = Duration::from_secs(20);
+
+/// Most messages of one answer, and of one step of the replica, batches apart.
+const AHEAD: usize = 1000;
 const AHEAD_BYTES: usize = 16 << 20;
+
+/// The least time between two questions while nobody waits for an answer: what others record wakes somebody
+/// here, who looks every few seconds anyway. So a node takes so many steps a second at most, however many
+/// others there are.
+const fn pace(source: Source) -> Duration {
+    match source {
+        Source::Facts(_) => Duration::from_millis(100),
+        // Each node of a cluster prolongs a lease every few seconds; who wants to know asks, and then waits.
+        Source::State => Duration::from_secs(1),
+    }
+}
+
+/// The same while something of our own is on its way here: somebody will want to read what he appended, and
+/// many such come together.
+const OWN_PACE: Duration = Duration::from_millis(3);
 
 /// The server forgets a consumer that nobody asks any more.
 const FORGOTTEN: Duration = Duration::from_secs(30);
@@ -58,7 +83,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                     "the stream is another one or lost messages: the replica is made anew"
                 );
             }
-            shared.forget(source, state.created.clone()).await?;
+            replica.forget(source, state.created.clone()).await?;
             Applied { sequence: 0, stored_ns: 0, created: state.created }
         }
     };
@@ -73,29 +98,50 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
     };
     let stream = server.names.stream(source);
     let consumer = server.context().create_consumer_on_stream(config, stream).await?;
-    let mut messages = consumer
-        .stream()
-        .max_messages_per_batch(AHEAD)
-        .max_bytes_per_batch(AHEAD_BYTES)
-        .heartbeat(HEARTBEAT)
-        .expires(HEARTBEAT * 5)
-        .messages()
-        .await?;
+    let inbox = server.inbox();
+    let mut messages = server.listen(inbox.clone()).await?;
+    let question = pull::BatchConfig {
+        batch: AHEAD,
+        max_bytes: AHEAD_BYTES,
+        expires: Some(QUESTION),
+        // Answered with all there is, as soon as there is anything.
+        no_wait: true,
+        idle_heartbeat: HEARTBEAT,
+        ..pull::BatchConfig::default()
+    };
+    let mut lost = server.lost();
     let mut expected = 1;
     // Of a batch whose end has not come.
     let mut open: (String, Vec<Arrived>) = Default::default();
-    let mut lost = server.lost();
+    let mut is_asked = false;
     loop {
-        let message = tokio::select! {
-            message = messages.next() => message,
-            // Else it would be noticed by the heartbeats that do not come.
-            _ = lost.changed() => return Err("the connection was lost".into()),
-        };
-        let Some(message) = message else { return Ok(()) };
+        if !is_asked {
+            consumer.request_batch(question.clone(), inbox.clone().into()).await?;
+        }
+        let asked = Instant::now();
         let mut whole = Vec::new();
-        let mut next = Some(message);
-        while let Some(message) = next.take() {
-            let message = message?;
+        let mut count = 0;
+        while count < AHEAD {
+            let next = tokio::select! {
+                next = timeout(HEARTBEAT * 2, messages.next()) => next,
+                // Else it would be noticed by the heartbeats that do not come.
+                _ = lost.changed() => return Err("the connection was lost".into()),
+            };
+            let message = next.map_err(|_| "no sign of life")?.ok_or("the connection ended")?;
+            match message.status {
+                None => count += 1,
+                Some(StatusCode::IDLE_HEARTBEAT) => continue,
+                // All there was has come, or nothing came for long.
+                Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => break,
+                Some(status) => {
+                    let why = message.description.unwrap_or_default();
+                    if why.contains("MaxBytes") {
+                        break;
+                    }
+                    return Err(format!("the consumer says {status} {why}").into());
+                }
+            }
+            let message = Message { message, context: server.context().clone() };
             let info = message.info()?;
             if info.consumer_sequence != expected {
                 return Err("the consumer skipped a message".into());
@@ -108,7 +154,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                     stream = source.name(),
                     sequence, "the stream lost messages and went on without them: made anew"
                 );
-                shared.forget(source, applied.created).await?;
+                replica.forget(source, applied.created).await?;
                 return Ok(());
             }
             if sequence > applied.sequence {
@@ -116,11 +162,24 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                 let arrived = Arrived { sequence, stored_ns, content };
                 collect(&mut open, &mut whole, arrived, message.headers.as_ref());
             }
-            if whole.len() < AHEAD {
-                next = messages.next().now_or_never().flatten();
-            }
+        }
+        // There is more: it comes while this is written.
+        is_asked = count == AHEAD;
+        if is_asked {
+            consumer.request_batch(question.clone(), inbox.clone().into()).await?;
         }
         replica.apply(source, whole).await?;
+        if !is_asked {
+            tokio::select! {
+                () = sleep_until(asked + pace(source)) => {}
+                () = replica.wanted(source) => {}
+                () = async {
+                    replica.appended(source).await;
+                    sleep_until(asked + OWN_PACE).await;
+                } => {}
+                _ = lost.changed() => return Err("the connection was lost".into()),
+            }
+        }
     }
 }
 

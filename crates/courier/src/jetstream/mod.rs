@@ -14,16 +14,15 @@
 //! is a key-value bucket, but written in atomic batches, which buckets have no call for: a fact is
 //! buried and passed over in one step.
 //!
-//! On the node, in [`Options::folder`]: `replica.sqlite`, which follows the three streams, each
-//! through an ephemeral consumer. It may be deleted at any time. Nothing is ever decided by it alone: what
-//! it says is sent along as a condition, and the server takes the messages of a batch only if all
-//! conditions hold where they land.
+//! On the node, in [`Options::folder`]: `replica.sqlite`, which follows the three streams, each through an
+//! ephemeral consumer. It may be deleted at any time. Nothing is ever decided by it alone: what it says is
+//! sent along as a condition, and the server takes the messages of a batch only if all hold where they land.
 //!
 //! # Reading
 //!
-//! A question about the log asks the leader of the stream for its last message, waits until the replica
-//! is as far, and reads there. So it sees all that was acknowledged anywhere before it was asked.
-//! [`Engine::next`], which only has to be in order, waits for this node's own appends alone.
+//! A question about the log asks the leader of the stream for its last message, waits until the replica is as
+//! far, and reads there. So it sees all that was acknowledged anywhere before it was asked. [`Engine::next`],
+//! which only has to be in order, waits for this node's own appends alone.
 //!
 //! # Appending
 //!
@@ -49,9 +48,9 @@
 //! Facts land in other streams, so its epoch is written there as well: the **guard**, a message per
 //! lease and stream. A fenced batch names the guard it relies on by its number, as the condition of one
 //! of its messages (of an empty one, on `.fence`, if each fact has a condition of its own). A single fact
-//! with a condition of its own expects, at first, that the stream as a whole is as the replica shows it,
-//! guard included: that takes no batch. So the
-//! server takes a batch only while the last guard is that of its very epoch, and not one given back.
+//! with a condition of its own expects, at first, that the stream as a whole is as it is known here, guard
+//! included: that takes no batch. So the server takes a batch only while the last guard is that of its very
+//! epoch, and not one given back.
 //! Why this cannot be forked:
 //!
 //! 1. A guard only rises: it is written under the condition that the last one is the one that was read
@@ -71,16 +70,16 @@
 //! [`Error::Unavailable`], and whether it was done is not known. The connection comes back by itself.
 //! Facts that must not wait go to an [`crate::Outbox`].
 //!
-//! A single server that loses its power may lose what it acknowledged last, unless its configuration
-//! says `sync_interval: always`. A replica that knows more than its stream sees that and is made anew.
-//! A server cut off from the majority may answer questions with what was so a few seconds ago; it
-//! takes nothing.
+//! A single server that loses its power may lose what it acknowledged last, unless its configuration says
+//! `sync_interval: always`. A replica that knows more than its stream sees that and is made anew. A server cut
+//! off from the majority may answer questions with what was so a few seconds ago; it takes nothing.
 
 mod admission;
 mod append;
 mod follow;
 mod guards;
 mod keys;
+mod known;
 mod records;
 mod replica;
 mod server;
@@ -236,8 +235,6 @@ struct Shared {
     options: Options,
     server: Server,
     replica: Replica,
-    /// The last message of each stream that was acknowledged to us.
-    acknowledged: [AtomicU64; 3],
     /// When the replica was last known to be at the end of a stream.
     synced: Mutex<[Option<Instant>; 3]>,
     repeated_ids: [AtomicU64; 2],
@@ -262,7 +259,6 @@ impl JetStream {
             server,
             replica,
             options,
-            acknowledged: Default::default(),
             synced: Mutex::default(),
             repeated_ids: Default::default(),
             repeated_contents: Default::default(),
@@ -348,18 +344,6 @@ impl Shared {
         Error::Unavailable(format!("{}: {why}", self.options.shown()))
     }
 
-    fn acknowledge(&self, source: Source, sequence: u64) {
-        self.acknowledged[source.index()].fetch_max(sequence, Ordering::AcqRel);
-    }
-
-    /// Begins the replica of a stream again, which is another one than it was.
-    async fn forget(&self, source: Source, created: String) -> Result<(), Error> {
-        self.replica.forget(source, created).await?;
-        // What was acknowledged before is not there to be waited for.
-        self.acknowledged[source.index()].store(0, Ordering::Release);
-        Ok(())
-    }
-
     fn count(&self, stream: Stream, repeats: Repeats) {
         let n = Source::Facts(stream).index();
         self.repeated_ids[n].fetch_add(repeats.by_id, Ordering::Relaxed);
@@ -369,6 +353,9 @@ impl Shared {
     /// Waits until the replica shows a message.
     async fn arrive(&self, source: Source, sequence: u64, until: Instant) -> Result<(), Error> {
         let mut applied = self.replica.applied(source);
+        if *applied.borrow() < sequence {
+            self.replica.want(source, sequence);
+        }
         match timeout_at(until, applied.wait_for(|applied| *applied >= sequence)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Closed),
@@ -551,7 +538,7 @@ impl Engine for JetStream {
         let prefix = prefix.to_owned();
         Box::pin(async move {
             let source = Source::Facts(stream);
-            let ours = self.shared.acknowledged[source.index()].load(Ordering::Acquire);
+            let ours = self.shared.replica.acknowledged(source);
             self.shared.arrive(source, ours, self.shared.deadline()).await?;
             let query = move |db: &_| sql::next(db, stream, after, &prefix, limit);
             self.shared.replica.read(query).await

@@ -117,7 +117,7 @@ impl Shared {
                 let messages = self.written(records, &last, &change.by)?;
                 match self.server.publish(messages).await {
                     Published::At(last) => {
-                        self.acknowledge(Source::State, last);
+                        self.replica.acknowledge(Source::State, last);
                         self.arrive(Source::State, last, until).await?;
                         Ok(Step::Done(Ok(answer)))
                     }
@@ -311,13 +311,14 @@ pub(super) fn acquire(
     }
     let epoch = last_lease(db, name)?.map_or(0, |(_, epoch, _)| epoch) + 1;
     let expires_ms = now_ms.saturating_add(sql::millis(ttl));
-    let lease = Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, expires_ms };
+    let (name, holder, note) = (name.to_owned(), holder.to_owned(), String::new());
+    let lease = Lease { name, holder, epoch, expires_ms, note };
     Ok(Plan::Write(vec![of(&lease)], lease))
 }
 
 fn of(lease: &Lease) -> Record {
-    let Lease { name, holder, epoch, expires_ms } = lease.clone();
-    Record::Lease { name, holder: Some(holder), epoch, expires_ms }
+    let Lease { name, holder, epoch, expires_ms, note } = lease.clone();
+    Record::Lease { name, holder: Some(holder), epoch, expires_ms, note }
 }
 
 pub(super) fn renew(
@@ -342,7 +343,8 @@ pub(super) fn release(db: &Connection, lease: &Lease) -> Planned<()> {
     if !is_ours {
         return Ok(Plan::Done(Ok(())));
     }
-    Ok(Plan::Write(vec![Record::Lease { name, holder: None, epoch, expires_ms: 0 }], ()))
+    let free = Record::Lease { name, holder: None, epoch, expires_ms: 0, note: String::new() };
+    Ok(Plan::Write(vec![free], ()))
 }
 
 /// The last state of a lease, for fences.

@@ -18,7 +18,7 @@ use crate::embedded::sql;
 use crate::embedded::writer::{Steps, Writer};
 use crate::error::{Error, OpenError};
 use crate::fact::Stream;
-use crate::pool::{BUSY, Reader};
+use crate::pool::{BUSY, Reader, plan_once};
 
 /// Writes that may wait: one of each stream, for each waits for its own.
 const QUEUE: usize = 4;
@@ -86,6 +86,10 @@ pub(super) struct Replica {
 
 struct End {
     applied: watch::Sender<u64>,
+    /// The last message that somebody waits for.
+    wanted: watch::Sender<u64>,
+    /// The last message that was acknowledged to us.
+    acknowledged: watch::Sender<u64>,
     /// Messages that were replaced before they came here: what is known is whole again once what
     /// replaced them has come.
     gaps: AtomicU64,
@@ -119,8 +123,12 @@ impl Replica {
         let head = |stream| sql::head(&connection, stream).map_err(failed);
         let tails = [head(Stream::Pipeline)?, head(Stream::Operational)?].map(watch::Sender::new);
         let writer = Writer::spawn(&path, connection, QUEUE, || {})?;
-        let ends =
-            applied.map(|at| End { applied: watch::Sender::new(at), gaps: AtomicU64::new(0) });
+        let ends = applied.map(|at| End {
+            applied: watch::Sender::new(at),
+            wanted: watch::Sender::new(0),
+            acknowledged: watch::Sender::new(0),
+            gaps: AtomicU64::new(0),
+        });
         let (reader, forgotten) = (Reader::new(&path), AtomicU64::new(0));
         Ok(Self { reader, writer, ends, tails, forgotten, retention })
     }
@@ -133,13 +141,15 @@ impl Replica {
         self.reader.read(query).await
     }
 
-    /// Asks the file on this thread: for looks of some microseconds each, into pages that are in memory
-    /// nearly always, where the way to another thread would take most of the time. Not for thousands.
-    pub(super) fn read_here<T>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Error> {
-        self.reader.read_blocking(query)
+    /// A connection of its own, for who asks at every step.
+    pub(super) fn connection(&self) -> Result<Connection, Error> {
+        let path = self.reader.path();
+        crate::pool::connect(path).map_err(|error| self.failed(error))
+    }
+
+    /// What SQLite says, of this file.
+    pub(super) fn failed(&self, error: rusqlite::Error) -> Error {
+        Error::storage(self.reader.path(), error)
     }
 
     /// How far a stream was followed; none if it was not yet.
@@ -155,6 +165,37 @@ impl Replica {
     /// The last message of a stream that is in the file.
     pub(super) fn applied_now(&self, source: Source) -> u64 {
         *self.ends[source.index()].applied.borrow()
+    }
+
+    /// Says that somebody waits until a message is in the file.
+    pub(super) fn want(&self, source: Source, sequence: u64) {
+        raise(&self.ends[source.index()].wanted, sequence);
+    }
+
+    /// Waits until somebody waits for a message that is not in the file.
+    pub(super) async fn wanted(&self, source: Source) {
+        self.beyond(source, &self.ends[source.index()].wanted).await;
+    }
+
+    /// Says that a message of ours was acknowledged.
+    pub(super) fn acknowledge(&self, source: Source, sequence: u64) {
+        raise(&self.ends[source.index()].acknowledged, sequence);
+    }
+
+    /// The last message of ours that was acknowledged.
+    pub(super) fn acknowledged(&self, source: Source) -> u64 {
+        *self.ends[source.index()].acknowledged.borrow()
+    }
+
+    /// Waits until a message of ours is not in the file.
+    pub(super) async fn appended(&self, source: Source) {
+        self.beyond(source, &self.ends[source.index()].acknowledged).await;
+    }
+
+    async fn beyond(&self, source: Source, last: &watch::Sender<u64>) {
+        let applied = self.applied_now(source);
+        // The sender lives as long as this.
+        drop(last.subscribe().wait_for(|last| *last > applied).await);
     }
 
     /// Counts messages that never came because others replaced them.
@@ -200,12 +241,24 @@ impl Replica {
         let work = move |db: &Connection| Ok(forget(db, source, &created)?);
         self.writer.write::<_, Error>(Steps::Many, work, |()| {}).await?;
         self.forgotten.fetch_add(1, Ordering::Release);
-        self.ends[source.index()].applied.send_replace(0);
+        let end = &self.ends[source.index()];
+        end.wanted.send_replace(0);
+        // What was acknowledged before is not there to be waited for.
+        end.acknowledged.send_replace(0);
+        end.applied.send_replace(0);
         if let Source::Facts(_) = source {
             self.tails[source.index()].send_replace(0);
         }
         Ok(())
     }
+}
+
+fn raise(last: &watch::Sender<u64>, sequence: u64) {
+    last.send_if_modified(|last| {
+        let is_later = sequence > *last;
+        *last = sequence.max(*last);
+        is_later
+    });
 }
 
 /// What those who wait on the tails of both streams are told.
@@ -222,6 +275,7 @@ enum Wake {
 /// None if the file is of another format.
 fn connect(path: &Path) -> rusqlite::Result<Option<Connection>> {
     let mut db = Connection::open(path)?;
+    plan_once(&db)?;
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "journal_mode", "wal")?;
     // What a power cut takes comes again from the stream.
@@ -240,6 +294,7 @@ fn connect(path: &Path) -> rusqlite::Result<Option<Connection>> {
         // Of another program or another format: made anew.
         return Ok(None);
     }
+    schema::complete(&transaction)?;
     transaction.commit()?;
     Ok(Some(db))
 }
@@ -357,12 +412,12 @@ fn take(db: &Connection, sequence: u64, written: &Written) -> rusqlite::Result<O
         Record::Identity { id } => {
             db.execute("UPDATE identity SET id = ?1", [id])?;
         }
-        Record::Lease { name, holder, epoch, expires_ms } => {
+        Record::Lease { name, holder, epoch, expires_ms, note } => {
             db.prepare_cached(
-                "INSERT OR REPLACE INTO lease (name, holder, epoch, expires_ms)
-                 VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO lease (name, holder, epoch, expires_ms, note)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![name, holder, epoch, expires_ms])?;
+            .execute(params![name, holder, epoch, expires_ms, note])?;
         }
         Record::Subscriber { stream, name, position, in_hand, attempts } => {
             db.prepare_cached(

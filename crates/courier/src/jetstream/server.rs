@@ -360,6 +360,19 @@ impl Server {
         &self.context
     }
 
+    /// A subject that nobody else listens to.
+    pub(super) fn inbox(&self) -> String {
+        self.client.new_inbox()
+    }
+
+    /// Listens to a subject.
+    pub(super) async fn listen(
+        &self,
+        subject: String,
+    ) -> Result<async_nats::Subscriber, async_nats::SubscribeError> {
+        self.client.subscribe(subject).await
+    }
+
     /// A name that nobody else has, for a batch or a record.
     pub(super) fn unique(&self) -> String {
         format!("{}-{}", self.ours, self.batches.fetch_add(1, Ordering::Relaxed))

@@ -155,7 +155,15 @@ pub(super) enum Record {
     /// What tells this log from others.
     Identity { id: String },
     /// A lease, also when it is given back: for its epoch.
-    Lease { name: String, holder: Option<String>, epoch: u64, expires_ms: i64 },
+    Lease {
+        name: String,
+        holder: Option<String>,
+        epoch: u64,
+        expires_ms: i64,
+        /// An older program writes none and reads over it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
     /// How far a subscriber is, and how often the fact in its hands was delivered.
     Subscriber { stream: Stream, name: String, position: u64, in_hand: u64, attempts: u32 },
     /// The highest number of a letter so far.

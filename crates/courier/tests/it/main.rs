@@ -6,10 +6,6 @@ mod durability;
 #[cfg(test)]
 mod fold;
 #[cfg(test)]
-mod histories;
-#[cfg(test)]
 mod jetstream;
-#[cfg(test)]
-mod linear;
 #[cfg(test)]
 mod suite;

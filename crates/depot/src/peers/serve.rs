@@ -29,6 +29,9 @@ use crate::Depot;
 const REMEMBERED: usize = 256;
 /// Events that may wait.
 const QUEUE: usize = 64;
+/// Who sends at a rate makes up for so much time that timers and a busy machine took: a piece takes less than
+/// the shortest sleep.
+const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// What is not to be forgotten: what is fetched, and what was served last.
 #[derive(Debug, Default)]
@@ -199,7 +202,9 @@ impl Server {
                 }
                 ProviderMessage::Throttle(message) => {
                     let Some(rate) = server.rate else { continue };
-                    sent_by = sent_by.max(Instant::now()) + time_for(message.size, rate);
+                    let now = Instant::now();
+                    let since = now.checked_sub(CATCH_UP).unwrap_or(now);
+                    sent_by = sent_by.max(since) + time_for(message.size, rate);
                     let until = sent_by;
                     answers.spawn(async move {
                         tokio::time::sleep_until(until).await;
@@ -230,9 +235,13 @@ impl Server {
             return Err(AbortReason::Permission);
         }
         let (depot, hash) = (self.depot.clone(), own(&request.hash));
-        let found = tokio::task::spawn_blocking(move || depot.path_of(&hash)).await;
-        let path = match found {
-            Ok(Ok(Some(path))) => path,
+        let found = tokio::task::spawn_blocking(move || {
+            let Some(path) = depot.path_of(&hash)? else { return Ok(None) };
+            let bytes = fs_err::metadata(&path)?.len();
+            Ok::<_, crate::Error>(Some((path, bytes)))
+        });
+        let (path, bytes) = match found.await {
+            Ok(Ok(Some(found))) => found,
             Ok(Ok(None)) if self.wanted.is_fetched(&request.hash) => {
                 // Some of it is here, and helps others that fetch it too.
                 let here = self.store.remote().local_for_request(request.clone()).await;
@@ -254,8 +263,9 @@ impl Server {
             }
         };
         self.wanted.served(request.hash);
-        // Known, and what is known of it still leads to a file.
-        if let Ok(BlobStatus::Complete { .. }) = self.store.status(request.hash).await
+        // Known, and what is known of it still leads to a file of that size.
+        if let Ok(BlobStatus::Complete { size }) = self.store.status(request.hash).await
+            && size == bytes
             && self.store.export_ranges(request.hash, 0..1).concatenate().await.is_ok()
         {
             return Ok(());

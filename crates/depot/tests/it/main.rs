@@ -2,6 +2,8 @@
 
 // `cfg(test)` is always so here; it tells clippy that the helpers are test code too.
 #[cfg(test)]
+mod bucket;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod quarantine;

@@ -148,11 +148,13 @@ impl Evaluation {
         let brake = brake(&self.pressure);
         tell(&self.catalogue, &brake, Self::ID, None, cx.now()).await?;
         if brake.is_open() && self.claims.resting().is_none() {
-            for item in self.catalogue.open_works().await? {
+            let open = self.catalogue.open_works().await?;
+            for item in &open {
                 let due = item.kind == WorkKind::Gauntlet && item.state == WorkState::Queued;
-                if due && self.the_loop.configs.contains(&item.config) {
+                let due = due && self.the_loop.configs.contains(&item.config);
+                if due && self.claims.has_turn(&open) {
                     cx.beat()?;
-                    self.claims.take(&item, item.job.clone(), cx).await?;
+                    self.claims.take(item, item.job.clone(), cx).await?;
                 }
             }
         }

@@ -19,6 +19,11 @@ use crate::{
 
 /// Name under which the position in the log is kept.
 const SUBSCRIBER: &str = "event_router";
+/// The router of this node, as the log knows it.
+pub(crate) fn subscriber_of(the_loop: &Loop) -> String {
+    the_loop.subscriber(SUBSCRIBER)
+}
+
 /// How long a fact waits for the catalogue: it folds in milliseconds.
 const FOLDED_WITHIN: Duration = Duration::from_secs(1);
 /// Deliveries before a fact is buried. More than one, so that a fact that was in hand when the
@@ -105,7 +110,7 @@ impl Daemon for EventRouter {
     async fn run(mut self, cx: Cx) -> anyhow::Result<()> {
         let log = self.catalogue.log().clone();
         let mut tail = log.tail(Stream::Pipeline);
-        let name = self.the_loop.subscriber(SUBSCRIBER);
+        let name = subscriber_of(&self.the_loop);
         self.status.position = log.position(Stream::Pipeline, &name).await?;
         let mut subscriber = Subscriber::new(log.clone(), Stream::Pipeline, name, "", MAX_ATTEMPTS);
         cx.ready();

@@ -222,30 +222,11 @@ mod tests {
     use crate::{
         Supervision,
         alarms::alarm_of,
-        testbed::{Bed, done, hex},
+        testbed::{Bed, done, hex, view_of},
     };
 
     fn view(id: DaemonId, change: impl FnOnce(&mut DaemonView)) -> DaemonView {
-        let mut view = DaemonView {
-            id,
-            priority: Priority::Medium,
-            critical: false,
-            asked: true,
-            state: State::Running,
-            cause: None,
-            health: Health::Healthy,
-            details: serde_json::Value::Null,
-            restarts: 0,
-            crashes: warden::Crashes::default(),
-            last_error: None,
-            started_at_ms: None,
-            uptime: Duration::ZERO,
-            last_beat_age: None,
-            in_cycle: None,
-            cycles: 0,
-            last_cycle: None,
-            next_retry_in: None,
-        };
+        let mut view = view_of(id);
         change(&mut view);
         view
     }

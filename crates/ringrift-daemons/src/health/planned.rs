@@ -2,17 +2,11 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon as _, DaemonId, Priority, Spec};
 
-use crate::{COORDINATOR_FULL, EPHEMERAL, SELFPLAY_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
-
-pub(crate) const QUEUE_MONITOR: Spec = Spec {
-    id: DaemonId("QUEUE_MONITOR"),
-    about: "watches the depth of every queue",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL],
-    ..Spec::DEFAULT
+use crate::{
+    COORDINATOR_FULL, EPHEMERAL, SELFPLAY_FULL, TRAINING_FULL, cycle::EVENT_ROUTER,
+    health::cluster_monitor::ClusterMonitor,
 };
 
 pub(crate) const QUALITY_MONITOR: Spec = Spec {
@@ -35,32 +29,14 @@ pub(crate) const MODEL_PERFORMANCE_WATCHDOG: Spec = Spec {
     ..Spec::DEFAULT
 };
 
-pub(crate) const CLUSTER_MONITOR: Spec = Spec {
-    id: DaemonId("CLUSTER_MONITOR"),
-    about: "asks every node how it is",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_secs(30),
-    ..Spec::DEFAULT
-};
-
 pub(crate) const CLUSTER_WATCHDOG: Spec = Spec {
     id: DaemonId("CLUSTER_WATCHDOG"),
     about: "finds nodes that produce nothing",
     priority: Priority::High,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+    needs: &[EVENT_ROUTER, ClusterMonitor::ID],
     profiles: &[COORDINATOR_FULL],
     period: Duration::from_mins(5),
     health_interval: Some(Duration::from_mins(1)),
-    ..Spec::DEFAULT
-};
-
-pub(crate) const COORDINATOR_HEALTH_MONITOR: Spec = Spec {
-    id: DaemonId("COORDINATOR_HEALTH_MONITOR"),
-    about: "watches the coordinators",
-    priority: Priority::High,
-    needs: &[EVENT_ROUTER],
     ..Spec::DEFAULT
 };
 

@@ -2,11 +2,12 @@
 
 pub(crate) mod p2p_backend;
 pub(crate) mod planned;
+pub(crate) mod s3_backup;
 
 use crate::Entry;
 
 pub(crate) const DAEMONS: &[Entry] = &[
-    Entry::planned(&planned::S3_BACKUP),
+    Entry::of::<s3_backup::S3Backup>(),
     Entry::planned(&planned::DISTILLATION),
     Entry::planned(&planned::EXTERNAL_DRIVE_SYNC),
     Entry::planned(&planned::VAST_CPU_PIPELINE),

@@ -2,22 +2,9 @@
 
 use std::time::Duration;
 
-use warden::{Daemon, DaemonId, Priority, Spec};
+use warden::{DaemonId, Priority, Spec};
 
-use crate::{
-    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER,
-    distribution::model_distribution::ModelDistribution,
-};
-
-pub(crate) const S3_BACKUP: Spec = Spec {
-    id: DaemonId("S3_BACKUP"),
-    about: "backs up promoted models and facts",
-    priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, ModelDistribution::ID],
-    profiles: &[COORDINATOR_FULL],
-    period: Duration::from_secs(30),
-    ..Spec::DEFAULT
-};
+use crate::{COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER};
 
 pub(crate) const DISTILLATION: Spec = Spec {
     id: DaemonId("DISTILLATION"),

@@ -25,6 +25,7 @@ use crate::{
     on,
     pipeline::auto_export::AutoExport,
     runs::{Ended, Runs},
+    sync::stale_fallback::may_begin,
 };
 
 /// `[daemons.training_trigger]`.
@@ -172,11 +173,13 @@ impl TrainingTrigger {
             return Ok(Outcome::blocked(reason.clone()).with_status(status));
         }
         if self.claims.resting().is_none() {
-            for item in self.catalogue.open_works().await? {
+            let open = self.catalogue.open_works().await?;
+            for item in &open {
                 let due = item.kind == WorkKind::Train && item.state == WorkState::Queued;
-                if due && self.the_loop.configs.contains(&item.config) {
+                let due = due && self.the_loop.configs.contains(&item.config);
+                if due && self.claims.has_turn(&open) {
                     cx.beat()?;
-                    self.train(&item, cx).await?;
+                    self.train(item, cx).await?;
                 }
             }
         }
@@ -216,6 +219,10 @@ impl TrainingTrigger {
             is_due(&due, self.config.min_new_rows),
             rest_after_deaths(WorkKind::Train, deaths, last_ms, cx.now()),
         ]);
+        let gate = match gate {
+            Gate::Allow => may_begin(&self.catalogue, &self.the_loop, config).await?,
+            closed => closed,
+        };
         tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
         if let (Gate::Allow, Some(window)) = (&gate, due.window) {
             let generation =

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, Emits, Loop, Pressure, STANDALONE, Topics, Workshop,
+    Backlog, COORDINATOR_FULL, Emits, Level, Loop, Pressure, STANDALONE, Topics, Workshop,
     cycle::{EVENT_ROUTER, brake, denied, first_closed, rest_after_deaths, seed, settled, tell},
     on,
     pipeline::{
@@ -94,6 +94,7 @@ pub struct QueuePopulator {
     workshop: Workshop,
     the_loop: Arc<Loop>,
     pressure: Pressure,
+    backlog: Backlog,
     queued: u64,
 }
 
@@ -123,11 +124,14 @@ impl Daemon for QueuePopulator {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure);
+    type Ports = (Catalogue, Workshop, Arc<Loop>, Pressure, Backlog);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, workshop, the_loop, pressure): Self::Ports) -> Self {
-        Self { config, catalogue, workshop, the_loop, pressure, queued: 0 }
+    fn new(
+        config: Config,
+        (catalogue, workshop, the_loop, pressure, backlog): Self::Ports,
+    ) -> Self {
+        Self { config, catalogue, workshop, the_loop, pressure, backlog, queued: 0 }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -156,7 +160,7 @@ impl QueuePopulator {
         }
         let shares: BTreeMap<GameConfig, f64> =
             self.catalogue.allocation().await?.iter().map(|row| (row.config, row.share)).collect();
-        let mut eligible = BTreeMap::new();
+        let (mut eligible, mut full) = (BTreeMap::new(), 0.0);
         for config in self.the_loop.configs.clone() {
             cx.beat()?;
             let Some(model) = self.player(config).await? else { continue };
@@ -165,7 +169,8 @@ impl QueuePopulator {
             match gate {
                 Gate::Allow => {
                     let share = shares.get(&config).copied().unwrap_or(1.0);
-                    eligible.insert(config, (share, model));
+                    full += share;
+                    eligible.insert(config, (share * self.backlog.level(config).share(), model));
                 }
                 Gate::Deny { reason, .. } => {
                     status.resting.insert(config.to_string(), reason);
@@ -174,6 +179,7 @@ impl QueuePopulator {
         }
         let weights: BTreeMap<GameConfig, f64> =
             eligible.iter().map(|(config, (share, _))| (*config, *share)).collect();
+        status.wanted = braked(status.wanted, weights.values().sum(), full);
         let mut recent = self.catalogue.recent_configs(WorkKind::Selfplay, REMEMBERED).await?;
         for _ in 0..self.config.max_queued_per_cycle {
             if waiting >= status.wanted {
@@ -230,6 +236,7 @@ impl QueuePopulator {
         Ok(first_closed([
             rest_after_deaths(WorkKind::Selfplay, deaths, last_ms, now_ms),
             enough_rows(unused, starved, self.config.max_unused_rows),
+            keeps_up(self.backlog.level(config)),
         ]))
     }
 
@@ -275,6 +282,33 @@ fn enough_rows(unused: u64, starved: bool, most: u64) -> Gate {
         format!("{unused} rows wait for a training, {most} are enough"),
         "a training that reads them",
     )
+}
+
+/// Back-pressure of what comes after self-play: `QUEUE_MONITOR` says how far that is behind.
+fn keeps_up(level: Level) -> Gate {
+    if level < Level::Stop {
+        return Gate::Allow;
+    }
+    Gate::deny(
+        "backlog",
+        "too many games wait to be replayed or exported",
+        "that fewer wait; QUEUE_MONITOR counts them",
+    )
+}
+
+/// How many items should wait when configs are braked to `shares` of `full`; one, unless all stand still.
+fn braked(wanted: usize, shares: f64, full: f64) -> usize {
+    if shares >= full {
+        return wanted;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "some thousand items at most"
+    )]
+    let braked = (wanted as f64 * shares / full).ceil() as usize;
+    braked
 }
 
 /// The config whose share of the recent items is furthest below its share of the whole; none if
@@ -327,6 +361,7 @@ mod tests {
             shop,
             bed.the_loop.clone(),
             bed.pressure.clone(),
+            Backlog::default(),
         );
         QueuePopulator::new(config, ports)
     }
@@ -351,6 +386,41 @@ mod tests {
         assert!(enough_rows(99, false, 100).is_open());
         assert!(!enough_rows(100, false, 100).is_open());
         assert!(enough_rows(100, true, 100).is_open(), "a training waits for rows");
+    }
+
+    #[test]
+    fn back_pressure_halves_tenths_and_stops() {
+        let check = |levels: &[Level], expected: usize| {
+            let shares: f64 = levels.iter().map(|level| level.share()).sum();
+            let full = f64::from(u32::try_from(levels.len()).unwrap());
+            assert_eq!(braked(20, shares, full), expected, "{levels:?}");
+        };
+        check(&[Level::None, Level::None], 20);
+        check(&[Level::Soft], 10);
+        check(&[Level::Hard], 2);
+        check(&[Level::None, Level::Soft], 15);
+        check(&[Level::Stop], 0);
+        assert_eq!(braked(2, 0.1, 1.0), 1, "never quite nothing");
+        assert!(keeps_up(Level::Hard).is_open() && !keeps_up(Level::Stop).is_open());
+    }
+
+    #[tokio::test]
+    async fn a_backlog_stops_a_config_until_it_is_gone_or_nobody_measures_it() {
+        let bed = Bed::with(vec![hex(), square()]).await;
+        bed.champion(hex()).await;
+        bed.champion(square()).await;
+        let mut daemon = daemon(&bed, Config { waiting_per_slot: 2, ..Config::default() });
+        let (cx, _probe) = bed.cx::<QueuePopulator>();
+        daemon.backlog.set(hex(), Level::Stop);
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!(status.queued, 4);
+        assert_eq!(status.resting["hex8_2p"], "too many games wait to be replayed or exported");
+        let open = bed.catalogue.open_works().await.unwrap();
+        assert!(open.iter().all(|item| item.config == square()), "{open:?}");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_mins(3)).await;
+        tokio::time::resume();
+        assert_eq!(done(daemon.cycle(&cx).await).resting.len(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ringrift_pipeline::{BlobHash, BlobRow, Catalogue};
+use ringrift_pipeline::{BlobRow, Catalogue};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
@@ -18,14 +18,11 @@ use crate::{
     alarms::{Alarms, alarm_of},
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
+    far::rounds::{Rounds, is_due},
 };
 
 /// Name of the alarm on artefacts that decayed.
 pub(crate) const ALARM: &str = "integrity";
-
-/// Parts of a round. Prime, so that a machine that is on for the same hours of every day still comes by
-/// every part in time.
-const PARTS: u64 = 167;
 
 /// `[daemons.integrity_check]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,7 +101,7 @@ impl Daemon for IntegrityCheck {
         // An alarm of an earlier life names what this one has not seen: only a look at everything may
         // clear it.
         let everything = alarm_of(&self.catalogue, ALARM).await?.is_some();
-        self.done = (!everything).then(|| self.part(cx.now()).saturating_sub(1));
+        self.done = (!everything).then(|| self.rounds().part(cx.now()).saturating_sub(1));
         Ok(())
     }
 
@@ -121,8 +118,12 @@ impl Daemon for IntegrityCheck {
 }
 
 impl IntegrityCheck {
+    fn rounds(&self) -> Rounds {
+        Rounds(self.config.round)
+    }
+
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
-        let now = self.part(cx.now());
+        let now = self.rounds().part(cx.now());
         let known = std::mem::take(&mut self.status.faults);
         let mut hashed = 0;
         for row in self.catalogue.blobs(None).await? {
@@ -170,24 +171,6 @@ impl IntegrityCheck {
         }
         Ok(())
     }
-
-    /// The part whose turn it is, counted from the Unix epoch.
-    fn part(&self, now_ms: i64) -> u64 {
-        let length = self.config.round.as_millis() / u128::from(PARTS);
-        let length = u64::try_from(length).unwrap_or(u64::MAX).max(1);
-        u64::try_from(now_ms).unwrap_or(0) / length
-    }
-}
-
-/// Has an artefact's part come since the last one that was done?
-///
-/// The part follows from the hash alone, so nothing has to be remembered over restarts.
-fn is_due(hash: &BlobHash, done: Option<u64>, now: u64) -> bool {
-    let Some(done) = done else { return true };
-    let digits = hash.as_str().get(..8).unwrap_or_default();
-    // A hash that cannot be read is due every time: its look names it.
-    let Ok(own) = u64::from_str_radix(digits, 16).map(|number| number % PARTS) else { return true };
-    now.saturating_sub(done) >= PARTS || (done + 1..=now).any(|part| part % PARTS == own)
 }
 
 fn complaint(faults: &BTreeMap<String, String>) -> Option<String> {
@@ -202,8 +185,13 @@ fn complaint(faults: &BTreeMap<String, String>) -> Option<String> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use ringrift_pipeline::BlobHash;
+
     use super::*;
-    use crate::testbed::{Bed, done, hex};
+    use crate::{
+        far::rounds::PARTS,
+        testbed::{Bed, done, hex},
+    };
 
     fn daemon(bed: &Bed) -> IntegrityCheck {
         let ports = (bed.catalogue.clone(), bed.blobs.clone(), bed.the_loop.clone());

@@ -381,7 +381,13 @@ mod tests {
 
     fn leases() -> Leases {
         let name = lease_of(&NodeId("here".into()));
-        Leases::of_node(&Lease { name, holder: "here".into(), epoch: 1, expires_ms: 0 })
+        Leases::of_node(&Lease {
+            name,
+            holder: "here".into(),
+            epoch: 1,
+            expires_ms: 0,
+            note: String::new(),
+        })
     }
 
     fn daemon(bed: &Bed) -> OrphanDetection {
@@ -499,7 +505,13 @@ mod tests {
         daemon.config.patience = Duration::ZERO;
         let (cx, _probe) = bed.cx::<OrphanDetection>();
         assert_eq!(done(daemon.cycle(&cx).await).lost, Vec::<String>::new(), "it does not lead");
-        let lease = Lease { name: "leader".into(), holder: "here".into(), epoch: 1, expires_ms: 0 };
+        let lease = Lease {
+            name: "leader".into(),
+            holder: "here".into(),
+            epoch: 1,
+            expires_ms: 0,
+            note: String::new(),
+        };
         daemon.leases.lead(Some(&lease));
         daemon.config.patience = Duration::from_hours(1);
         assert_eq!(done(daemon.cycle(&cx).await).lost.len(), 0, "a node may be back soon");

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use warden::{DaemonId, Priority, Spec};
+use warden::{Daemon as _, DaemonId, Priority, Spec};
 
 use crate::{
     cycle::EVENT_ROUTER,
-    health::planned::{AVAILABILITY_NODE_MONITOR, CLUSTER_MONITOR, TAILSCALE_HEALTH},
+    health::{
+        cluster_monitor::ClusterMonitor,
+        planned::{AVAILABILITY_NODE_MONITOR, TAILSCALE_HEALTH},
+    },
 };
 
 pub(crate) const RECOVERY_ORCHESTRATOR: Spec = Spec {
     id: DaemonId("RECOVERY_ORCHESTRATOR"),
     about: "climbs the ladder of repairs of a node",
     priority: Priority::High,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+    needs: &[EVENT_ROUTER, ClusterMonitor::ID],
     ..Spec::DEFAULT
 };
 
@@ -21,7 +24,7 @@ pub(crate) const CACHE_COORDINATION: Spec = Spec {
     id: DaemonId("CACHE_COORDINATION"),
     about: "invalidates caches of replaced models",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+    needs: &[EVENT_ROUTER, ClusterMonitor::ID],
     ..Spec::DEFAULT
 };
 

@@ -144,10 +144,18 @@ fn the_wider_profiles_are_the_contracts_without_what_is_retired() {
 /// lost are played again there.
 const FOR_SEVERAL_MACHINES: &[&str] = &[
     "HIGH_QUALITY_SYNC",
+    "ELO_SYNC",
     "TRAINING_DATA_SYNC",
     "GOSSIP_SYNC",
     "SYNC_PUSH",
+    "STALE_FALLBACK",
+    "CROSS_PROCESS_POLLER",
+    "QUEUE_MONITOR",
+    "CLUSTER_MONITOR",
+    "COORDINATOR_HEALTH_MONITOR",
+    "MODEL_SYNC",
     "DATA_SERVER",
+    "JOB_SCHEDULER",
     "ORPHAN_DETECTION",
     "P2P_BACKEND",
 ];

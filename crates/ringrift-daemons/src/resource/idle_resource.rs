@@ -2,7 +2,8 @@
 //!
 //! Reads   queued self-play items, the model that this node was handed, free worker slots.
 //! Writes  claims of self-play items and how they end: `games.committed`, or why there are none.
-//! Never   decides what is played how often: it takes the oldest item that it can run.
+//! Never   decides what is played how often: it takes the oldest item that it can run. On a node of a cluster it
+//!         takes them in turn, so that a config whose items last long does not hold every slot there is.
 //!
 //! A node that cannot reach the log of its cluster plays on: the jobs that it knows, with seeds of its own. What
 //! it plays, and what it had in hand, waits in the outbox. Games are nobody's claim, so they are taken in whatever
@@ -10,8 +11,8 @@
 
 use ringrift_pipeline::{
     BlobHash, Catalogue, CatalogueError, Config as GameConfig, GamesCommitted, Job,
-    ModelDistributed, Record, SelfplayJob, SelfplayReport, Topic as _, WorkCancelled, WorkId,
-    WorkKind, WorkQueued, WorkRow, WorkState,
+    ModelDistributed, Record, SelfplayJob, Topic as _, WorkCancelled, WorkId, WorkKind, WorkQueued,
+    WorkRow, WorkState,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -23,11 +24,13 @@ use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, EPHEMERAL, Emits, Finished, Loop, Order, Pressure, Report, Running, SELFPLAY,
+    COORDINATOR_FULL, EPHEMERAL, Emits, Loop, Order, Pressure, Report, Running, SELFPLAY,
     SELFPLAY_FULL, STANDALONE, TRAINING_FULL, Topics, WorkError, Workshop,
     claims::{ClaimCounts, Claims, Done},
     cycle::{EVENT_ROUTER, brake, denied, seed, settled, tell},
     on,
+    queue::job_scheduler::turns,
+    resource::played::facts_of,
 };
 
 /// Pause before a log out of reach is asked again.
@@ -169,7 +172,7 @@ impl IdleResource {
         self.last.kept.clear();
         let open = self.catalogue.open_works().await?;
         self.claims.release_lost(&open, cx.now()).await?;
-        let queued: Vec<&WorkRow> = open
+        let mut queued: Vec<&WorkRow> = open
             .iter()
             .filter(|item| item.kind == WorkKind::Selfplay && item.state == WorkState::Queued)
             // What an earlier life was asked to play waits until it is asked for again.
@@ -183,7 +186,10 @@ impl IdleResource {
         let gate = brake(&self.pressure);
         tell(&self.catalogue, &gate, Self::ID, None, cx.now()).await?;
         if gate.is_open() && self.claims.resting().is_none() {
-            self.claim(&queued, cx).await?;
+            if self.the_loop.shared {
+                queued = turns(&self.catalogue, queued, &open).await?;
+            }
+            self.claim(&queued, &open, cx).await?;
         }
         Ok(denied(&gate, self.status(queued.len()).await?))
     }
@@ -291,10 +297,15 @@ impl IdleResource {
         Ok(())
     }
 
-    async fn claim(&mut self, queued: &[&WorkRow], cx: &Cx) -> anyhow::Result<()> {
+    async fn claim(
+        &mut self,
+        queued: &[&WorkRow],
+        open: &[WorkRow],
+        cx: &Cx,
+    ) -> anyhow::Result<()> {
         for item in queued {
             let room = self.config.max_workers.saturating_sub(self.claims.counts().held);
-            if self.workshop.free().min(room) == 0 {
+            if self.workshop.free().min(room) == 0 || !self.claims.has_turn(open) {
                 return Ok(());
             }
             // Given back while we were silent, and still in our hands: its games are kept when they are played.
@@ -393,40 +404,6 @@ fn out_of_reach(error: &anyhow::Error) -> Option<String> {
             None => matches!(cause.downcast_ref(), Some(courier::Error::Unavailable(_))),
         };
         away.then(|| cause.to_string())
-    })
-}
-
-/// What a finished worker says it played; the games themselves are replayed later, before they count.
-fn facts_of(order: &Order, finished: &Finished) -> Result<GamesCommitted, WorkError> {
-    let Job::Selfplay(job) = &order.job else {
-        return Err(WorkError::Never("it is no self-play".into()));
-    };
-    let report: SelfplayReport = finished.report_as()?;
-    let product = finished.product("games")?;
-    let lie = |what: String| Err(WorkError::Lied(what));
-    let wins: u32 = report.seat_wins.iter().sum();
-    if report.games > job.games {
-        return lie(format!("{} games, where {} were asked for", report.games, job.games));
-    }
-    if report.seat_wins.len() != usize::from(order.config.players) || wins != report.games {
-        return lie(format!("{:?} wins per seat in {} games", report.seat_wins, report.games));
-    }
-    if report.positions < u64::from(report.games) {
-        return lie(format!("{} decisions in {} games", report.positions, report.games));
-    }
-    if !report.seconds.is_finite() || report.seconds < 0.0 {
-        return lie(format!("{} seconds of play", report.seconds));
-    }
-    Ok(GamesCommitted {
-        batch: product.hash.clone(),
-        bytes: product.bytes,
-        config: order.config,
-        work: order.work.clone(),
-        model: job.model.id.clone(),
-        games: report.games,
-        positions: report.positions,
-        seat_wins: report.seat_wins,
-        seconds: report.seconds,
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod idle_resource;
 pub(crate) mod planned;
+mod played;
 
 use crate::Entry;
 

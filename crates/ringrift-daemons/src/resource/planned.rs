@@ -5,8 +5,8 @@ use std::time::Duration;
 use warden::{Daemon, DaemonId, Priority, Spec};
 
 use crate::{
-    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER, health::planned::CLUSTER_MONITOR,
-    queue::planned::JOB_SCHEDULER, resource::idle_resource::IdleResource,
+    COORDINATOR_FULL, TRAINING_FULL, cycle::EVENT_ROUTER, health::cluster_monitor::ClusterMonitor,
+    queue::job_scheduler::JobScheduler, resource::idle_resource::IdleResource,
 };
 
 pub(crate) const NODE_RECOVERY: Spec = Spec {
@@ -24,7 +24,7 @@ pub(crate) const RESOURCE_OPTIMIZER: Spec = Spec {
     id: DaemonId("RESOURCE_OPTIMIZER"),
     about: "keeps the load of the nodes inside its band",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, JOB_SCHEDULER.id],
+    needs: &[EVENT_ROUTER, JobScheduler::ID],
     ..Spec::DEFAULT
 };
 
@@ -42,7 +42,7 @@ pub(crate) const ADAPTIVE_RESOURCES: Spec = Spec {
     id: DaemonId("ADAPTIVE_RESOURCES"),
     about: "moves nodes between roles",
     priority: Priority::Medium,
-    needs: &[EVENT_ROUTER, CLUSTER_MONITOR.id],
+    needs: &[EVENT_ROUTER, ClusterMonitor::ID],
     period: Duration::from_mins(5),
     ..Spec::DEFAULT
 };

@@ -7,6 +7,7 @@ mod later;
 mod members;
 mod queries;
 mod rows;
+mod shared;
 
 use std::{
     sync::{

@@ -52,10 +52,12 @@ impl Catalogue {
         Ok(self.reader.read(question).await?)
     }
 
-    /// Items that are queued or claimed, oldest first.
+    /// Items that are queued or claimed: those that were raised first, of each the oldest first.
     pub async fn open_works(&self) -> Result<Vec<WorkRow>, CatalogueError> {
         self.ask(|db| {
-            rows(db, "works", "WHERE state IN ('queued', 'claimed') ORDER BY queued_ms, id", [])
+            let order = "WHERE state IN ('queued', 'claimed')
+                 ORDER BY id IN (SELECT work FROM raised) DESC, queued_ms, id";
+            rows(db, "works", order, [])
         })
         .await
     }

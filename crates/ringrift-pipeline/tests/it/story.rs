@@ -8,7 +8,7 @@ use ringrift_pipeline::{
     ModelPromoted, ModelRef, ModelRejected, NodeAdmitted, NodeDrained, NodeId, NodeInvited,
     NodeJoined, NodeRemoved, Parameters, ParametersSet, SamplesExported, SelfplayJob, TestDecision,
     TrainJob, TrainReport, TrainingCompleted, WindowCombined, WorkCancelled, WorkClaimed,
-    WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkReleased,
+    WorkCompleted, WorkFailed, WorkId, WorkKind, WorkQueued, WorkRaised, WorkReleased,
 };
 
 pub(crate) fn hex() -> Config {
@@ -177,6 +177,7 @@ pub(crate) fn story() -> Vec<Event> {
         claimed(selfplay_of(2), 1).into(),
         WorkFailed { work: selfplay_of(2), attempt: 1, error: "out of luck".into(), last: false }
             .into(),
+        WorkRaised { work: selfplay_of(2), reason: "it has waited for 240 min".into() }.into(),
         claimed(selfplay_of(2), 2).into(),
         done(selfplay_of(2)).into(),
         committed("a2", 2).into(),

@@ -1,15 +1,12 @@
 //! `cluster`: makes a data directory a node of a cluster, and shows the nodes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
-use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, NewFact, Options, Stream};
-use ringrift_daemons::{LEADER, NODES};
+use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, Options, Stream};
+use ringrift_daemons::{ClusterView, History, LEADER, NODES, Seen, again, view_of};
+use ringrift_pipeline::NodeId;
 use serde_json::{Value, json};
 
 use super::{
@@ -21,7 +18,7 @@ use crate::{
     cli::{Place, Print},
     config::kind::positive_time,
     console,
-    control::{Request, ask},
+    control::{Request, ask, status},
     data_dir::{DataDir, Lock},
     exit::{Failure, OrExit as _, Outcome},
     log_server::LogServer,
@@ -173,6 +170,7 @@ impl OwnArgs {
         check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
         check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
+        dir.check_whole().or_usage()?;
         dir.create().or_usage()?;
         let lock = dir.lock().or_usage()?;
         if let Some(there) = Membership::of(&dir).or_usage()? {
@@ -363,12 +361,12 @@ async fn check_target(
 ) -> anyhow::Result<()> {
     let theirs = digest(shared, Stream::Pipeline, u64::MAX).await?;
     let ours = match own {
-        Some(own) => digest(own, Stream::Pipeline, theirs.0).await?,
-        None => Digest::default(),
+        Some(own) => digest(own, Stream::Pipeline, theirs.facts).await?,
+        None => History::default(),
     };
     // The beginning of ours: an earlier copy was cut off, and is gone on with.
     ensure!(
-        theirs.0 == 0 || theirs == ours,
+        theirs.facts == 0 || theirs == ours,
         "the {membership} has a history already: `ringrift cluster join` makes an empty data directory \
          a node of it; --log names another log"
     );
@@ -393,14 +391,7 @@ pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Res
         let Some(last) = facts.last() else { break };
         at = last.position;
         copied += facts.len() as u64;
-        // A batch has one time.
-        for run in facts.chunk_by(|one, next| one.time_ms == next.time_ms) {
-            for part in run.chunks(MAX_BATCH) {
-                let batch = Batch::new(part.iter().map(again).collect());
-                let what = || format!("copy the {} facts up to {at}", stream.name());
-                shared.append(stream, batch, part[0].time_ms).await.with_context(what)?;
-            }
-        }
+        append_again(shared, stream, &facts).await?;
         console::status(&format!("{} facts: {at} of {head}", stream.name()));
     }
     console::status("");
@@ -415,37 +406,34 @@ pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Res
     Ok(copied)
 }
 
-/// The same fact; where it lands is up to the log.
-fn again(fact: &Fact) -> NewFact {
-    let mut new = NewFact::new(&fact.id, &fact.subject, &fact.source, fact.body.clone());
-    if let Some(cause) = &fact.cause {
-        new = new.caused_by(cause);
+/// Appends facts of another log, with their times and ids; those that are there already are not appended again.
+pub(super) async fn append_again(
+    log: &Courier,
+    stream: Stream,
+    facts: &[Fact],
+) -> anyhow::Result<()> {
+    // A batch has one time.
+    for run in facts.chunk_by(|one, next| one.time_ms == next.time_ms) {
+        for part in run.chunks(MAX_BATCH) {
+            let batch = Batch::new(part.iter().map(again).collect());
+            let what = || format!("copy {} facts of {}", part.len(), part[0].time_ms);
+            log.append(stream, batch, part[0].time_ms).await.with_context(what)?;
+        }
     }
-    new
+    Ok(())
 }
 
-/// How many facts there are, and what they say.
-type Digest = (u64, String);
-
 /// What the first facts of a stream say, in their order, whatever their positions.
-async fn digest(log: &Courier, stream: Stream, most: u64) -> anyhow::Result<Digest> {
-    let (mut at, mut count) = (0, 0);
-    let mut seen = String::new();
-    while count < most {
+pub(super) async fn digest(log: &Courier, stream: Stream, most: u64) -> anyhow::Result<History> {
+    let (mut at, mut seen) = (0, History::default());
+    while seen.facts < most {
         let facts = log.read(stream, at, PAGE).await?;
         let Some(last) = facts.last() else { break };
         at = last.position;
-        for fact in &facts {
-            if count == most {
-                break;
-            }
-            count += 1;
-            let said =
-                json!([fact.id, fact.subject, fact.time_ms, fact.source, fact.cause, fact.body]);
-            seen = depot::Hash::of(format!("{seen}{said}").as_bytes()).to_string();
-        }
+        let rest = usize::try_from(most - seen.facts).unwrap_or(usize::MAX);
+        facts.iter().take(rest).for_each(|fact| seen.add(fact));
     }
-    Ok((count, seen))
+    Ok(seen)
 }
 
 /// Renames the log that was copied, so that nobody takes it for the one in use.
@@ -460,50 +448,25 @@ fn set_aside(dir: &DataDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `nodes`.
+/// Runs `nodes`: the manager knows who is silent; without one the replica tells what was known last.
 pub fn nodes(args: &StatusArgs) -> Outcome {
     let dir = args.place.existing()?;
     let membership = Membership::of(&dir).or_usage()?;
-    let here = fs_err::read_to_string(dir.node()).unwrap_or_default();
-    let (rows, admitted, works, leases, leader) = block_on(async {
-        let Offline { catalogue, log, .. } = &Offline::open(&dir).await?;
-        let leases = log.leases(NODES, i64::MIN).await?;
-        let leader = log.lease(LEADER, i64::MIN).await?;
-        let (rows, admitted) = (catalogue.nodes().await?, catalogue.admitted().await?);
-        Ok((rows, admitted, catalogue.open_works().await?, leases, leader))
-    })?;
-    let now_ms = warden::Clock::system().now_ms();
-    let seconds = |ms: i64| std::time::Duration::from_millis(ms.unsigned_abs()).as_secs_f64();
-    let mut names: BTreeSet<&str> = rows.iter().map(|row| row.node.0.as_str()).collect();
-    names.extend(admitted.iter().map(|(name, _)| name.0.as_str()));
-    names.extend(leases.iter().map(|lease| lease.holder.as_str()));
-    let describe = |name: &str| {
-        let lease = leases.iter().find(|lease| lease.holder == name);
-        let row = rows.iter().find(|row| row.node.0 == name);
-        let overdue = lease
-            .map(|lease| now_ms.saturating_sub(lease.expires_ms))
-            .filter(|silent| *silent > 0)
-            .map(seconds);
-        let held = works.iter().filter(|work| work.node.as_ref().is_some_and(|at| at.0 == name));
-        json!({
-            "here": name == here.trim(),
-            "leads": leader.as_ref().is_some_and(|leader| leader.holder == name),
-            "life": lease.map(|lease| lease.epoch),
-            "overdue_seconds": overdue,
-            "runs": row.map(|row| &row.role),
-            "workers": row.map(|row| row.slots),
-            "items": held.count(),
-            "draining": row.is_some_and(|row| row.draining),
-            "removed": row.is_some_and(|row| row.removed),
-            "version": row.map(|row| &row.version),
-            "addresses": row.map(|row| &row.addresses),
-        })
+    let cluster = if membership.is_some() && dir.is_locked() {
+        ask(&dir, &Request::Nodes, LONG)?
+    } else {
+        json!(block_on(known(&dir))?)
     };
-    let nodes: BTreeMap<&str, Value> =
-        names.into_iter().map(|name| (name, describe(name))).collect();
+    let nodes = cluster["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     if args.print.json {
-        let cluster = membership.as_ref().map(ToString::to_string);
-        return Ok(console::say_json(&json!({ "cluster": cluster, "nodes": nodes }))?);
+        let by_name: BTreeMap<&str, &Value> =
+            nodes.iter().filter_map(|node| Some((node["node"].as_str()?, node))).collect();
+        let name = membership.as_ref().map(ToString::to_string);
+        let shown = json!({
+            "cluster": name, "leader": cluster["leader"], "artefacts": cluster["artefacts"],
+            "few_copies": cluster["few_copies"], "nodes": by_name,
+        });
+        return Ok(console::say_json(&shown)?);
     }
     console::say(&match &membership {
         Some(membership) => membership.to_string(),
@@ -515,36 +478,78 @@ pub fn nodes(args: &StatusArgs) -> Outcome {
         console::say("no node runs, as far as is known here");
         return Ok(());
     }
-    let cells: Vec<Vec<String>> = nodes.iter().map(|(name, node)| cells(name, node)).collect();
-    console::table(&["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "LAST SIGN", ""], &cells);
+    let rows: Vec<Vec<String>> = nodes.iter().map(cells).collect();
+    let head = ["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "HAS", "VERSION", "DOES"];
+    console::table(&head, &rows);
+    if let Some(sentence) = status::copies(&cluster) {
+        console::say(&sentence);
+    }
     Ok(())
 }
 
+/// What the log says of the nodes, by the clock of this machine.
+async fn known(dir: &DataDir) -> Result<ClusterView, Failure> {
+    let Offline { catalogue, log, .. } = &Offline::open(dir).await?;
+    let now_ms = warden::Clock::system().now_ms();
+    let leases = log.leases(NODES, i64::MIN).await?;
+    let seen: Vec<Seen> = leases.iter().filter_map(|lease| Seen::once(lease, now_ms)).collect();
+    let leader = log.lease(LEADER, i64::MIN).await?.map(|lease| NodeId(lease.holder));
+    let here = fs_err::read_to_string(dir.node()).unwrap_or_default();
+    Ok(view_of(catalogue, &seen, leader, &NodeId(here.trim().to_owned())).await?)
+}
+
 /// What a person sees of a node.
-fn cells(name: &str, node: &Value) -> Vec<String> {
-    let sign = match (node["overdue_seconds"].as_f64(), node["life"].is_u64()) {
-        _ if node["removed"] == true => "removed".to_owned(),
-        (Some(late), _) => {
-            format!("overdue for {} by this machine's clock", console::duration(late))
+fn cells(node: &Value) -> Vec<String> {
+    let text = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_u64().map_or_else(String::new, |n| n.to_string());
+    let here = if node["here"] == true { " (this one)" } else { "" };
+    let role = match (node["leads"] == true, node["report"]["competes"] == true) {
+        (true, _) => "leads",
+        (false, true) => "stands by",
+        (false, false) => "",
+    };
+    let slots = match (&node["workers"], node["report"]["free_slots"].as_u64()) {
+        (Value::Number(all), Some(free)) => {
+            format!("{} of {all}", all.as_u64().unwrap_or(free).saturating_sub(free))
         }
-        (None, true) if node["draining"] == true => "alive, takes no new work".to_owned(),
-        (None, true) => "alive".to_owned(),
-        (None, false) if node["runs"].is_null() => "let in, did not run yet".to_owned(),
-        (None, false) => "ended".to_owned(),
+        (all, _) => number(all),
     };
-    let shown = |key: &str| match &node[key] {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => String::new(),
-    };
-    let word = |key: &str, word: &str| if node[key] == true { word.into() } else { String::new() };
     vec![
-        name.to_owned(),
-        word("leads", "leads"),
-        shown("runs"),
-        shown("workers"),
-        shown("items"),
-        sign,
-        word("here", "this one"),
+        format!("{}{here}", text("node")),
+        role.to_owned(),
+        text("runs"),
+        slots,
+        number(&node["items"]),
+        number(&node["artefacts"]),
+        text("version"),
+        text("does"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_one_line_with_what_it_does() {
+        let node = json!({
+            "node": "a", "here": true, "leads": false, "runs": "profile selfplay", "workers": 4,
+            "items": 3, "artefacts": 71, "version": "0.0.0", "does": "3 x selfplay hex8_2p",
+            "report": { "competes": false, "free_slots": 1 },
+        });
+        let shown = [
+            "a (this one)",
+            "",
+            "profile selfplay",
+            "3 of 4",
+            "3",
+            "71",
+            "0.0.0",
+            "3 x selfplay hex8_2p",
+        ];
+        assert_eq!(cells(&node), shown);
+        let silent =
+            json!({ "node": "b", "report": null, "workers": 2, "does": "its manager has ended" });
+        assert_eq!(cells(&silent), ["b", "", "", "2", "", "", "", "its manager has ended"]);
+    }
 }

@@ -6,6 +6,7 @@ pub mod dlq;
 pub mod docs;
 pub mod doctor;
 pub mod events;
+pub mod far;
 pub mod health;
 mod leave;
 pub mod lists;

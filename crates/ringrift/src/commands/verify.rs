@@ -40,11 +40,15 @@ struct Findings {
 
 /// Runs the command.
 pub fn run(args: &VerifyArgs) -> Outcome {
-    let dir = args.place.existing()?;
-    let findings = block_on(verify(&dir, args.print.json))?;
+    check(&args.place.existing()?, args.print.json)
+}
+
+/// Checks everything and prints what came of it.
+pub fn check(dir: &DataDir, as_json: bool) -> Outcome {
+    let findings = block_on(verify(dir, as_json))?;
     let clean = findings.faults.is_empty();
     console::status("");
-    if args.print.json {
+    if as_json {
         let mut value = json!(findings);
         value["clean"] = clean.into();
         console::say_json(&value)?;

@@ -1,4 +1,4 @@
-//! `why`: what keeps a config from going on.
+//! `why`: what keeps a config from going on, or a node from working.
 
 use clap::Args;
 use ringrift_pipeline::Config;
@@ -16,7 +16,11 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct WhyArgs {
     /// Config of the game, e.g. `hex8_2p`
-    config: Config,
+    #[arg(required_unless_present = "node")]
+    config: Option<Config>,
+    /// Say of a node what it does or why it does nothing, as `ringrift nodes` names it; without a name of this one
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "config")]
+    node: Option<Option<String>>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -26,7 +30,10 @@ pub struct WhyArgs {
 /// Runs the command.
 pub fn run(args: &WhyArgs) -> Outcome {
     let dir = args.place.dir()?;
-    let request = Request::Why { config: args.config.to_string() };
+    let request = match (&args.config, &args.node) {
+        (Some(config), _) => Request::Why { config: config.to_string() },
+        (None, node) => Request::WhyNode { node: node.clone().flatten() },
+    };
     let answer = ask(&dir, &request, PATIENCE)?;
     if args.print.json {
         console::say_json(&answer)?;

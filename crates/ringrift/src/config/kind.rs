@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use depot::far::{Address, ParseAddressError, Plain, check_endpoint};
 use ringrift_pipeline::Config;
 use serde_json::Value;
 
@@ -50,6 +51,16 @@ pub enum Kind {
     Configs,
     /// A program and its first arguments.
     Command,
+    /// Where a far store is, or nothing.
+    FarStore,
+    /// The address of a service, or nothing.
+    Endpoint,
+    /// A short name: letters, digits and hyphens.
+    Name,
+    /// A path, or nothing.
+    Path,
+    /// Some of these words, or none of them.
+    Words(Vec<&'static str>),
     /// A daemon's own key: of the type of its default; the daemon judges the rest.
     Daemon {
         /// The default.
@@ -58,6 +69,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What somebody wrote, for a sentence about it: without what may hold a password.
+    pub fn shown<'a>(&self, text: &'a str) -> &'a str {
+        if matches!(self, Self::FarStore | Self::Endpoint) && text.contains('@') {
+            "..."
+        } else {
+            text
+        }
+    }
+
     /// What is allowed, as the end of "allowed is ...".
     pub fn allowed(&self) -> String {
         match self {
@@ -79,6 +99,11 @@ impl Kind {
                 format!("a list out of {}", names.join(", "))
             }
             Self::Command => "a program with its first arguments".into(),
+            Self::FarStore => "file:///FOLDER, s3://BUCKET or s3://BUCKET/PREFIX".into(),
+            Self::Endpoint => "https://objects.example or https://objects.example:9000".into(),
+            Self::Name => "lower case letters, digits and hyphens".into(),
+            Self::Path => "a path".into(),
+            Self::Words(words) => format!("a list out of {}", words.join(", ")),
             Self::Daemon { default: Value::Number(_) } => {
                 "a number (durations: seconds, or text like 5m)".into()
             }
@@ -92,6 +117,10 @@ impl Kind {
         let text = text.trim();
         match self {
             Self::Configs => self.read_list(text.split(',').map(|name| Value::from(name.trim()))),
+            Self::Words(_) => {
+                let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+                self.read_value(&words.map(Value::from).collect())
+            }
             Self::Command => {
                 let words: Vec<Value> = text.split_whitespace().map(Value::from).collect();
                 if words.is_empty() { Err(self.allowed()) } else { Ok(words.into()) }
@@ -111,9 +140,14 @@ impl Kind {
                 let number: u64 = text.parse().map_err(|_| self.allowed())?;
                 self.read_value(&number.into())
             }
-            Self::Seconds { .. } | Self::Bytes { .. } | Self::Loopback | Self::Word(_) => {
-                self.read_value(&text.into())
-            }
+            Self::Seconds { .. }
+            | Self::Bytes { .. }
+            | Self::Loopback
+            | Self::Word(_)
+            | Self::FarStore
+            | Self::Endpoint
+            | Self::Name
+            | Self::Path => self.read_value(&text.into()),
         }
     }
 
@@ -160,6 +194,40 @@ impl Kind {
                 Err(with_nearest(no(), text, words.iter().copied()))
             }
             Self::Configs => self.read_list(value.as_array().ok_or_else(no)?.iter().cloned()),
+            Self::FarStore => {
+                let text = value.as_str().ok_or_else(no)?;
+                let address: Address =
+                    text.parse().map_err(|e: ParseAddressError| e.to_string())?;
+                Ok(address.to_string().into())
+            }
+            Self::Endpoint => {
+                let text = value.as_str().ok_or_else(no)?;
+                // Whether it may be unencrypted, another key says.
+                check_endpoint(text, Plain::Anybody).map_err(|e| e.to_string())?;
+                Ok(text.into())
+            }
+            Self::Name => {
+                let is_name = |text: &&str| {
+                    !text.is_empty()
+                        && text
+                            .bytes()
+                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                };
+                Ok(value.as_str().filter(is_name).ok_or_else(no)?.into())
+            }
+            Self::Path => Ok(value.as_str().filter(|text| !text.is_empty()).ok_or_else(no)?.into()),
+            Self::Words(words) => {
+                let mut chosen: Vec<&str> = Vec::new();
+                for said in value.as_array().ok_or_else(no)? {
+                    let said = said.as_str().ok_or_else(no)?;
+                    match words.iter().find(|word| **word == said) {
+                        Some(word) if !chosen.contains(word) => chosen.push(word),
+                        Some(_) => {}
+                        None => return Err(with_nearest(no(), said, words.iter().copied())),
+                    }
+                }
+                Ok(chosen.into())
+            }
             Self::Command => {
                 let words = value.as_array().filter(|words| !words.is_empty()).ok_or_else(no)?;
                 if words.iter().all(|word| word.as_str().is_some_and(|word| !word.is_empty())) {
@@ -310,6 +378,18 @@ mod tests {
         check(&Kind::Configs, "", Err("a list out of"));
         check(&Kind::Command, "python3 trainer.py", Ok(json!(["python3", "trainer.py"])));
         check(&Kind::Command, " ", Err("a program"));
+        check(&Kind::FarStore, "s3://far-away/a/", Ok(json!("s3://far-away/a")));
+        check(&Kind::FarStore, "far-away", Err("s3://BUCKET/PREFIX"));
+        assert_eq!(Kind::FarStore.shown("s3://id:secret@far-away"), "...");
+        check(&Kind::Endpoint, "http://127.0.0.1:9000", Ok(json!("http://127.0.0.1:9000")));
+        check(&Kind::Endpoint, "127.0.0.1:9000", Err("https://objects.example"));
+        check(&Kind::Name, "eu-central-1", Ok(json!("eu-central-1")));
+        check(&Kind::Name, "Eu", Err("lower case letters"));
+        check(&Kind::Path, "", Err("a path"));
+        let words = Kind::Words(vec!["samples", "window"]);
+        check(&words, "window, samples,window", Ok(json!(["window", "samples"])));
+        check(&words, "", Ok(json!([])));
+        check(&words, "sample", Err("did you mean samples?"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use depot::far::{Plain, check_endpoint};
 use ringrift_daemons::{Found, find};
 use serde_json::Value;
 
@@ -113,10 +114,12 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
         let Some(key) = known.get(path) else { continue };
         match key.kind.read_text(text) {
             Ok(value) => set(&mut values, path, value, format!("flag {flag}")),
-            Err(allowed) => problems.push(format!("{flag}: '{text}' is not allowed: {allowed}")),
+            Err(allowed) => problems
+                .push(format!("{flag}: '{}' is not allowed: {allowed}", key.kind.shown(text))),
         }
     }
     check_daemons(&keys, &values, &mut problems);
+    check_store(&values, &mut problems);
     warnings.extend(idle_tiers(&values));
     if problems.is_empty() {
         Ok(Settings::of(data, data_origin, file, values, warnings))
@@ -157,6 +160,8 @@ fn read_file(
         match key.kind.read_value(value) {
             Ok(value) => set(values, &path, value, format!("file {name}")),
             Err(allowed) => {
+                let value = value.to_string();
+                let value = key.kind.shown(&value);
                 problems.push(format!("{name}: {path}: {value} is not allowed: {allowed}"));
             }
         }
@@ -210,6 +215,7 @@ fn read_variables(
             let value = match key.kind.read_text(text) {
                 Ok(value) => value,
                 Err(allowed) => {
+                    let text = key.kind.shown(text);
                     problems.push(format!("{variable}: '{text}' is not allowed: {allowed}"));
                     continue;
                 }
@@ -256,6 +262,20 @@ fn idle_tiers(values: &BTreeMap<String, Resolved>) -> Option<String> {
         .collect();
     (mode.value == false && !set.is_empty())
         .then(|| format!("{} without effect: manager.degraded_mode is off", set.join(", ")))
+}
+
+/// Whether a service may be talked to in the clear depends on two keys.
+fn check_store(values: &BTreeMap<String, Resolved>, problems: &mut Vec<String>) {
+    let value = |key: &str| values.get(key).map(|resolved| &resolved.value);
+    let plain = match value("store.allow_http") {
+        Some(Value::Bool(true)) => Plain::Anybody,
+        _ => Plain::Loopback,
+    };
+    if let Some(endpoint) = value("store.endpoint").and_then(Value::as_str)
+        && let Err(error) = check_endpoint(endpoint, plain)
+    {
+        problems.push(format!("store.endpoint: {error}"));
+    }
 }
 
 /// Lets each daemon judge the keys of its own that somebody set.
@@ -308,6 +328,24 @@ mod tests {
         for part in parts {
             assert!(problems.0[0].contains(part), "{problems} does not contain {part}");
         }
+    }
+
+    #[test]
+    fn a_far_store_is_named_without_a_password_and_reached_encrypted() {
+        let refused = sources(&[("RINGRIFT_STORE_URL", "s3://id:secret@far-away")]);
+        check_refused(&refused, &["RINGRIFT_STORE_URL: '...' is not allowed", "no password"]);
+        let endpoint = [("RINGRIFT_STORE_ENDPOINT", "http://objects.example:9000")];
+        check_refused(&sources(&endpoint), &["store.endpoint: ", "store.allow_http = true"]);
+        let [endpoint] = endpoint;
+        let open = sources(&[endpoint, ("RINGRIFT_STORE_ALLOW_HTTP", "1")]);
+        assert_eq!(load(&open).unwrap().store.plain, Plain::Anybody);
+        let named =
+            sources(&[("RINGRIFT_STORE_URL", "s3://far-away/a"), ("RINGRIFT_STORE_RATE", "1 MiB")]);
+        let store = load(&named).unwrap().store;
+        assert_eq!(
+            (store.address.unwrap().to_string(), store.rate),
+            ("s3://far-away/a".into(), 1 << 20)
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::fmt;
 pub use layers::{Flags, Sources, load};
 pub use replaced::REPLACED;
 pub use schema::{ALIASES, JOB_KINDS, keys};
-pub use settings::{Durability, Resolved, Settings};
+pub use settings::{Durability, Resolved, Settings, Store};
 
 /// What is wrong with a configuration, one sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

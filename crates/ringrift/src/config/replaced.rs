@@ -66,6 +66,12 @@ pub const REPLACED: &[(&str, &str)] = &[
         "RINGRIFT_EVENT_HANDLER_TIMEOUT",
         "events only wake daemons; how long a cycle may be silent belongs to the type of daemon",
     ),
+    ("RINGRIFT_S3_BUCKET", "RINGRIFT_STORE_URL names bucket and prefix: s3://BUCKET/PREFIX"),
+    (
+        "RINGRIFT_S3_SYNC_INTERVAL",
+        "what is new is copied at once; `pause` of [daemons.s3_backup] is the least time between two manifests",
+    ),
+    ("RINGRIFT_S3_BANDWIDTH_LIMIT", "RINGRIFT_STORE_RATE is the limit, in bytes a second"),
     ("RINGRIFT_DISABLE_DLQ_REPLAY", "RINGRIFT_DLQ_RETRY_ENABLED=0 is the switch"),
     ("RINGRIFT_ALLOW_STALE_TRAINING", TRAINING_BY_ROWS),
     ("RINGRIFT_MAX_DATA_AGE_HOURS", TRAINING_BY_ROWS),

@@ -1,6 +1,6 @@
 //! The keys there are: one table, from which file, environment, `config show` and the reference follow.
 
-use ringrift_daemons::{COMMON_KEYS, PROFILE_ALIASES, PROFILES, registry};
+use ringrift_daemons::{COMMON_KEYS, DERIVED, PROFILE_ALIASES, PROFILES, registry};
 use serde_json::{Value, json};
 use warden::Hourly;
 
@@ -208,6 +208,38 @@ pub fn keys() -> Vec<Key> {
         let about = format!("program that does the jobs '{kind}' instead of the built-in one");
         add(&format!("workers.{kind}.command"), Kind::Command, Value::Null, &about);
     }
+    add("store.url", Kind::FarStore, Value::Null, "far store: where copies of everything lie");
+    add(
+        "store.derived",
+        Kind::Words(DERIVED.to_vec()),
+        json!(["samples"]),
+        "artefacts that go there beside weights, games and records, which always do",
+    );
+    add(
+        "store.rate",
+        Kind::Bytes { min: 0, max: 1 << 40 },
+        json!(0),
+        "most bytes a second to or from the far store; 0 = as many as it can",
+    );
+    add(
+        "store.endpoint",
+        Kind::Endpoint,
+        Value::Null,
+        "service that has the bucket; not set = Amazon's",
+    );
+    add("store.region", Kind::Name, json!("us-east-1"), "region of the bucket");
+    add(
+        "store.allow_http",
+        Kind::Flag,
+        json!(false),
+        "talk to a service on another machine without encryption",
+    );
+    add(
+        "store.credentials",
+        Kind::Path,
+        Value::Null,
+        "file with aws_access_key_id and aws_secret_access_key; not set = those variables, in upper case",
+    );
     for (_, entry) in registry() {
         let section = entry.section();
         let Value::Object(defaults) = entry.defaults() else { continue };

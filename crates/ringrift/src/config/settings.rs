@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use depot::far::{Address, Plain};
 use ringrift_daemons::registry;
 use ringrift_pipeline::Config;
 use serde::Serialize;
@@ -43,6 +44,25 @@ pub enum Durability {
     Normal,
     /// It survives a power cut as well.
     Full,
+}
+
+/// The far store, as it is configured.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where it is; none = there is none.
+    pub address: Option<Address>,
+    /// Roles of artefacts that go there beside those that always do.
+    pub derived: Vec<String>,
+    /// Most bytes a second; 0 = as many as it can.
+    pub rate: u64,
+    /// The service that has the bucket.
+    pub endpoint: Option<String>,
+    /// The region of the bucket.
+    pub region: String,
+    /// Who may be talked to without encryption.
+    pub plain: Plain,
+    /// The file with the credentials.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Every setting of a manager.
@@ -94,6 +114,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Programs that replace the built-in worker, by kind of job.
     pub plugins: BTreeMap<String, Vec<String>>,
+    /// The far store.
+    pub store: Store,
     /// Section of each daemon.
     pub daemons: BTreeMap<String, Value>,
     /// What has no effect, one sentence each.
@@ -178,6 +200,15 @@ impl Settings {
             silence: time("workers.silence"),
             grace: time("workers.grace"),
             plugins: plugins.collect(),
+            store: Store {
+                address: value("store.url").as_str().map(|url| url.parse().expect("an address")),
+                derived: words(value("store.derived")),
+                rate: whole("store.rate"),
+                endpoint: value("store.endpoint").as_str().map(str::to_owned),
+                region: text("store.region"),
+                plain: if flag("store.allow_http") { Plain::Anybody } else { Plain::Loopback },
+                credentials: value("store.credentials").as_str().map(PathBuf::from),
+            },
             daemons: daemons.collect(),
             data,
             data_origin,

@@ -30,6 +30,14 @@ pub enum Request {
         /// Configuration of the game.
         config: String,
     },
+    /// What a node does, or why it does nothing.
+    WhyNode {
+        /// The node; none = this one.
+        #[serde(default)]
+        node: Option<String>,
+    },
+    /// The nodes of the cluster.
+    Nodes,
     /// Start daemons and all they need.
     Start(Selection),
     /// Stop one daemon, or everything.

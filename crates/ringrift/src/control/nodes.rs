@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use courier::Stream;
+use ringrift_daemons::{NodeReport, NodeState, SaidWork, Sentence, Why, survey};
 use ringrift_pipeline::{Catalogue, CatalogueError, Event, NodeDrained, NodeId, NodeRow, Record};
 use serde_json::json;
 use tracing::info;
@@ -12,6 +13,64 @@ use crate::{admission, data_dir::DataDir, plan::Wanted, state::State};
 
 /// Tries to record something about a node.
 const TRIES: usize = 5;
+
+/// All nodes, as this one knows them.
+pub async fn show(state: &State) -> Answer {
+    match survey(&state.catalogue, &state.the_loop).await {
+        Ok(cluster) => Answer::Ok(json!(cluster)),
+        Err(error) => failed(error),
+    }
+}
+
+/// Why a node does nothing, and what is wrong with it; of this one as it is at this moment.
+pub async fn why(state: &State, node: Option<&str>) -> Answer {
+    let here = &state.the_loop.node;
+    let told = async {
+        let Some(node) = node.filter(|node| *node != here.0) else {
+            let report = state.reporter().report().await.map_err(failed)?;
+            return Ok(sentences(None, &report));
+        };
+        let cluster = survey(&state.catalogue, &state.the_loop).await.map_err(failed)?;
+        let Some(view) = cluster.nodes.into_iter().find(|view| view.node.0 == node) else {
+            let found = find(&state.catalogue, node).await?;
+            return Err(Answer::Refused(format!("node {found} did not run yet")));
+        };
+        let stands = view.state != NodeState::Alive || view.report.is_none();
+        let stands = stands.then_some(view.does);
+        Ok(sentences(stands, &view.report.unwrap_or_default()))
+    };
+    match told.await {
+        Ok(sentences) => Answer::Ok(json!(sentences)),
+        Err(answer) => answer,
+    }
+}
+
+/// What a report says, in the shape of the sentences on a config; how the node stands comes before it.
+fn sentences(stands: Option<String>, report: &NodeReport) -> Vec<Sentence> {
+    let sentence = |gate: &str, open: bool, reason: String, needs: &str| Sentence {
+        gate: gate.to_owned(),
+        open,
+        reason,
+        needs: needs.to_owned(),
+        since: None,
+    };
+    let closed = |why: &Why| sentence(&why.by, false, why.reason.clone(), &why.needs);
+    let wrong = || report.obstacles.iter().chain(&report.troubles);
+    let mut told: Vec<Sentence> =
+        stands.into_iter().map(|stands| sentence("node", false, stands, "")).collect();
+    told.extend(wrong().map(closed));
+    if let Some(why) = report.idle.as_ref().filter(|idle| !wrong().any(|why| why == *idle)) {
+        // A node that has nothing to do is not held back by anything.
+        let open = why.needs.is_empty();
+        told.push(sentence(&why.by, open, why.reason.clone(), &why.needs));
+    }
+    let in_hand = |work: &SaidWork| sentence("work", true, format!("{} is in hand", work.work), "");
+    told.extend(report.works.iter().map(in_hand));
+    if report.more_works > 0 {
+        told.push(sentence("work", true, format!("{} more are in hand", report.more_works), ""));
+    }
+    told
+}
 
 /// Makes a ticket for a machine that is to run a profile.
 pub async fn invite(state: &State, role: &str, lasts: Duration) -> Answer {

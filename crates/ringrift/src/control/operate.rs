@@ -36,8 +36,10 @@ pub struct Control {
 /// Does what is asked, or says in one sentence why not.
 pub async fn answer(request: Request, control: &Control) -> Answer {
     match request {
-        Request::Status => Answer::Ok(status(control)),
+        Request::Status => Answer::Ok(status(control).await),
         Request::Why { config } => why(&config, control).await,
+        Request::WhyNode { node } => nodes::why(&control.state, node.as_deref()).await,
+        Request::Nodes => nodes::show(&control.state).await,
         Request::Start(selection) => start(selection, control).await,
         Request::Stop { daemon: None } => {
             info!("asked to end");

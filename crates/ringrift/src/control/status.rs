@@ -1,14 +1,25 @@
 //! The status of all 89 types, as scripts read it and as people do.
 
-use ringrift_daemons::{RETIRED, in_start_order};
+use std::time::Duration;
+
+use ringrift_daemons::{RETIRED, in_start_order, survey};
 use serde_json::{Map, Value, json};
 
 use super::Control;
 use crate::{console::one_line, shown};
 
+/// Longest wait for the catalogue: a status comes also while that hangs, then without the nodes.
+const CATALOGUE_WITHIN: Duration = Duration::from_secs(2);
+
 /// What a manager says of itself; the shape of `daemons` is that of decisions, "Commands".
-pub fn status(control: &Control) -> Value {
+pub async fn status(control: &Control) -> Value {
     let state = &control.state;
+    let cluster = if state.the_loop.shared {
+        let asked = survey(&state.catalogue, &state.the_loop);
+        tokio::time::timeout(CATALOGUE_WITHIN, asked).await.ok().and_then(Result::ok)
+    } else {
+        None
+    };
     let snapshot = state.bell.snapshot().unwrap_or_default();
     let mut daemons = Map::new();
     let mut order = Vec::new();
@@ -54,6 +65,7 @@ pub fn status(control: &Control) -> Value {
         },
         "circuit_breaker": snapshot.breaker.enabled.then_some(&snapshot.breaker),
         "obstacles": obstacles,
+        "cluster": cluster,
         "workers": state.workshop.live(),
     })
 }
@@ -102,7 +114,31 @@ fn lines(status: &Value, is_shown: impl Fn(&Value) -> bool) -> String {
             text_of("needs")
         ));
     }
+    lines.extend(nodes(&status["cluster"]));
     lines.join("\n")
+}
+
+/// The nodes of a cluster, a line each: who leads, what each does.
+fn nodes(cluster: &Value) -> Vec<String> {
+    let Some(nodes) = cluster["nodes"].as_array() else { return Vec::new() };
+    let leader = cluster["leader"].as_str().unwrap_or("nobody, as far as is known here");
+    let mut lines = vec![format!("Nodes, led by {leader}:")];
+    for node in nodes {
+        let here = if node["here"] == true { " (this one)" } else { "" };
+        let text = |key: &str| node[key].as_str().unwrap_or_default();
+        lines.push(format!("  {}{here}: {}", text("node"), text("does")));
+    }
+    lines.extend(copies(cluster));
+    lines
+}
+
+/// What of the artefacts has too few copies; none without artefacts.
+pub fn copies(cluster: &Value) -> Option<String> {
+    let all = cluster["artefacts"].as_u64().filter(|all| *all > 0)?;
+    Some(match cluster["few_copies"].as_u64().unwrap_or(0) {
+        0 => format!("{all} artefacts, of each of which two living nodes or more have a copy"),
+        few => format!("{few} of {all} artefacts have fewer than two copies on living nodes"),
+    })
 }
 
 /// State, and in brackets what explains it.
@@ -156,6 +192,19 @@ mod tests {
         });
         let expected = "Daemon Status:\n  A: RUNNING (healthy)\n  B: STOPPED\n  1 other: STOPPED";
         assert_eq!(short_text(&status), expected);
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_follow_and_one_machine_has_none() {
+        let status = json!({ "order": [], "daemons": {}, "cluster": { "leader": "a",
+            "artefacts": 9, "few_copies": 2, "nodes": [
+            { "node": "a", "here": true, "does": "nothing: it leads" },
+            { "node": "b", "here": false, "does": "2 x selfplay hex8_2p" },
+        ] } });
+        let told = "Nodes, led by a:\n  a (this one): nothing: it leads\n  b: 2 x selfplay hex8_2p\n\
+                    2 of 9 artefacts have fewer than two copies on living nodes";
+        assert_eq!(text(&status), format!("Daemon Status:\n{told}"));
+        assert_eq!(text(&json!({ "cluster": null })), "Daemon Status:");
     }
 
     #[test]

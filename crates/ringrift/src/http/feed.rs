@@ -19,6 +19,7 @@ use axum::response::{
     sse::{Event, KeepAlive},
 };
 use futures_util::{Stream, stream};
+use ringrift_daemons::survey;
 use ringrift_pipeline::CatalogueError;
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -282,6 +283,19 @@ impl FromCatalogue {
                 .insert(format!("config:{config}"), overview::of_config(sources, config).await?);
             let rated = self.ratings.of_config(catalogue, config).await?;
             sections.insert(format!("ratings:{config}"), json!(rated));
+        }
+        if sources.the_loop().shared {
+            let cluster = survey(catalogue, sources.the_loop()).await?;
+            let names: Vec<&str> = cluster.nodes.iter().map(|node| node.node.as_str()).collect();
+            let all = json!({
+                "leader": cluster.leader, "artefacts": cluster.artefacts,
+                "few_copies": cluster.few_copies, "nodes": names,
+            });
+            sections.insert("cluster".into(), all);
+            // A section each, so that only those that changed go to the page.
+            for node in &cluster.nodes {
+                sections.insert(format!("node:{}", node.node), json!(node));
+            }
         }
         sections.insert("matches".into(), json!(catalogue.matches(None, MATCHES).await?));
         sections.insert("facts".into(), api::newest_facts(catalogue, FACTS).await?);

@@ -10,15 +10,16 @@ use std::{
     time::Duration,
 };
 
-use courier::{Embedded, Folder};
+use courier::{Embedded, Folder, Lease};
 use futures_util::future::BoxFuture;
-use ringrift_daemons::{LiveWork, Loop, Pressure, find, profile};
+use ringrift_daemons::{LEADER, LiveWork, Loop, NodeReport, Pressure, find, lease_of, profile};
 use ringrift_pipeline::{
     BatchAccepted, BlobHash, Catalogue, ChampionInstalled, Config, DaemonStatusChanged,
     EvaluationCompleted, Event, GamesCommitted, Job, MatchPlayed, MatchResult, ModelAccepted,
     ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected, NodeId,
-    Operational, PipelineFold, Record, SamplesExported, SelfplayJob, TestDecision, TrainReport,
-    TrainingCompleted, WindowCombined, WorkClaimed, WorkCompleted, WorkId, WorkKind, WorkQueued,
+    NodeJoined, Operational, PipelineFold, Record, SamplesExported, SelfplayJob, TestDecision,
+    TrainReport, TrainingCompleted, WindowCombined, WorkClaimed, WorkCompleted, WorkId, WorkKind,
+    WorkQueued,
 };
 use ringrift_rules::{Options, SplitMix64, State as Game};
 use serde_json::json;
@@ -121,12 +122,36 @@ impl World {
 
     /// The same at another time.
     pub(super) async fn starting_at(now_ms: i64) -> Arc<Self> {
+        Arc::new(Self::alone(now_ms).await)
+    }
+
+    /// One of several nodes, the first of which leads; each says this of itself.
+    pub(super) async fn of_a_cluster(nodes: &[(String, NodeReport)]) -> Arc<Self> {
+        let mut world = Self::alone(START_MS).await;
+        world.the_loop.shared = true;
+        let (log, ttl) = (world.catalogue.log().clone(), Duration::from_mins(1));
+        for (number, (name, report)) in nodes.iter().enumerate() {
+            let node = NodeId(name.clone());
+            world.record([joined(&node).into()]).await;
+            let lease = log.acquire(&lease_of(&node), name, ttl, START_MS).await.unwrap();
+            let note = serde_json::to_string(report).unwrap();
+            log.renew(&Lease { note, ..lease }, ttl, START_MS).await.unwrap();
+            if number == 0 {
+                log.acquire(LEADER, name, ttl, START_MS).await.unwrap();
+                world.the_loop.node = node;
+            }
+        }
+        world.the_loop.nodes.look(&log).await.unwrap();
+        Arc::new(world)
+    }
+
+    async fn alone(now_ms: i64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Embedded::open(&dir.path().join("facts.sqlite"), courier::Options::default());
         let log = log.unwrap();
         let folder =
             Folder::open(&dir.path().join("catalogue.sqlite"), PipelineFold, log.clone()).await;
-        Arc::new(Self {
+        Self {
             catalogue: Catalogue::new(log, folder.unwrap()),
             snapshot: Mutex::new(None),
             live: Mutex::new(Vec::new()),
@@ -145,7 +170,7 @@ impl World {
             started_ms: now_ms,
             now_ms: AtomicI64::new(now_ms),
             _dir: dir,
-        })
+        }
     }
 
     /// Lets time pass.
@@ -181,6 +206,19 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&http).serve(sources, operator, stop.clone()));
         Served { http, stop, tasks }
+    }
+}
+
+fn joined(node: &NodeId) -> NodeJoined {
+    NodeJoined {
+        node: node.clone(),
+        peer: "0".repeat(64),
+        addresses: vec!["10.0.0.1:4433".into()],
+        role: "profile selfplay".into(),
+        version: "0.0.0".into(),
+        speaks: 1,
+        slots: 4,
+        playing: 4,
     }
 }
 

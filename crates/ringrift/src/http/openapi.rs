@@ -225,6 +225,7 @@ fn shown() -> Vec<(&'static str, Value)> {
         ),
         ("/api/facts", Shows::json("The log", "Facts").of([after(), limit(), stream()])),
         ("/api/live", Shows::json("What runs or waits for a worker", "Live")),
+        ("/api/nodes", Shows::json("The nodes of the cluster, and what each does", "Cluster")),
         (
             "/api/why/{config}",
             Shows::json("What keeps a configuration from going on", "Why")

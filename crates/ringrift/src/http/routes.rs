@@ -18,7 +18,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use courier::Stream;
-use ringrift_daemons::{CATEGORIES, find, validate_registry};
+use ringrift_daemons::{CATEGORIES, find, survey, validate_registry};
 use ringrift_pipeline::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -105,6 +105,7 @@ pub(super) fn paths() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/ratings", get(rated)),
         ("/api/facts", get(facts)),
         ("/api/live", get(live)),
+        ("/api/nodes", get(nodes)),
         ("/api/why/{config}", get(why)),
         ("/api/stream", get(stream)),
         ("/api/openapi.json", get(openapi)),
@@ -359,6 +360,12 @@ async fn why(State(app): Shared, name: Result<Path<String>, PathRejection>) -> A
         return Err(Refusal(StatusCode::NOT_FOUND, format!("{config} is not played here")));
     }
     Ok(Json(api::why(&*app.sources, config).await?))
+}
+
+async fn nodes(State(app): Shared) -> Answer {
+    let _place = app.reader().await?;
+    let the_loop = app.sources.the_loop();
+    Ok(Json(json!(survey(app.sources.catalogue(), the_loop).await?)))
 }
 
 async fn stream(State(app): Shared) -> Result<Response, Refusal> {

@@ -89,6 +89,12 @@ pub(super) fn all() -> Value {
         "Ratings": map(&curve()),
         "Facts": object(&[("facts", list(&fact())), ("next", count()), ("head", count())]),
         "Live": object(&[("slots", count()), ("works", list(&work())), ("game", or_null(&free()))]),
+        "Cluster": object(&[
+            ("leader", or_null(&text())),
+            ("artefacts", count()),
+            ("few_copies", count()),
+            ("nodes", list(&node())),
+        ]),
         "Why": object(&[("config", text()), ("sentences", list(&sentence()))]),
         "Selection": selection(),
         "Retry": only("force", &truth()),
@@ -347,6 +353,51 @@ fn work() -> Value {
         ("done", count()),
         ("total", count()),
         ("note", text()),
+    ])
+}
+
+fn node() -> Value {
+    let states = ["alive", "silent", "ended", "invited", "removed"];
+    object(&[
+        ("node", text()),
+        ("here", truth()),
+        ("leads", truth()),
+        ("state", one_of(&states)),
+        ("draining", truth()),
+        ("removed", truth()),
+        ("silent_seconds", or_null(&count())),
+        ("overdue_seconds", or_null(&count())),
+        ("life", or_null(&count())),
+        ("runs", or_null(&text())),
+        ("workers", or_null(&count())),
+        ("playing", or_null(&count())),
+        ("items", count()),
+        ("artefacts", count()),
+        ("artefact_bytes", count()),
+        ("artefacts_alone", count()),
+        ("version", or_null(&text())),
+        ("addresses", list(&text())),
+        ("report", or_null(&report())),
+        ("does", text()),
+    ])
+}
+
+/// What a node says of itself.
+fn report() -> Value {
+    let why = object(&[("by", text()), ("reason", text()), ("needs", text())]);
+    let work = object(&[("work", text()), ("kind", text()), ("config", text())]);
+    object(&[
+        ("works", list(&work)),
+        ("more_works", count()),
+        ("free_slots", count()),
+        ("idle", or_null(&why)),
+        ("obstacles", list(&why)),
+        ("troubles", list(&why)),
+        ("running", count()),
+        ("asked", count()),
+        ("disk_free", or_null(&count())),
+        ("cores", count()),
+        ("competes", truth()),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! Over a real socket: every path, every refusal, the stream.
 
+mod nodes;
 mod openapi;
 mod operate;
 mod probes;
@@ -125,6 +126,7 @@ async fn every_path_answers() {
         "/api/facts?after=4&limit=2",
         "/api/facts?stream=operational",
         "/api/live",
+        "/api/nodes",
         "/api/registry",
         "/api/daemons",
         "/api/daemons/AUTO_SYNC",

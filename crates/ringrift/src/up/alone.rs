@@ -3,9 +3,8 @@
 
 use ringrift_daemons::{Asked, Blobs, Given, NeighbourPort, Nodes, Pressure, Reached};
 use ringrift_pipeline::{BlobRow, Catalogue, NodeId, NodeRow};
-use warden::Clock;
 
-use crate::{data_dir::DataDir, membership::Membership};
+use crate::{data_dir::DataDir, membership::Membership, state::State};
 
 /// Nobody.
 #[derive(Clone)]
@@ -46,7 +45,7 @@ impl Others {
     }
 
     /// Never called.
-    pub async fn keep(self, _: Pressure, _: Clock) {
+    pub async fn keep(self, _: State) {
         match self {}
     }
 }

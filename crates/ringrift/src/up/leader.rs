@@ -83,7 +83,12 @@ impl Seat {
             nodes: Nodes::default(),
             cut_off: false,
         };
+        seat.nodes.compete(competes);
         seat.try_to_lead().await?;
+        if shared {
+            // Whoever asks at once hears who is there.
+            seat.nodes.look(log).await.map_err(LeaseError::Failed)?;
+        }
         Ok(seat)
     }
 
@@ -101,7 +106,8 @@ impl Seat {
     pub async fn keep(&mut self, handle: &Handle) {
         loop {
             tokio::time::sleep(self.term / LOOKS).await;
-            if self.own_prolonged.elapsed() >= self.stay / LOOKS
+            let has_first_words = self.own.note.is_empty() && !self.nodes.said().is_empty();
+            if (self.own_prolonged.elapsed() >= self.stay / LOOKS || has_first_words)
                 && let Err(lost) = self.prolong_own().await
             {
                 error!(error = %lost, "another process runs under the name of this node");
@@ -137,12 +143,13 @@ impl Seat {
         self.log.release(&self.own).await
     }
 
-    /// Prolongs this node's lease.
+    /// Prolongs this node's lease, with what it says of itself.
     ///
     /// # Errors
     /// It is lost.
     async fn prolong_own(&mut self) -> Result<(), LeaseError> {
-        match prolong(&self.log, &self.own, self.stay, self.clock.now_ms()).await {
+        let own = Lease { note: self.nodes.said(), ..self.own.clone() };
+        match prolong(&self.log, &own, self.stay, self.clock.now_ms()).await {
             Ok(prolonged) => {
                 self.own = prolonged;
                 self.own_prolonged = Instant::now();

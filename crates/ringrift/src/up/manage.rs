@@ -120,10 +120,10 @@ pub async fn run(
     let seat = parts.seat.take().context("take the place of this node a second time")?;
     let left = CancellationToken::new();
     let mut kept = tasks.spawn_on(keep(seat, handle.clone(), left.clone()), daemons);
-    let followed = parts.others.clone().map(|others| {
-        let (pressure, clock) = (parts.state.pressure.clone(), parts.state.clock.clone());
-        tasks.spawn_on(others.keep(pressure, clock), daemons)
-    });
+    let followed = parts
+        .others
+        .clone()
+        .map(|others| tasks.spawn_on(others.keep(parts.state.clone()), daemons));
     let serving = CancellationToken::new();
     let asked = CancellationToken::new();
     let control = Arc::new(Control {

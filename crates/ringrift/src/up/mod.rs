@@ -36,6 +36,7 @@ use crate::{
 };
 use goal::Goal;
 use manage::End;
+pub use parts::KEEP_FREE;
 use parts::Parts;
 
 /// Daemons never have fewer threads: one that blocks for a moment must not stop the rest.
@@ -109,6 +110,7 @@ pub fn manage(run: &Run) -> Outcome {
     let wanted =
         Wanted::of(&run.selections).map_err(|sentence| Failure::usage(anyhow!(sentence)))?;
     let dir = DataDir::new(&settings.data).or_usage()?;
+    dir.check_whole().or_usage()?;
     dir.create().or_usage()?;
     let lock = dir.lock().or_usage()?;
     let log = logs::start(&dir.logs(), &settings.log_level, settings.log_format).or_usage()?;

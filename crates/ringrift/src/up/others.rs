@@ -17,19 +17,23 @@ use depot::{
 };
 use ringrift_daemons::{
     Asked, Blobs, Elsewhere, Given, NeighbourPort, Nodes, Obstacle, OutOfReach, Pressure, Reached,
+    extension,
 };
 use ringrift_pipeline::{BlobHash, BlobRow, Catalogue, NodeId, NodeJoined, NodeRow, SPEAKS};
 use tracing::{info, warn};
-use warden::{Clock, DaemonId};
+use warden::DaemonId;
 
 use crate::{
     admission::keep_the_door, control::record_about, data_dir::DataDir, membership::Membership,
+    state::State,
 };
 
 /// The cause of the brake of a node that is drained.
 const DRAIN: DaemonId = DaemonId("DRAIN");
 /// Time between two looks at who is there, if nobody joins.
 const LOOK: Duration = Duration::from_secs(2);
+/// Time between two reports of this node: it prolongs its lease, and with it tells them, not more often.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// This node among the others; a clone is the same.
 #[derive(Clone)]
@@ -137,10 +141,29 @@ impl Others {
         .await
     }
 
-    /// Follows who is there, and answers those who want to come, for ever.
-    pub async fn keep(self, pressure: Pressure, clock: Clock) {
+    /// Follows who is there, answers those who want to come, and says what this node does, for ever.
+    pub async fn keep(self, state: State) {
         let Inner { dir, catalogue, .. } = &*self.0;
-        tokio::join!(keep_the_door(dir, catalogue, &clock), self.follow(&pressure));
+        let door = keep_the_door(dir, catalogue, &state.clock);
+        tokio::join!(door, self.follow(&state.pressure), self.report(&state));
+    }
+
+    async fn report(&self, state: &State) {
+        let mut trouble = false;
+        loop {
+            match state.reporter().report().await {
+                Ok(report) => {
+                    trouble = false;
+                    self.0.nodes.say(&report);
+                }
+                Err(error) if trouble => drop(error),
+                Err(error) => {
+                    trouble = true;
+                    warn!(%error, "what this node does cannot be told to the others");
+                }
+            }
+            tokio::time::sleep(REPORT).await;
+        }
     }
 
     async fn follow(&self, pressure: &Pressure) {
@@ -309,14 +332,4 @@ fn place(row: &NodeRow) -> Option<(PeerId, Vec<SocketAddr>)> {
     let addresses: Option<Vec<SocketAddr>> =
         row.addresses.iter().map(|address| address.parse().ok()).collect();
     Some((row.peer.parse().ok()?, addresses?))
-}
-
-/// The ending that a file of this role has where it was made.
-fn extension(role: &str) -> &'static str {
-    match role {
-        "games" | "records" => "gz",
-        "samples" | "window" => "npz",
-        "weights" | "checkpoint" => "safetensors",
-        _ => "bin",
-    }
 }

@@ -6,8 +6,8 @@ use anyhow::{Context as _, anyhow};
 use courier::{Courier, Folder, Outbox, Stream};
 use depot::Depot;
 use ringrift_daemons::{
-    Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop, WorkshopSettings,
-    registry,
+    Backlog, Bell, Blobs, Loop, Neighbours, Pressure, STANDALONE, Wiring, Workshop,
+    WorkshopSettings, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ use crate::{
     config::Settings,
     data_dir::DataDir,
     exit::{Failure, OrExit as _},
+    far::{self, FromFar},
     http::Http,
     logs::LogLevel,
     membership::{Membership, open_log},
@@ -31,7 +32,7 @@ const FOLD_LIMIT: Duration = Duration::from_mins(10);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Free bytes that the store leaves alone: what facts, logs and SQLite need to say that the disk is
 /// full.
-const KEEP_FREE: u64 = 4 << 20;
+pub const KEEP_FREE: u64 = 4 << 20;
 
 /// The parts of a manager.
 pub struct Parts {
@@ -114,6 +115,12 @@ impl Parts {
             }
             None => None,
         };
+        let store = far::open(&settings.store).or_usage()?;
+        if store.get().is_some() {
+            let catalogue = catalogue.for_source(format!("manager@{node}"));
+            let (store, depot) = (store.clone(), Arc::clone(blobs.depot()));
+            blobs.connect_far(FromFar { store, catalogue, depot });
+        }
         let neighbours = Neighbours::default();
         if let Some(others) = &others {
             neighbours.connect(others.clone());
@@ -139,10 +146,12 @@ impl Parts {
             catalogue: catalogue.clone(),
             leases: leases.clone(),
             blobs,
+            far: store,
             neighbours,
             workshop: workshop.clone(),
             the_loop: the_loop.clone(),
             pressure: pressure.clone(),
+            backlog: Backlog::default(),
             bell: bell.clone(),
             http,
             patience: PATIENCE,

@@ -9,6 +9,7 @@ mod bed;
 mod document;
 mod nodes;
 mod strangers;
+mod waits;
 mod wire;
 
 use std::{
@@ -328,6 +329,9 @@ fn the_loop_closes_over_five_hosts() {
     };
     assert_eq!(by("games.committed"), players, "games come from the hosts that play");
     assert_eq!(by("training.completed"), [train].into(), "trainings from the one that trains");
+    for line in waits::to_all(facts.as_array().unwrap(), &players) {
+        println!("{line}");
+    }
     let spare = cluster.node("spare").name();
     let leaders = by("model.promoted");
     assert!(leaders.is_subset(&[lead, spare].into()), "promotions from who leads: {leaders:?}");

@@ -204,11 +204,11 @@ fn an_order_for_a_daemon_that_cannot_run_is_refused_before_anybody_is_asked() {
     let refused = |args: &[&str], parts: &[&str]| check_refused(&run(dir.path(), args), 2, parts);
     for order in ["start", "stop", "restart", "retry", "pause", "resume", "health"] {
         refused(&[order, "AUTO_SNYC"], &["unknown daemon 'AUTO_SNYC'", "did you mean AUTO_SYNC?"]);
-        refused(&[order, "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+        refused(&[order, "DISTILLATION"], &["DISTILLATION is not built yet"]);
         refused(&[order, "VAST_IDLE"], &["VAST_IDLE is retired"]);
     }
-    refused(&["start", "AUTO_SYNC", "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
-    refused(&["stop", "AUTO_SYNC", "S3_BACKUP"], &["S3_BACKUP is not built yet"]);
+    refused(&["start", "AUTO_SYNC", "DISTILLATION"], &["DISTILLATION is not built yet"]);
+    refused(&["stop", "AUTO_SYNC", "DISTILLATION"], &["DISTILLATION is not built yet"]);
     refused(&["start", "--profile", "trainin"], &["did you mean training?"]);
     refused(&["start"], &["--profile", "--all"]);
 }

@@ -9,6 +9,7 @@ mod commands;
 mod contract;
 mod damaged;
 mod events;
+mod far;
 mod interop;
 mod launch;
 mod manager;

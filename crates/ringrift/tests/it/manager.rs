@@ -266,9 +266,9 @@ fn daemons_are_started_stopped_restarted_paused_and_tried_again_on_request() {
     });
 
     // Nothing of a refused request is done.
-    check_refused(&manager.ask(&["stop", "AUTO_SYNC", "S3_BACKUP"]), 2, &["S3_BACKUP"]);
+    check_refused(&manager.ask(&["stop", "AUTO_SYNC", "DISTILLATION"]), 2, &["DISTILLATION"]);
     assert_eq!(state("AUTO_SYNC")["state"], "running");
-    check_refused(&manager.ask(&["start", "EVALUATION", "S3_BACKUP"]), 2, &["S3_BACKUP"]);
+    check_refused(&manager.ask(&["start", "EVALUATION", "DISTILLATION"]), 2, &["DISTILLATION"]);
     assert_eq!(state("EVALUATION")["asked"], false);
 
     said(

@@ -22,14 +22,16 @@ const START: Duration = Duration::from_mins(1);
 const BY_HAND: &[&str] = &["ringrift service install --user"];
 
 #[derive(Debug, Default)]
-struct Block {
+pub struct Block {
     line: usize,
-    script: String,
+    pub script: String,
     expected: Vec<String>,
     exit: i32,
     without_manager: bool,
     foreground: bool,
     by_hand: bool,
+    /// It needs a server of the log.
+    pub cluster: bool,
 }
 
 fn page() -> String {
@@ -37,7 +39,7 @@ fn page() -> String {
     fs_err::read_to_string(path).unwrap()
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = Block::default();
     let mut lines = page.lines().enumerate();
@@ -56,6 +58,10 @@ fn blocks(page: &str) -> Vec<Block> {
                     Some(("exit", code)) => next.exit = code.parse().unwrap(),
                     Some(("manager", "none")) => next.without_manager = true,
                     None if wish == "foreground" => next.foreground = true,
+                    None if wish == "cluster" => {
+                        next.cluster = true;
+                        next.without_manager = true;
+                    }
                     _ => panic!("line {}: unknown wish {wish}", number + 1),
                 }
             }
@@ -63,7 +69,7 @@ fn blocks(page: &str) -> Vec<Block> {
             next.line = number + 1;
             next.script = fenced(&mut lines).join("\n");
             blocks.push(std::mem::take(&mut next));
-        } else if line == "```rust" {
+        } else if line == "```rust" || line == "```toml" {
             fenced(&mut lines);
         } else if line == "```text" {
             blocks.last_mut().unwrap().expected = fenced(&mut lines);
@@ -99,22 +105,29 @@ fn check_printed(block: &Block, printed: &str) {
 }
 
 /// An operator's place: a folder, the program on the path, and the manager that runs there now.
-struct Desk {
-    dir: TempDir,
+pub struct Desk {
+    pub dir: TempDir,
     manager: Option<Child>,
+    /// More variables.
+    pub env: Vec<(String, String)>,
+    /// What stands for something else here.
+    pub means: Vec<(String, String)>,
 }
 
 impl Desk {
-    fn new() -> Self {
-        Self { dir: tempdir().unwrap(), manager: None }
+    pub fn new() -> Self {
+        Self { dir: tempdir().unwrap(), manager: None, env: Vec::new(), means: Vec::new() }
     }
 
     fn bash(&self, script: &str) -> Command {
         let port = fs_err::read_to_string(self.dir.path().join("ringrift-data/run/port"));
-        let script = match port {
+        let mut script = match port {
             Ok(port) => script.replace("localhost:8790", &format!("localhost:{}", port.trim())),
             Err(_) => script.to_owned(),
         };
+        for (written, meant) in &self.means {
+            script = script.replace(written, meant);
+        }
         let programs = PathBuf::from(RINGRIFT).parent().unwrap().to_owned();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)));
@@ -131,11 +144,12 @@ impl Desk {
             .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/python"))
             .env("RINGRIFT_HTTP_PORT", "0")
             .env("RINGRIFT_LOOP_CONFIGS", "hex8_2p")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
 
-    fn ended(&self, script: &str) -> Ended {
+    pub fn ended(&self, script: &str) -> Ended {
         // Both outputs in one, as a person sees them.
         self.bash(&format!("exec 2>&1\n{script}")).output().unwrap().into()
     }
@@ -149,7 +163,7 @@ impl Desk {
         self.manager.is_some()
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if self.has_manager() {
             let stopped = self.ended("ringrift stop");
             assert_eq!(stopped.code, 0, "{stopped:?}");
@@ -182,7 +196,7 @@ impl Desk {
     }
 
     /// A manager that has something to show.
-    fn work(&mut self) {
+    pub fn work(&mut self) {
         if !self.has_manager() {
             self.start("ringrift up");
             wait_for("games to be accepted", START, || {
@@ -192,7 +206,7 @@ impl Desk {
         }
     }
 
-    fn follow(&mut self, block: &Block) {
+    pub fn follow(&mut self, block: &Block) {
         if block.foreground {
             let printed = self.start(&block.script);
             return check_printed(block, &printed);

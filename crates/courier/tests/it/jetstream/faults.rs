@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Servers;
-use crate::histories;
 
 const STREAM: Stream = Stream::Pipeline;
 
@@ -146,49 +145,6 @@ async fn a_leader_that_is_killed_loses_nothing() {
         "{} appends acknowledged, the leader of three killed twice, 100 more took {stood_still:?}",
         acknowledged.len()
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_linearizable_while_a_leader_is_killed() {
-    let Some(mut servers) = Servers::start(3) else { return };
-    let mut nodes = Vec::new();
-    for node in ["a", "b", "c"] {
-        nodes.push(servers.open(node).await);
-    }
-    let mut recording = JoinSet::new();
-    recording.spawn(async move { histories::record(&nodes, 80).await });
-    for stream in ["test_pipeline", "KV_test"] {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let leader = servers.leader(stream).await;
-        servers.kill(leader);
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        servers.begin(leader);
-    }
-    histories::judge(recording.join_next().await.unwrap().unwrap());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_linearizable_while_the_server_is_killed() {
-    let Some(mut servers) = Servers::start(1) else { return };
-    let mut nodes = Vec::new();
-    for node in ["a", "b", "c"] {
-        nodes.push(servers.open(node).await);
-    }
-    let recording = histories::record(&nodes, 60);
-    tokio::pin!(recording);
-    let mut kills = 0;
-    let history = loop {
-        tokio::select! {
-            history = &mut recording => break history,
-            () = tokio::time::sleep(Duration::from_millis(700)), if kills < 5 => {
-                servers.kill(0);
-                servers.begin(0);
-                kills += 1;
-            }
-        }
-    };
-    println!("server killed {kills} times");
-    histories::judge(history);
 }
 
 #[tokio::test]

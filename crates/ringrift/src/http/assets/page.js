@@ -240,6 +240,38 @@ function drawGauntlets() {
       result.decision ? ` · LLR ${result.llr.toFixed(2)}` : "", " · ", time(created))))));
 }
 
+/** How a node looks: a class, a word, and a rank that puts trouble first. */
+function standing(node) {
+  if (node.state === "silent") return ["bad", "silent", 0];
+  if (node.state !== "alive") return ["off", node.state, 4];
+  if (node.report?.troubles.length || node.report?.obstacles.length) return ["degraded", node.draining ? "drained" : "in trouble", 1];
+  return node.report?.idle ? ["wait", "idle", 2] : ["well", "at work", 3];
+}
+
+function drawNodes() {
+  const cluster = state.cluster;
+  $("cluster").hidden = !cluster;
+  if (!cluster) return;
+  const shown = cluster.nodes.map((name) => state[`node:${name}`]).filter(Boolean);
+  shown.sort((a, b) => b.leads - a.leads || standing(a)[2] - standing(b)[2] || a.node.localeCompare(b.node));
+  const tally = new Map();
+  for (const node of shown) tally.set(standing(node)[1], (tally.get(standing(node)[1]) ?? 0) + 1);
+  const few = cluster.few_copies ? `${count(cluster.few_copies)} of ${count(cluster.artefacts)} artefacts have fewer than 2 living copies` : `${count(cluster.artefacts)} artefacts, each with 2 living copies or more`;
+  $("nodes-sum").textContent = [cluster.leader ? `${cluster.leader} leads` : "nobody leads", ...[...tally].map(([word, number]) => `${number} ${word}`), few].join(" · ");
+  $("nodes").replaceChildren(...shown.map((node) => {
+    const [look, word] = standing(node);
+    const report = node.report;
+    const marks = [node.leads ? "leads" : report?.competes ? "stands by" : "", node.here ? "this one" : ""].filter(Boolean);
+    const slots = report && node.workers !== null ? `${Math.max(0, node.workers - report.free_slots)} of ${node.workers} workers` : "";
+    const disk = typeof report?.disk_free === "number" ? `${Math.round(report.disk_free / 2 ** 30)} GiB free` : "";
+    const held = node.artefacts ? `${count(node.artefacts)} artefacts${node.artefacts_alone ? `, ${count(node.artefacts_alone)} of them nowhere else` : ""}` : "";
+    const facts = [node.runs, slots, held, disk, node.version ? `version ${node.version}` : ""].filter(Boolean).join(" · ");
+    const wrong = [...(report?.obstacles ?? []), ...(report?.troubles ?? [])].map((why) => el("small", { class: "wrong" }, `${why.by}: ${why.reason}`));
+    return el("li", { class: `daemon ${look}` }, el("p", {}, el("span", { class: "mark", "aria-hidden": "true" }), el("b", {}, node.node), ...marks.map((mark) => el("span", { class: "tag" }, mark)), el("span", { class: "word" }, word)),
+      el("p", {}, node.does), el("small", { class: "muted" }, facts), ...wrong);
+  }));
+}
+
 const told = new Map();
 
 function drawFacts() {
@@ -432,6 +464,7 @@ const DRAWINGS = [
   [drawPace, (key) => key.startsWith("config:")],
   [drawRatings, (key) => key.startsWith("ratings:")],
   [drawGauntlets, (key) => key === "matches"],
+  [drawNodes, (key) => key === "cluster" || key.startsWith("node:")],
   [drawFacts, (key) => key === "facts"],
   [drawDaemons, (key) => key === "daemons" || key.startsWith("daemon:")],
 ];

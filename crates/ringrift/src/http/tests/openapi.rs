@@ -4,7 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Served, ask, get, lived_in, opened, operate::post, probes::parsed, raw};
+use super::{
+    Answer, Served, World, ask, get, lived_in,
+    nodes::{plays, rests},
+    opened,
+    operate::post,
+    probes::parsed,
+    raw,
+};
 use crate::http::{fixture::TOKEN, openapi::document, routes};
 
 /// Where a value does not have the shape that a schema promises. A word of the schema that is not
@@ -134,7 +141,11 @@ async fn what_is_shown_has_the_shape_that_is_promised() {
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         check(&document, path, "get", &answer);
     }
-    for name in ["S3_BACKUP", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
+    let several = World::of_a_cluster(&[("a".into(), plays(1)), ("b".into(), rests())]).await;
+    let nodes = get(&opened(&several), "/api/nodes").await;
+    assert_eq!(nodes.json()["nodes"][1]["report"]["idle"]["by"], "QUEUE_POPULATOR");
+    check(&document, "/api/nodes", "get", &nodes);
+    for name in ["DISTILLATION", "EPHEMERAL_SYNC", "ELO_SYNC", "AUTO_SINK"] {
         let answer = get(&served, &format!("/api/daemons/{name}")).await;
         check(&document, "/api/daemons/{name}", "get", &answer);
     }

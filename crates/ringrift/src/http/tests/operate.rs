@@ -186,7 +186,7 @@ async fn one_daemon_is_told_with_its_health_and_what_it_is() {
     assert_eq!((&sync["state"], &sync["health"]), (&json!("running"), &json!("degraded")));
     assert_eq!(sync["message"], "2 sync errors");
     assert_eq!(sync["category"], "sync");
-    assert_eq!(check("S3_BACKUP").await["state_of_build"], "planned");
+    assert_eq!(check("DISTILLATION").await["state_of_build"], "planned");
     let retired = check("EPHEMERAL_SYNC").await;
     assert_eq!(
         (&retired["state"], &retired["successor"]),

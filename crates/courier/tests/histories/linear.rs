@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 /// An operation of one task: when it was called, when it answered, and both in one value.
 #[derive(Debug, Clone)]
@@ -25,31 +25,6 @@ pub(crate) trait Machine {
     /// The state after an operation, if it can have answered like that in this state. An operation
     /// without an answer fits wherever it can have an effect.
     fn apply(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
-}
-
-/// A history that many tasks write.
-pub(crate) struct History<O> {
-    clock: AtomicU64,
-    operations: Mutex<Vec<Operation<O>>>,
-}
-
-impl<O> History<O> {
-    pub(crate) fn new() -> Self {
-        Self { clock: AtomicU64::new(0), operations: Mutex::default() }
-    }
-
-    /// The next instant.
-    pub(crate) fn now(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::SeqCst)
-    }
-
-    pub(crate) fn add(&self, called: u64, answered: Option<u64>, what: O) {
-        self.operations.lock().unwrap().push(Operation { called, answered, what });
-    }
-
-    pub(crate) fn into_operations(self) -> Vec<Operation<O>> {
-        self.operations.into_inner().unwrap()
-    }
 }
 
 /// Says what does not fit, if the history is not one of the machine.
@@ -92,7 +67,7 @@ pub(crate) fn check<M: Machine>(mut history: Vec<Operation<M::Operation>>) -> Re
 }
 
 /// One subject, and one lease that fences its appends.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum What {
     /// An append that expects the last position; the position it got, or the last one when refused.
     Append { id: String, after: u64, fence: Option<u64>, outcome: Appended },
@@ -101,13 +76,15 @@ pub(crate) enum What {
     /// An acquisition by a holder that succeeded with this epoch; none if the answer did not come, and
     /// both engines count by one.
     Acquired { by: String, epoch: Option<u64> },
+    /// An acquisition that was refused because this one holds the lease.
+    Held { by: String },
     /// A lease given back.
     Released { by: String, epoch: u64 },
     /// Who holds the lease, with the epoch.
     Holds(Option<(String, u64)>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Appended {
     At(u64),
     Conflict(u64),
@@ -150,6 +127,7 @@ impl Machine for OneSubject {
                 next.epoch = epoch.unwrap_or(state.epoch + 1);
                 free && next.epoch > state.epoch
             }
+            What::Held { by } => state.holder.as_ref() == Some(by),
             What::Released { by, epoch } => {
                 if state.holder.as_ref() == Some(by) && state.epoch == *epoch {
                     next.holder = None;
@@ -175,6 +153,7 @@ pub(crate) fn tally(history: &[Operation<What>]) -> String {
             (_, What::Append { outcome: Appended::Fenced, .. }) => "fenced",
             (_, What::Last(_) | What::Holds(_)) => "read",
             (_, What::Acquired { .. }) => "acquired",
+            (_, What::Held { .. }) => "held by another",
             (_, What::Released { .. }) => "released",
         };
         *counts.entry(kind).or_default() += 1;
@@ -222,6 +201,10 @@ fn what_cannot_have_happened_is_found() {
                 operation(2, 3, What::Released { by: "h1".to_owned(), epoch: 1 }),
                 operation(4, 5, append(0, Some(1), Appended::At(3))),
             ],
+        ),
+        (
+            "refused for a holder who is not one",
+            vec![operation(0, 1, acquired(1)), operation(2, 3, What::Held { by: "h2".to_owned() })],
         ),
         (
             "fenced before anybody took the lease",

@@ -1,27 +1,21 @@
-//! How many facts a second the engine on `JetStream` takes, beside how many messages bare `async-nats`
-//! gets acknowledged by the same server.
+//! Facts a second by the engine, beside messages a second that bare `async-nats` gets acknowledged by the same
+//! server. Both sides take turns of a tenth of the time, so that what else the machine does meets both. Both
+//! expect the last message on their subject and give an id. The engine's turn ends when this node's replica shows
+//! all that it appended.
 //!
-//! `cargo run --release -p courier --features jetstream --example cluster_bench [SECONDS]` prints one JSON
-//! object. The server is the program named by `NATS_SERVER`, or `nats-server` in `PATH`: a child with a
-//! store in the current folder, alone. Both sides take turns of a tenth of the time, so that what else the
-//! machine does meets both. Both expect the last message on their subject and give an id.
-//!
-//! * `single_*`: one task that waits for each answer; the latency is what it waits, microseconds;
-//! * `many_*`: 32 such tasks;
-//! * `fenced_*`: one task whose facts carry a lease's fence as well; bare, there is no such thing.
-#![expect(clippy::print_stdout, reason = "the figures are the program's output")]
+//! * `single`: one task that waits for each answer; the latency is what it waits, microseconds;
+//! * `many`: 32 such tasks;
+//! * `fenced`: one task whose facts carry a lease's fence as well; bare, there is no such thing.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream::{Context, stream};
-use courier::jetstream::{JetStream, Options};
 use courier::{Batch, Courier, Lease, NewFact, Stream};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::Outcome;
+use crate::servers::{Servers, busy};
 
 /// Tasks that append at the same time: a manager has about as many daemons.
 const APPENDERS: u32 = 32;
@@ -29,63 +23,11 @@ const APPENDERS: u32 = 32;
 /// Turns of each side.
 const TURNS: u32 = 10;
 
-fn main() -> Outcome<()> {
-    let seconds = match std::env::args().nth(1) {
-        Some(text) => text.parse()?,
-        None => 5.0,
-    };
-    let time = Duration::try_from_secs_f64(seconds)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(figures(time))?;
-    println!("{figures:#}");
-    Ok(())
-}
-
-/// The server, ended with the bench.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            println!("the server did not end: {error}");
-        }
-    }
-}
-
-impl Server {
-    fn start(folder: &Path, port: u16) -> Outcome<Self> {
-        let program = std::env::var_os("NATS_SERVER").map_or("nats-server".into(), PathBuf::from);
-        let config = folder.join("server.conf");
-        let store = folder.join("store");
-        let text = format!(
-            "listen: 127.0.0.1:{port}\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n",
-            store.display().to_string()
-        );
-        fs_err::write(&config, text)?;
-        let mut command = Command::new(&program);
-        command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(Stdio::null()).spawn();
-        Ok(Self(child.map_err(|error| format!("start {}: {error}", program.display()))?))
-    }
-}
-
-async fn figures(time: Duration) -> Outcome<Value> {
+pub async fn figures(time: Duration) -> Outcome<Value> {
     let folder = tempfile::tempdir_in(".")?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let server = Server::start(folder.path(), port)?;
-    let address = format!("nats://127.0.0.1:{port}");
-    let options = Options::new(&address, "bench", folder.path().join("node"));
-    let log = loop {
-        match JetStream::open(options.clone()).await {
-            Ok(log) => break log,
-            // It has just begun.
-            Err(courier::OpenError::Unreachable { .. }) => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let bare = async_nats::jetstream::new(async_nats::connect(&address).await?);
+    let servers = Servers::start(folder.path(), 1)?;
+    let log = servers.open("node").await?;
+    let bare = async_nats::jetstream::new(async_nats::connect(servers.addresses()).await?);
     let config = stream::Config {
         name: "bare".to_owned(),
         subjects: vec!["bare.>".to_owned()],
@@ -99,16 +41,18 @@ async fn figures(time: Duration) -> Outcome<Value> {
     let [bare_single, single, fenced] = &mut sides;
     for turn in 0..TURNS {
         let time = time / TURNS;
-        bare_single.add(publish(&bare, &format!("s{turn}"), 1, time).await?);
-        single.add(append(&log, &format!("s{turn}"), None, 1, time).await?);
-        fenced.add(append(&log, &format!("f{turn}"), Some(&lease), 1, time).await?);
+        let (s, f) = (format!("s{turn}"), format!("f{turn}"));
+        bare_single.add(&servers, publish(&bare, &s, 1, time)).await?;
+        single.add(&servers, append(&log, &s, None, 1, time)).await?;
+        fenced.add(&servers, append(&log, &f, Some(&lease), 1, time)).await?;
     }
     let mut many = [Side::default(), Side::default()];
     let [bare_many, engine_many] = &mut many;
     for turn in 0..TURNS {
         let time = time / TURNS;
-        bare_many.add(publish(&bare, &format!("m{turn}"), APPENDERS, time).await?);
-        engine_many.add(append(&log, &format!("m{turn}"), None, APPENDERS, time).await?);
+        let m = format!("m{turn}");
+        bare_many.add(&servers, publish(&bare, &m, APPENDERS, time)).await?;
+        engine_many.add(&servers, append(&log, &m, None, APPENDERS, time)).await?;
     }
     let figures = json!({
         "appenders": APPENDERS,
@@ -119,7 +63,6 @@ async fn figures(time: Duration) -> Outcome<Value> {
             "engine_to_bare": engine_many.rate() / bare_many.rate() },
     });
     drop(log);
-    drop(server);
     Ok(figures)
 }
 
@@ -128,12 +71,26 @@ async fn figures(time: Duration) -> Outcome<Value> {
 struct Side {
     waits: Vec<Duration>,
     time: Duration,
+    /// Processor time of this program and of the server, milliseconds.
+    busy: [u64; 2],
 }
 
 impl Side {
-    fn add(&mut self, (waits, time): (Vec<Duration>, Duration)) {
+    /// Takes a turn.
+    async fn add(
+        &mut self,
+        servers: &Servers,
+        turn: impl Future<Output = Outcome<(Vec<Duration>, Duration)>>,
+    ) -> Outcome<()> {
+        let pids = [std::process::id(), servers.pid(0)];
+        let before = pids.map(busy);
+        let (waits, time) = turn.await?;
+        for ((sum, pid), before) in self.busy.iter_mut().zip(pids).zip(before) {
+            *sum += busy(pid)?.saturating_sub(before?);
+        }
         self.waits.extend(waits);
         self.time += time;
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -147,7 +104,12 @@ impl Side {
             let n = (self.waits.len() * part / 100).min(self.waits.len().saturating_sub(1));
             self.waits.get(n).map(Duration::as_micros)
         };
-        json!({ "per_s": self.rate().round(), "p50_us": at(50), "p99_us": at(99) })
+        let count = self.waits.len().max(1) as u64;
+        let [here, server] = self.busy.map(|busy| busy * 1000 / count);
+        json!({
+            "per_s": self.rate().round(), "p50_us": at(50), "p99_us": at(99),
+            "processor_us": { "here": here, "server": server },
+        })
     }
 }
 
@@ -215,9 +177,10 @@ async fn append(
     tasks: u32,
     time: Duration,
 ) -> Outcome<(Vec<Duration>, Duration)> {
-    let (log, turn, lease) = (log.clone(), turn.to_owned(), lease.cloned());
-    run(tasks, time, move |task, number, last| {
-        let (log, lease) = (log.clone(), lease.clone());
+    let began = Instant::now();
+    let (node, turn, lease) = (log.clone(), turn.to_owned(), lease.cloned());
+    let (waits, _) = run(tasks, time, move |task, number, last| {
+        let (log, lease) = (node.clone(), lease.clone());
         let subject = format!("work.{turn}.{task}");
         async move {
             let id = format!("{subject}/{number}");
@@ -229,5 +192,7 @@ async fn append(
             Ok(log.append(Stream::Pipeline, batch, 1).await?[0])
         }
     })
-    .await
+    .await?;
+    log.head(Stream::Pipeline).await?;
+    Ok((waits, began.elapsed()))
 }

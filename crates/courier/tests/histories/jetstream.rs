@@ -1,0 +1,105 @@
+//! The engine of a cluster, with real servers that are killed and connections that are cut.
+
+use std::time::Duration;
+
+use courier::jetstream::JetStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::ROUNDS;
+use crate::proxy::Proxy;
+use crate::record::{judge, record};
+use crate::servers::Servers;
+
+async fn nodes(servers: &Servers) -> Vec<courier::Courier> {
+    let mut nodes = Vec::new();
+    for node in ["a", "b", "c"] {
+        nodes.push(servers.open(node).await);
+    }
+    nodes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_three_that_is_killed() {
+    for seed in 0..ROUNDS {
+        let Some(mut servers) = Servers::start(3) else { return };
+        let nodes = nodes(&servers).await;
+        let mut recording = JoinSet::new();
+        recording.spawn(async move { record(&nodes, seed, 80).await });
+        for stream in ["test_pipeline", "KV_test"] {
+            sleep(Duration::from_millis(700)).await;
+            let leader = servers.leader(stream).await;
+            servers.kill(leader);
+            sleep(Duration::from_secs(3)).await;
+            servers.begin(leader);
+        }
+        judge(recording.join_next().await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_and_hangs() {
+    for seed in 0..ROUNDS {
+        let Some(mut servers) = Servers::start(1) else { return };
+        let nodes = nodes(&servers).await;
+        let recording = record(&nodes, seed, 60);
+        tokio::pin!(recording);
+        let mut faults = 0;
+        let history = loop {
+            tokio::select! {
+                history = &mut recording => break history,
+                () = sleep(Duration::from_millis(700)), if faults < 5 => {
+                    if faults == 2 {
+                        servers.freeze(0);
+                        // Longer than a question waits for its answer; nobody works meanwhile.
+                        sleep(Duration::from_millis(2500)).await;
+                        servers.thaw(0);
+                    } else {
+                        servers.kill(0);
+                        servers.begin(0);
+                    }
+                    faults += 1;
+                }
+            }
+        };
+        println!("{faults} faults of the server");
+        judge(history);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_or_stand_still() {
+    for seed in 0..ROUNDS {
+        let Some(servers) = Servers::start(1) else { return };
+        // Waits until it has begun.
+        drop(servers.open("first").await);
+        let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
+        for node in ["a", "b", "c"] {
+            let proxy = Proxy::start(servers.addresses()).await;
+            let mut options = servers.options(node);
+            options.servers = proxy.address();
+            nodes.push(JetStream::open(options).await.unwrap());
+            proxies.push(proxy);
+        }
+        let recording = record(&nodes, seed, 60);
+        tokio::pin!(recording);
+        let mut faults = 0;
+        let history = loop {
+            tokio::select! {
+                history = &mut recording => break history,
+                () = sleep(Duration::from_millis(150)), if faults < 12 => {
+                    let proxy = &proxies[faults % 3];
+                    if faults % 4 == 3 {
+                        // Longer than a question waits for its answer.
+                        proxy.hold(Duration::from_millis(2500));
+                    } else {
+                        proxy.cut();
+                    }
+                    faults += 1;
+                }
+            }
+        };
+        println!("{faults} faults of connections");
+        judge(history);
+    }
+}
