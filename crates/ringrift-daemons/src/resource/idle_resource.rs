@@ -634,7 +634,7 @@ mod tests {
         bed.cycle_until(&mut daemon, &cx, async |outcome| match outcome {
             // As long as there is nothing to say, nobody sees that nobody listens.
             Outcome::Done(_) => false,
-            outcome => {
+            outcome @ Outcome::Blocked { .. } => {
                 let said = blocked(Ok(outcome));
                 assert!(said.contains("nobody answers"), "{said}");
                 said.contains("plays no more") && said.contains("3 batches of games wait")

@@ -437,7 +437,8 @@ fn what_one_node_makes_reaches_others_and_outlives_it() {
     // Whoever trains makes the first champion.
     let _trains = start("t", "training");
     let second = start("b", "selfplay");
-    let third = start("c", "selfplay");
+    // Generation 0 comes from where training is.
+    let third = start("c", "training");
     for name in ["b", "c"] {
         until_state(folder, name, "SYNC_PUSH", "running");
     }
@@ -486,7 +487,7 @@ fn what_one_node_makes_reaches_others_and_outlives_it() {
         (of("b").unwrap_or(0) + of("c").unwrap_or(0) > 0).then_some(())
     });
 
-    // Both that played are killed, and what they made is there.
+    // Both are killed, and what they made is there.
     wait_for("a copy on the coordinator", SOON, || lies("a", &copied).then_some(()));
     drop((second, third));
     shows("a", "SYNC_PUSH", &|details| details["copies"] == 1);
