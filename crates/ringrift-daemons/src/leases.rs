@@ -82,6 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{Nodes, Sight};
 
     const TTL: Duration = Duration::from_secs(10);
 

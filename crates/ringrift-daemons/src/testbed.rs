@@ -305,6 +305,7 @@ impl Bed {
             holder: name.to_owned(),
             epoch: number,
             expires_ms: 0,
+            note: String::new(),
         };
         // As often as somebody who was never cut off.
         let looks = longest.as_secs() / 2;
