@@ -65,7 +65,12 @@ fn ask(from: &Host, of: &Node, hash: Hash, bytes: u64) -> String {
         let folder = tempfile::tempdir().unwrap();
         let depot = Depot::open(folder.path(), depot::Options::default()).unwrap();
         runtime().block_on(async {
-            let options = depot::peers::Options { key: Key::generate(), listen, rate: None };
+            let options = depot::peers::Options {
+                key: Key::generate(),
+                listen,
+                rate: None,
+                relays: Vec::new(),
+            };
             let peers = Peers::open(&depot, options).await.unwrap();
             peers.admit(BTreeMap::from([(peer, vec![at])]));
             let want = Want { hash, bytes, extension: "bin".to_owned() };
