@@ -350,6 +350,7 @@ fn apply(
     let mut wakes = Wakes([Wake::No; 2]);
     // Another process may follow into the same file.
     let before = applied_to(db, source)?.map_or(0, |applied| applied.sequence);
+    let mut newest = (0, 0);
     for message in arrived.iter().filter(|message| message.sequence > before) {
         match (source, &message.content) {
             (Source::Facts(stream), Some(Content::Fact(fact))) => {
@@ -372,9 +373,7 @@ fn apply(
                     error!(stream = stream.name(), position, id = fact.id, "an id came twice");
                 }
                 wakes.0[source.index()] = Wake::Fact(position);
-                if stream == Stream::Operational && position % RETENTION_EVERY == 0 {
-                    sql::retain(db, retention, position, fact.time_ms)?;
-                }
+                newest = (position, fact.time_ms);
             }
             (Source::Facts(stream), Some(Content::Guard(guard))) => {
                 let Guard { lease, state } = guard;
@@ -399,6 +398,11 @@ fn apply(
         }
     }
     if let Some(last) = arrived.last().filter(|last| last.sequence > before) {
+        // Not at a position of its own: that may be a guard's.
+        let due = before / RETENTION_EVERY != last.sequence / RETENTION_EVERY;
+        if due && source == Source::Facts(Stream::Operational) && newest.0 > 0 {
+            sql::retain(db, retention, newest.0, newest.1)?;
+        }
         db.prepare_cached("UPDATE applied SET sequence = ?2, stored_ns = ?3 WHERE source = ?1")?
             .execute(params![source.name(), last.sequence, last.stored_ns])?;
     }
