@@ -100,7 +100,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The share of the usual games that is asked for. Source: cluster contract, QUEUE_MONITOR.
+    /// The share of the usual games that is asked for. Source: cluster contract, `QUEUE_MONITOR`.
     pub(crate) fn share(self) -> f64 {
         match self {
             Self::None => 1.0,

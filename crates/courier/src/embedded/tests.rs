@@ -28,7 +28,7 @@ async fn a_file_from_before_leases_had_notes_is_read_as_it_is_and_completed_when
     old.busy_timeout(Duration::from_secs(5)).unwrap();
     old.execute_batch("ALTER TABLE lease DROP COLUMN note").unwrap();
     let beside = Embedded::open_read_only(&path).unwrap();
-    assert_eq!(beside.leases("", NOW).await.unwrap(), [lease.clone()]);
+    assert_eq!(beside.leases("", NOW).await.unwrap(), std::slice::from_ref(&lease));
     drop((old, beside));
     let log = open(&dir);
     let said = Lease { note: "I play".into(), ..lease };

@@ -12,7 +12,6 @@ use depot::far::{Credentials, Far, FarError, Options, Plain, Sent};
 use super::{Bench, flip};
 
 /// The Python that `cargo xtask check` puts there. Says so if there is none.
-#[expect(clippy::print_stdout, reason = "says what is absent")]
 fn python() -> Option<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/s3/bin/python");
     let found = Some(ours).filter(|file| file.is_file());

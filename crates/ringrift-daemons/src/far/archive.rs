@@ -378,7 +378,9 @@ mod tests {
 
     fn grown(mut manifest: Manifest, facts: &[Fact]) -> Manifest {
         let mut history = manifest.history();
-        facts.iter().for_each(|fact| history.add(fact));
+        for fact in facts {
+            history.add(fact);
+        }
         (manifest.facts, manifest.digest) = (history.facts, history.digest);
         manifest
     }
@@ -398,7 +400,9 @@ mod tests {
         for segment in &manifest.segments {
             read.extend(archive.facts(segment, &mut all).unwrap());
         }
-        read.iter().for_each(|fact| history.add(fact));
+        for fact in &read {
+            history.add(fact);
+        }
         assert_eq!(history, manifest.history());
         assert_eq!(read[7], Fact { position: 0, ..first[7].clone() });
 
@@ -444,7 +448,7 @@ mod tests {
         spoil("head", &whole[..20]);
         let error = archive.newest(&mut all).unwrap_err().to_string();
         assert!(error.starts_with("head in the far store is damaged"), "{error}");
-        assert_eq!(archive.older().unwrap(), [mark.clone()]);
+        assert_eq!(archive.older().unwrap(), std::slice::from_ref(&mark));
         assert_eq!(archive.manifest(&mark, &mut all).unwrap(), manifest);
         spoil("head", &whole);
         spoil(&format!("manifests/{:012}/{}", 3, mark.0.manifest), "{}");

@@ -309,8 +309,8 @@ mod tests {
         }
     }
 
-    fn coordinator() -> Option<NodeReport> {
-        Some(NodeReport { competes: true, ..NodeReport::default() })
+    fn coordinator() -> NodeReport {
+        NodeReport { competes: true, ..NodeReport::default() }
     }
 
     #[test]
@@ -321,9 +321,9 @@ mod tests {
             ..NodeReport::default()
         });
         let nodes = [
-            view("a", NodeState::Alive, coordinator()),
+            view("a", NodeState::Alive, Some(coordinator())),
             view("b", NodeState::Alive, ill),
-            view("c", NodeState::Silent, coordinator()),
+            view("c", NodeState::Silent, Some(coordinator())),
             view("plays", NodeState::Alive, Some(NodeReport::default())),
             view("left", NodeState::Ended, None),
         ];
@@ -398,8 +398,8 @@ mod tests {
         let mut daemon = CoordinatorHealthMonitor::new(Config::default(), ports);
         let (cx, probe) = bed.cx::<CoordinatorHealthMonitor>();
         let nodes = [
-            view("a", NodeState::Silent, coordinator()),
-            view("b", NodeState::Alive, coordinator()),
+            view("a", NodeState::Silent, Some(coordinator())),
+            view("b", NodeState::Alive, Some(coordinator())),
         ];
         let told = async || bed.catalogue.log().head(courier::Stream::Operational).await.unwrap();
         let lead = |silent| Some((NodeId("a".into()), 1, SECOND * silent));
@@ -418,8 +418,8 @@ mod tests {
         let stopped = daemon.look(&nodes[1..], lead(0), &cx).await.unwrap_err();
         assert!(stopped.is::<warden::Stopping>());
         let (cx, _probe) = bed.cx::<CoordinatorHealthMonitor>();
-        let led = Some((NodeId("b".into()), 2, SECOND));
-        let status = done(daemon.look(&nodes[1..], led, &cx).await);
+        let next = Some((NodeId("b".into()), 2, SECOND));
+        let status = done(daemon.look(&nodes[1..], next, &cx).await);
         assert_eq!((status.changes, status.standbys), (1, 0));
         assert_eq!(daemon.health(&status), Health::Healthy);
         assert_eq!(alarm_of(&bed.catalogue, LEADERLESS).await.unwrap(), None);

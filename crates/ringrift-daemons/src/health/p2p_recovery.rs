@@ -352,7 +352,7 @@ mod tests {
         let isolated = Seen { answering: 0, mute, ..all.clone() };
         let words = "0 of 2 nodes whose leases move answer here, 1 should: a, b do not";
         check(isolated.clone(), &[words]);
-        let leaderless = Seen { leaderless: Duration::from_secs(120), ..isolated };
+        let leaderless = Seen { leaderless: Duration::from_mins(2), ..isolated };
         check(leaderless.clone(), &[words, "no node has led for 120 s"]);
         check(Seen { leaderless: Duration::from_secs(119), ..all }, &[]);
         let cut = Seen { log: Some("timed out".into()), ..leaderless };

@@ -29,7 +29,7 @@ use crate::{
 
 /// The trend is that against the mean of what was measured between so long ago ...
 const TREND_FROM: Duration = Duration::from_mins(10);
-/// ... and so long ago. Source: cluster contract, QUEUE_MONITOR.
+/// ... and so long ago. Source: cluster contract, `QUEUE_MONITOR`.
 const TREND_TO: Duration = Duration::from_mins(5);
 /// Batches that are counted; more are "many".
 const MOST_COUNTED: u32 = 5000;
@@ -90,7 +90,7 @@ impl Queue {
 /// `[daemons.queue_monitor]`. Of each queue: what is a lot, at which producers slow down, and what is the
 /// most, at which they stop. Half of the first is where a queue should be. All per config.
 ///
-/// Source: cluster contract, QUEUE_MONITOR; games there are counted one by one, here in batches of 32.
+/// Source: cluster contract, `QUEUE_MONITOR`; games there are counted one by one, here in batches of 32.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -165,7 +165,7 @@ pub enum Trend {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Depth {
     /// What waits.
-    pub depth: u64,
+    pub waiting: u64,
     /// How bad that is.
     pub level: Level,
     /// Where it goes.
@@ -242,7 +242,7 @@ impl Daemon for QueueMonitor {
             let of_config = |(config, queues): (&String, &BTreeMap<Queue, Depth>)| {
                 let bad = queues.iter().filter(|(_, queue)| queue.level >= least);
                 let told =
-                    bad.map(|(queue, is)| format!("{config}: {} {}", is.depth, queue.what()));
+                    bad.map(|(queue, is)| format!("{config}: {} {}", is.waiting, queue.what()));
                 told.collect::<Vec<_>>()
             };
             last.queues.iter().flat_map(of_config).collect()
@@ -267,7 +267,7 @@ impl QueueMonitor {
                 self.levels.insert((config, queue), level);
                 let history = self.history.entry((config, queue)).or_default();
                 let trend = trend(history, depth, now);
-                queues.insert(queue, Depth { depth, level, trend });
+                queues.insert(queue, Depth { waiting: depth, level, trend });
                 if level == Level::Stop {
                     full.entry(queue).or_default().push(format!("{config} {depth}"));
                 }
@@ -372,7 +372,11 @@ fn gate(queues: &BTreeMap<Queue, Depth>, config: &Config) -> Gate {
     };
     Gate::deny(
         code,
-        format!("{} {}, {soft} are a lot and {hard} the most: {asked}", depth.depth, queue.what()),
+        format!(
+            "{} {}, {soft} are a lot and {hard} the most: {asked}",
+            depth.waiting,
+            queue.what()
+        ),
         format!("{} or fewer of them", soft / 2),
     )
 }
@@ -442,7 +446,7 @@ mod tests {
         };
         let mut batches = vec![bed.batch(hex(), &["a"]).await];
         let status = done(daemon.cycle(&cx).await);
-        assert_eq!(status.queues["hex8_2p"][&Queue::Games].depth, 1);
+        assert_eq!(status.queues["hex8_2p"][&Queue::Games].waiting, 1);
         assert_eq!((gate().await.as_deref(), told().await), (Some("open"), 1));
         batches.push(bed.batch(hex(), &["b"]).await);
         let status = done(daemon.cycle(&cx).await);

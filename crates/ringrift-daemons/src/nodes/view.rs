@@ -29,6 +29,7 @@ pub enum NodeState {
 
 /// A node, as it is known here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "what is shown of a node; each stands alone")]
 pub struct NodeView {
     /// Its name.
     pub node: NodeId,

@@ -221,7 +221,7 @@ impl TrainingTrigger {
         ]);
         let gate = match gate {
             Gate::Allow => may_begin(&self.catalogue, &self.the_loop, config).await?,
-            closed => closed,
+            closed @ Gate::Deny { .. } => closed,
         };
         tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
         if let (Gate::Allow, Some(window)) = (&gate, due.window) {

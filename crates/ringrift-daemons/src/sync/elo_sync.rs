@@ -207,6 +207,8 @@ fn compared(matches: &[Match]) -> Compared {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use courier::rusqlite::Connection;
 
     use super::*;
@@ -239,8 +241,8 @@ mod tests {
         let (a, b) = (one("a", "1"), one("b", "2"));
         check(&[], &[], None);
         check(&[a.clone(), b.clone()], &[a.clone(), b.clone()], None);
-        check(&[a.clone(), b.clone()], &[a.clone()], Some("the match b is lacking"));
-        check(&[a.clone()], &[a.clone(), b.clone()], Some("nobody played the match b"));
+        check(&[a.clone(), b.clone()], from_ref(&a), Some("the match b is lacking"));
+        check(from_ref(&a), &[a.clone(), b.clone()], Some("nobody played the match b"));
         check(&[a.clone(), b.clone()], &[b.clone(), a.clone()], Some("in another place"));
         check(&[a], &[one("a", "3")], Some("the match a is another one"));
     }

@@ -32,7 +32,7 @@ const FRESH: Duration = Duration::from_hours(1);
 /// Code of the gate while a training may begin with what there is.
 const FALLBACK: &str = "fallback";
 
-/// `[daemons.stale_fallback]`. Source of all figures: sync contract, STALE_FALLBACK.
+/// `[daemons.stale_fallback]`. Source of all figures: sync contract, `STALE_FALLBACK`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

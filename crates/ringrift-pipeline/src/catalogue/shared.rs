@@ -57,7 +57,7 @@ impl Catalogue {
         nodes: &BTreeSet<NodeId>,
         copies: u32,
     ) -> Result<(u64, u64), CatalogueError> {
-        let nodes = serde_json::Value::from_iter(nodes.iter().map(|node| node.0.clone()));
+        let nodes = nodes.iter().map(|node| node.0.clone()).collect::<serde_json::Value>();
         self.ask(move |db: &Connection| {
             db.prepare_cached(
                 "SELECT COUNT(*), COALESCE(SUM(

@@ -20,6 +20,10 @@ pub struct WhyArgs {
     config: Option<Config>,
     /// Say of a node what it does or why it does nothing, as `ringrift nodes` names it; without a name of this one
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "config")]
+    #[expect(
+        clippy::option_option,
+        reason = "what clap makes of a flag whose value may be left out"
+    )]
     node: Option<Option<String>>,
     #[command(flatten)]
     place: Place,

@@ -104,23 +104,15 @@ pub(super) fn find(path: &str) -> Option<Result<Key, String>> {
     }
     let known = named_keys();
     let template = format!("{family}.{NAME}.{key}");
-    Some(match known.into_iter().find(|key| key.path == template) {
-        Some(key) => Ok(Key { path: path.to_owned(), ..key }),
-        None => {
-            let keys = named_keys();
-            let of_it = keys.iter().filter_map(|key| {
-                key.path
-                    .strip_prefix(family)?
-                    .strip_prefix('.')?
-                    .strip_prefix(NAME)?
-                    .strip_prefix('.')
-            });
-            let hint = nearest(key, of_it).map_or_else(String::new, |nearest| {
-                format!("; did you mean {family}.{name}.{nearest}?")
-            });
-            Err(format!("unknown key {path}{hint}; `ringrift docs configuration` lists all"))
-        }
-    })
+    if let Some(key) = known.iter().find(|key| key.path == template) {
+        return Some(Ok(Key { path: path.to_owned(), ..key.clone() }));
+    }
+    let of_it = known.iter().filter_map(|key| {
+        key.path.strip_prefix(family)?.strip_prefix('.')?.strip_prefix(NAME)?.strip_prefix('.')
+    });
+    let hint = nearest(key, of_it)
+        .map_or_else(String::new, |nearest| format!("; did you mean {family}.{name}.{nearest}?"));
+    Some(Err(format!("unknown key {path}{hint}; `ringrift docs configuration` lists all")))
 }
 
 /// Gives each section that is there the keys that nobody set.

@@ -134,8 +134,8 @@ impl World {
             let node = NodeId(name.clone());
             world.record([joined(&node).into()]).await;
             let lease = log.acquire(&lease_of(&node), name, ttl, START_MS).await.unwrap();
-            let note = serde_json::to_string(report).unwrap();
-            log.renew(&Lease { note, ..lease }, ttl, START_MS).await.unwrap();
+            let said = serde_json::to_string(report).unwrap();
+            log.renew(&Lease { note: said, ..lease }, ttl, START_MS).await.unwrap();
             if number == 0 {
                 log.acquire(LEADER, name, ttl, START_MS).await.unwrap();
                 world.the_loop.node = node;

@@ -83,7 +83,7 @@ fn the_commands_of_the_document_do_what_it_says() {
     let programs = [Path::new(env!("CARGO_BIN_EXE_ringrift")), &server];
     let mut path: Vec<String> =
         programs.iter().map(|file| file.parent().unwrap().display().to_string()).collect();
-    path.push(std::env::var("PATH").unwrap());
+    path.push(std::env::var_os("PATH").unwrap().into_string().unwrap());
     let mut people: Vec<Person> = names
         .iter()
         .map(|name| {

@@ -270,12 +270,12 @@ impl Cluster {
         for node in &self.nodes {
             let facts = node.facts(0);
             let last = facts.last().map_or(0, |fact| fact.position);
-            let lost: Vec<_> = self
+            let lacking: Vec<_> = self
                 .seen
                 .range(..=last)
                 .filter(|(position, _)| facts.iter().all(|fact| fact.position != **position))
                 .collect();
-            assert!(lost.is_empty(), "{} lacks {lost:?}", node.host.name);
+            assert!(lacking.is_empty(), "{} lacks {lacking:?}", node.host.name);
             let mut ended = BTreeSet::new();
             for fact in facts.iter().filter(|fact| fact.body["topic"] == "work.completed") {
                 assert!(ended.insert(&fact.subject), "{} ended twice", fact.subject);

@@ -41,7 +41,7 @@ impl Wire {
         let said = |error: std::io::Error| format!("a cable to {}: {error}", host.0);
         let (host, hub) = (end(host).map_err(said)?, end(hub).map_err(said)?);
         let weather = Arc::new(Weather::default());
-        let (send, arrives) = mpsc::sync_channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
+        let (leave, arrives) = mpsc::sync_channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
         let (from, to) = (host.try_clone().map_err(said)?, hub.try_clone().map_err(said)?);
         thread::spawn({
             let weather = Arc::clone(&weather);
@@ -50,7 +50,7 @@ impl Wire {
                 each_frame(from, |frame| {
                     if chance.u64(..1000) >= weather.lost.load(Ordering::Relaxed) {
                         let late = Duration::from_millis(weather.late_ms.load(Ordering::Relaxed));
-                        drop(send.try_send((Instant::now() + late, frame.to_vec())));
+                        drop(leave.try_send((Instant::now() + late, frame.to_vec())));
                     }
                 });
             }

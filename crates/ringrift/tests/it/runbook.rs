@@ -22,6 +22,7 @@ const START: Duration = Duration::from_mins(1);
 const BY_HAND: &[&str] = &["ringrift service install --user"];
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "marks of a block; each stands alone")]
 pub struct Block {
     line: usize,
     pub script: String,

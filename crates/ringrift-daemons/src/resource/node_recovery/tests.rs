@@ -96,7 +96,7 @@ fn only_a_lease_that_stands_still_is_a_reason_and_only_one_that_moves_is_the_end
     check(Some(&works), still(15), open, long, Next::Wait);
     check(Some(&works), still(600), open, Duration::from_secs(299), Next::Wait);
     let again = Next::Take(RecoveryStep::Restart, 2);
-    check(Some(&works), still(600), open, Duration::from_secs(300), again);
+    check(Some(&works), still(600), open, Duration::from_mins(5), again);
     let in_hand = end("it is drained: who did that has it in hand");
     check(Some(&drained), still(600), open, long, in_hand);
     check(None, still(600), open, long, end("it is no member any more"));
