@@ -27,7 +27,6 @@ mod explain;
 mod far;
 mod leases;
 mod machines;
-mod neighbours;
 mod nodes;
 mod ports;
 mod profiles;
@@ -50,10 +49,9 @@ pub use far::{
 };
 pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
 pub use machines::{Machine, Machines, Provided};
-pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use nodes::{
-    ClusterView, NodeReport, NodeState, NodeView, Nodes, Reporter, SaidWork, Seen, Sight, Why,
-    survey, view_of,
+    Asked, ClusterView, Given, NeighbourPort, Neighbours, NodeReport, NodeState, NodeView, Nodes,
+    Reached, Reporter, SaidWork, Seen, Sight, Why, survey, view_of,
 };
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{

@@ -4,6 +4,7 @@
 //! own, only the last one is kept, and whoever looks for signs of life has read it already. Nothing that is
 //! recorded about work rests on it: it is for people, and for the daemons that call them.
 
+mod neighbours;
 mod report;
 mod view;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{LEADER, NODES, lease_of};
+pub use neighbours::{Asked, Given, NeighbourPort, Neighbours, Reached};
 pub use report::{NodeReport, Reporter, SaidWork, Why};
 use view::Copies;
 pub use view::{ClusterView, NodeState, NodeView, survey, view_of};

@@ -8,7 +8,6 @@ pub mod doctor;
 pub mod events;
 pub mod far;
 pub mod health;
-mod leave;
 pub mod lists;
 pub mod logs;
 pub mod orders;

@@ -1,5 +1,7 @@
 //! `cluster`: makes a data directory a node of a cluster, and shows the nodes.
 
+mod leave;
+
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -9,10 +11,9 @@ use ringrift_daemons::{ClusterView, History, LEADER, NODES, Seen, again, view_of
 use ringrift_pipeline::NodeId;
 use serde_json::{Value, json};
 
-use super::{
-    leave::{LeaveArgs, leave},
-    offline::{Offline, block_on},
-};
+use leave::{LeaveArgs, leave};
+
+use super::offline::{Offline, block_on};
 use crate::{
     admission,
     cli::{Place, Print},
@@ -383,7 +384,7 @@ async fn check_target(
 
 /// Copies a stream, with the times of its facts, and compares what arrived. What is there already is not
 /// copied again.
-pub(super) async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
+async fn copy(own: &Courier, shared: &Courier, stream: Stream) -> Result<u64, Failure> {
     let head = own.head(stream).await?;
     let (mut at, mut copied) = (0, 0);
     loop {

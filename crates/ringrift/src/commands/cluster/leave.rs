@@ -4,7 +4,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use courier::{Embedded, Options, Outbox, Stream};
 
-use super::{cluster::copy, offline::block_on};
+use super::{super::offline::block_on, copy};
 use crate::{
     cli::Place,
     console,
