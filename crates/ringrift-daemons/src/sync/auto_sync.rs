@@ -130,7 +130,21 @@ impl Daemon for AutoSync {
 
     async fn start(&mut self, _: &Cx) -> anyhow::Result<()> {
         let log = self.catalogue.log();
-        self.status.position = log.position(Stream::Pipeline, &self.subscriber()).await?;
+        let position = log.position(Stream::Pipeline, &self.subscriber()).await?;
+        self.status.position = position;
+        // What an earlier life looked for in vain stands nowhere, and a manager that was killed must not forget it.
+        let mut known = self.catalogue.blobs(None).await?;
+        known.retain(|row| row.position <= position);
+        let lacking = self.blobs.with(move |depot| {
+            let mut lacking = Vec::new();
+            for row in known {
+                if !depot.contains(&parse(&row.hash)?)? {
+                    lacking.push(row);
+                }
+            }
+            anyhow::Ok(lacking)
+        });
+        self.faulty = lacking.await??.into_iter().map(|row| (row.hash.to_string(), row)).collect();
         Ok(())
     }
 
@@ -386,6 +400,23 @@ mod tests {
         assert_eq!(done(next_life.cycle(&cx).await).verified, 0, "nor does a second life");
         bed.batch(hex(), &["g2"]).await;
         assert_eq!(done(next_life.cycle(&cx).await).verified, 1);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_life_looked_for_in_vain_is_not_forgotten() {
+        let bed = Bed::new().await;
+        let gone = bed.batch(hex(), &["g1"]).await;
+        fs_err::remove_file(path(bed.blobs.depot(), &gone).unwrap()).unwrap();
+        let (cx, _probe) = bed.cx::<AutoSync>();
+        let mut first = daemon(&bed, Config::default());
+        first.start(&cx).await.unwrap();
+        assert_eq!(done(first.cycle(&cx).await).faults.len(), 1);
+        drop(first);
+        let mut next_life = daemon(&bed, Config::default());
+        next_life.start(&cx).await.unwrap();
+        assert_eq!(done(next_life.cycle(&cx).await).faults.len(), 1);
+        bed.put("g1");
+        assert_eq!(done(next_life.cycle(&cx).await).faults.len(), 0);
     }
 
     #[tokio::test]
