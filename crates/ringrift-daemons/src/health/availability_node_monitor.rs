@@ -129,7 +129,7 @@ impl AvailabilityNodeMonitor {
         cx.beat()?;
         let mut status = Status::default();
         if !self.the_loop.shared {
-            status.idle = Some("this machine is alone");
+            status.idle = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(status));
         }
         let nodes = self.nodes().await?;

@@ -138,7 +138,7 @@ impl ClusterMonitor {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
         if !self.the_loop.shared {
-            let nothing_to_do = Some("this machine is alone");
+            let nothing_to_do = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(Status { nothing_to_do, ..Status::default() }));
         }
         let cluster = survey(&self.catalogue, &self.the_loop).await?;

@@ -125,7 +125,7 @@ impl ClusterWatchdog {
         cx.beat()?;
         let mut status = Status::default();
         if !self.the_loop.shared {
-            status.none = Some("this machine is alone");
+            status.none = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(status));
         }
         let nodes = self.catalogue.nodes().await?;

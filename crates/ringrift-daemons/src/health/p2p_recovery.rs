@@ -152,7 +152,7 @@ impl P2pRecovery {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
         if !self.the_loop.shared {
-            let idle = Some("this machine is alone");
+            let idle = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(Status { idle, ..Status::default() }));
         }
         let mut status = Status { restarts: self.restarts, ..Status::default() };

@@ -27,6 +27,8 @@ pub use report::{NodeReport, Reporter, SaidWork, Why};
 use view::Copies;
 pub use view::{ClusterView, NodeState, NodeView, survey, view_of};
 
+/// What daemons of a cluster say where there is none.
+pub(crate) const ALONE: &str = "this machine is alone";
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
 /// its lease several times within this; one that was only cut off has its results refused.
 pub(crate) const GONE: Duration = Duration::from_secs(30);

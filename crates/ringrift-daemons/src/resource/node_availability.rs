@@ -127,7 +127,7 @@ impl NodeAvailability {
         cx.beat()?;
         let mut status = Status::default();
         if !self.the_loop.shared {
-            status.idle = Some("this machine is alone");
+            status.idle = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(status));
         }
         let listings = cx.within(LIMIT, ask(&self.machines)).await?;

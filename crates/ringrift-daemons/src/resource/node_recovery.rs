@@ -186,7 +186,7 @@ impl NodeRecovery {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
         if !self.the_loop.shared {
-            self.status.idle = Some("this machine is alone");
+            self.status.idle = Some(crate::nodes::ALONE);
             return Ok(Outcome::Done(self.status.clone()));
         }
         let nodes = self.others().await?;
