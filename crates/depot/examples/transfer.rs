@@ -1,17 +1,23 @@
 //! How long a large file takes from one peer to others, beside rsync over ssh and plain HTTP.
 //!
 //! `cargo run --release -p depot --features peers --example transfer_bench [MIB [TURNS]]` prints one JSON object.
-//! Everything is on this machine, over loopback, in the current folder: what is compared is the work of each way,
-//! not a network. All write to the disk and flush it.
+//! Everything is on this machine, in the current folder: both ends share its processors. All write to the disk and
+//! flush it.
 //!
-//! * `peers`: [`Peers::fetch`], encrypted, verified piece by piece, under its name when it is flushed;
+//! `loopback` compares the work of each way, where no line is short; `line` is the same in a network namespace whose
+//! loopback carries a gigabit a second in packets of 1,500 bytes, as the line of a host does (needs root, `unshare`,
+//! `ip` and `tc`):
+//!
+//! * `peers`: [`Peers::fetch`], encrypted, verified piece by piece, under its name when it is flushed; the time that
+//!   the one who gives it takes to hash it, once, is in it;
 //! * `http`: the kernel copies the file to the socket, the receiver a MiB at a time from the socket to its file;
 //!   nothing is encrypted or verified; `http_then_hashed` is the same with the file read and hashed afterwards;
 //! * `rsync`: `rsync -W --fsync` over an ssh server of its own: encrypted; whole files, no compression. Absent without the
-//!   packages `rsync` and `openssh-server`;
-//! * `four`: four peers that fetch the same at once, each of which may ask the source and the other three, beside one
-//!   alone, where every peer sends at most so many bytes a second: then the senders are what is short, as they
-//!   are between hosts, and not this machine. `four_unlimited` is the same without that limit.
+//!   packages `rsync` and `openssh-server`.
+//!
+//! `at_once`: four peers that fetch the same at once, each of which may ask the source and the other three, beside one
+//! alone, where every peer sends at most so many bytes a second: then the senders are what is short, as they are
+//! between hosts, and not this machine. `unlimited` is the four without that limit.
 #![expect(clippy::print_stdout, reason = "the figures are the program's output")]
 
 use std::{
@@ -28,6 +34,7 @@ use depot::{
     Depot, Hash, Options as DepotOptions,
     peers::{Key, Options, PeerId, Peers, Want},
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -39,23 +46,61 @@ const RATE: u64 = 48 << 20;
 /// The file where senders are short is so many times smaller.
 const LESS: u64 = 4;
 
+/// What makes a namespace's loopback such a line; then this program goes on in it.
+const LINE: &str = "ip link set lo up && ip link set lo mtu 1500 && \
+                    tc qdisc add dev lo root tbf rate 1gbit burst 256kb latency 20ms && exec \"$0\" \"$@\"";
+
+/// The word for the first rows alone.
+const PAIR: &str = "pair";
+
 fn main() -> Outcome<()> {
-    let mut words = std::env::args().skip(1);
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let is_pair = words.first().is_some_and(|word| word == PAIR);
+    let mut words = words.drain(usize::from(is_pair)..);
     let mib: u64 = words.next().map_or(Ok(1024), |word| word.parse())?;
     let turns: u32 = words.next().map_or(Ok(3), |word| word.parse())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let figures = runtime.block_on(figures(mib << 20, turns))?;
+    let figures = runtime.block_on(async {
+        if is_pair {
+            return pair(mib << 20, turns).await;
+        }
+        Ok(serde_json::json!({
+            "bytes": mib << 20,
+            "loopback": pair(mib << 20, turns).await?,
+            "line": over_line(mib, turns).unwrap_or_else(|why| absent(&*why)),
+            "at_once": at_once(mib << 20, turns).await?,
+        }))
+    })?;
     println!("{figures:#}");
     Ok(())
 }
 
-async fn figures(bytes: u64, turns: u32) -> Outcome<serde_json::Value> {
+fn absent(why: &(dyn Error + Send + Sync)) -> Value {
+    json!({ "absent": why.to_string() })
+}
+
+/// The first rows in a namespace of their own.
+fn over_line(mib: u64, turns: u32) -> Outcome<Value> {
+    let ended = Command::new("unshare")
+        .args(["--net", "sh", "-c", LINE])
+        .arg(std::env::current_exe()?)
+        .args([PAIR, &mib.to_string(), &turns.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("unshare: {error}"))?;
+    if !ended.status.success() {
+        return Err(String::from_utf8_lossy(&ended.stderr).trim().into());
+    }
+    Ok(serde_json::from_slice(&ended.stdout)?)
+}
+
+/// From one to one, each way in turn.
+async fn pair(bytes: u64, turns: u32) -> Outcome<Value> {
     let folder = tempfile::tempdir_in(".")?;
     let file = folder.path().join("large");
     let want = write(&file, bytes)?;
     let ssh = Ssh::start(folder.path());
     let (mut peers, mut http, mut hashed, mut rsync) = (vec![], vec![], vec![], vec![]);
-    let mut unlimited = vec![];
     for _ in 0..turns {
         peers.push(fetch_at_once(folder.path(), &file, &want, 1, None).await?);
         let (moved, with_hash) = over_http(folder.path(), &file, &want)?;
@@ -64,41 +109,51 @@ async fn figures(bytes: u64, turns: u32) -> Outcome<serde_json::Value> {
         if let Ok(ssh) = &ssh {
             rsync.push(ssh.copy(&file)?);
         }
-        unlimited.push(fetch_at_once(folder.path(), &file, &want, 4, None).await?);
     }
-    let less = folder.path().join("less");
-    let want = write(&less, bytes / LESS)?;
-    let (mut one, mut four) = (vec![], vec![]);
-    for _ in 0..turns {
-        one.push(fetch_at_once(folder.path(), &less, &want, 1, Some(RATE)).await?);
-        four.push(fetch_at_once(folder.path(), &less, &want, 4, Some(RATE)).await?);
-    }
-    let best = |times: &[Duration]| times.iter().min().map(Duration::as_secs_f64);
-    let seconds = |times: &[Duration]| {
-        let each: Vec<f64> = times.iter().map(|time| round(time.as_secs_f64())).collect();
-        serde_json::json!({ "best_s": best(times).map(round), "each_s": each })
-    };
     let faster = best(&http).into_iter().chain(best(&rsync)).reduce(f64::min);
-    let ratio = |above: Option<f64>, below: Option<f64>| {
-        above.zip(below).map(|(above, below)| round(above / below))
-    };
-    Ok(serde_json::json!({
-        "bytes": bytes,
+    Ok(json!({
         "peers": seconds(&peers),
         "http": seconds(&http),
         "http_then_hashed": seconds(&hashed),
-        "rsync": match &ssh {
-            Ok(_) => seconds(&rsync),
-            Err(why) => serde_json::json!({ "absent": why.to_string() }),
-        },
+        "rsync": ssh.as_ref().map_or_else(|why| absent(&**why), |_| seconds(&rsync)),
+        "speed_of_peers_to_http": ratio(best(&http), best(&peers)),
+        "speed_of_peers_to_rsync": ratio(best(&rsync), best(&peers)),
         "speed_of_peers_to_the_faster": ratio(faster, best(&peers)),
-        "four_unlimited": seconds(&unlimited),
-        "four_unlimited_to_one": ratio(best(&unlimited), best(&peers)),
-        "limited": {
-            "bytes": bytes / LESS, "bytes_a_second_of_each": RATE,
-            "one": seconds(&one), "four": seconds(&four), "four_to_one": ratio(best(&four), best(&one)),
-        },
     }))
+}
+
+/// From one to four at once.
+async fn at_once(bytes: u64, turns: u32) -> Outcome<Value> {
+    let folder = tempfile::tempdir_in(".")?;
+    let file = folder.path().join("large");
+    let want = write(&file, bytes / LESS)?;
+    let (mut one, mut four, mut unlimited) = (vec![], vec![], vec![]);
+    for _ in 0..turns {
+        one.push(fetch_at_once(folder.path(), &file, &want, 1, Some(RATE)).await?);
+        four.push(fetch_at_once(folder.path(), &file, &want, 4, Some(RATE)).await?);
+        unlimited.push(fetch_at_once(folder.path(), &file, &want, 4, None).await?);
+    }
+    Ok(json!({
+        "bytes": bytes / LESS,
+        "bytes_a_second_of_each": RATE,
+        "one": seconds(&one),
+        "four": seconds(&four),
+        "four_to_one": ratio(best(&four), best(&one)),
+        "unlimited": seconds(&unlimited),
+    }))
+}
+
+fn best(times: &[Duration]) -> Option<f64> {
+    times.iter().min().map(Duration::as_secs_f64)
+}
+
+fn seconds(times: &[Duration]) -> Value {
+    let each: Vec<f64> = times.iter().map(|time| round(time.as_secs_f64())).collect();
+    json!({ "best_s": best(times).map(round), "each_s": each })
+}
+
+fn ratio(above: Option<f64>, below: Option<f64>) -> Option<f64> {
+    above.zip(below).map(|(above, below)| round(above / below))
 }
 
 fn round(number: f64) -> f64 {

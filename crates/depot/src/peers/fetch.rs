@@ -1,13 +1,14 @@
 //! The side that asks: one thing from several peers at once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
+    future::pending,
     path::Path,
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, future::try_join_all, stream::FuturesUnordered};
 use iroh::endpoint::Connection;
 use iroh_blobs::{
     HashAndFormat,
@@ -15,11 +16,13 @@ use iroh_blobs::{
         blobs::{BlobStatus, ExportMode, ExportOptions},
         remote::GetProgressItem,
     },
-    protocol::{ERR_LIMIT, GetRequest},
+    protocol::{
+        ChunkRanges, ChunkRangesExt as _, ERR_LIMIT, ERR_PERMISSION, GetRequest, ObserveRequest,
+    },
 };
 use tokio::{
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info};
 
@@ -36,16 +39,19 @@ const AT_ONCE: usize = 4;
 const PASSED_OVER: usize = 8;
 /// A thing of one piece is asked of one peer; of another beside it if nothing comes for so long.
 const HEDGE: Duration = Duration::from_secs(2);
-/// Pause before somebody who fetches the same is asked for what he had not got yet.
+/// Pieces that one peer is asked for at once, so that it has something to do while the next question is on its way.
+const LANES: usize = 2;
+/// Pause before somebody who does not give a piece now is asked for it again.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// Questions in vain to somebody who fetches the same, before such a pause.
-const IN_A_ROW: u32 = 8;
+/// The same for somebody who had nothing of it: perhaps it fetches it, too.
+const ABSENT: Duration = Duration::from_secs(1);
 
 /// Why a peer does not give a piece.
 enum Refusal {
-    /// It fetches the same, and has not got this piece.
+    /// Not at this moment.
     NotYet,
+    /// It has it not.
+    Absent(String),
     /// It does not give anything.
     No(String),
 }
@@ -135,16 +141,16 @@ impl Peers {
         let _space = self.in_depot(move |depot| depot.reserve(missing)).await?;
         let there = aside.store.observe(hash).await;
         let there = there.map_err(|error| lost(error.to_string()))?;
-        let split = Split::of(want.bytes, &there.ranges, self.first_piece(hash));
+        let split = Split::of(want.bytes, &there.ranges, self.order(hash));
         match self.draw_all(aside, want, hash, from, &split).await {
             Ok(()) => self.take_in(aside, want, hash).await,
             Err(asked) => Err(FetchError::NoPeer { hash: want.hash, asked }),
         }
     }
 
-    /// Where this peer begins: another piece than others that fetch the same, so that they have something to
-    /// give each other.
-    fn first_piece(&self, hash: iroh_blobs::Hash) -> u64 {
+    /// In which order this peer asks for the pieces: in another one than others that fetch the same, so that they
+    /// have something to give each other.
+    fn order(&self, hash: iroh_blobs::Hash) -> u64 {
         let own = self.endpoint.id();
         let both = own.as_bytes().iter().zip(hash.as_bytes()).take(8);
         both.fold(0, |number, (a, b)| number << 8 | u64::from(a ^ b))
@@ -164,26 +170,59 @@ impl Peers {
         let mut drawing = FuturesUnordered::new();
         let mut at_once = AT_ONCE.min(*left.borrow_and_update());
         let mut asked: Vec<(PeerId, String)> = Vec::new();
+        // Who had nothing of it, and when it is asked again while others give.
+        let mut absent: VecDeque<(Instant, PeerId)> = VecDeque::new();
         loop {
             if *left.borrow_and_update() == 0 {
                 // Whoever is still at a piece that another one gave meanwhile is let go.
                 return Ok(());
             }
             while drawing.len() < at_once && (drawing.is_empty() || asked.len() < PASSED_OVER) {
-                let Some(peer) = peers.next() else { break };
+                let again =
+                    absent.front().filter(|(at, _)| *at <= Instant::now() && !drawing.is_empty());
+                let again = again.map(|(_, peer)| *peer);
+                let peer = match again {
+                    Some(peer) => {
+                        absent.pop_front();
+                        peer
+                    }
+                    None => match peers.next() {
+                        Some(peer) => peer,
+                        None => break,
+                    },
+                };
                 drawing
                     .push(async move { (peer, self.draw(aside, want, hash, peer, split).await) });
             }
+            let has_room = drawing.len() < at_once;
+            let next = absent.front().map(|(at, _)| *at).filter(|_| has_room);
             tokio::select! {
                 ended = drawing.next() => match ended {
                     Some((_, Ok(()))) => {}
-                    Some((peer, Err(why))) => {
-                        info!(hash = %want.hash, %peer, why, "a peer did not give what was wanted");
-                        asked.push((peer, why));
+                    Some((peer, Err(refusal))) => {
+                        let (is_absent, why) = match refusal {
+                            Refusal::Absent(why) => (true, why),
+                            Refusal::No(why) => (false, why),
+                            Refusal::NotYet => (true, "has it not yet".to_owned()),
+                        };
+                        if is_absent {
+                            absent.push_back((Instant::now() + ABSENT, peer));
+                        }
+                        // Once is enough to say it.
+                        if !asked.iter().any(|(known, _)| *known == peer) {
+                            info!(hash = %want.hash, %peer, why, "a peer did not give what was wanted");
+                            asked.push((peer, why));
+                        }
                     }
                     None => return Err(asked),
                 },
                 _ = left.changed() => {}
+                () = async {
+                    match next {
+                        Some(at) => sleep_until(at).await,
+                        None => pending().await,
+                    }
+                } => {}
                 // Nobody gives anything for a while: one more is asked beside them.
                 () = sleep(HEDGE), if at_once < AT_ONCE && split.idle() >= HEDGE => at_once += 1,
             }
@@ -198,39 +237,60 @@ impl Peers {
         hash: iroh_blobs::Hash,
         peer: PeerId,
         split: &Split,
-    ) -> Result<(), String> {
-        let connection = self.connect(peer).await?;
-        // What it has not got yet, for it fetches the same.
+    ) -> Result<(), Refusal> {
+        let connection = self.connect(peer).await.map_err(Refusal::No)?;
+        // Who fetches the same says what it has got, again and again; who has all of it, or nothing, does not.
+        let seen = aside.store.remote().observe(connection.clone(), ObserveRequest::new(hash));
+        let mut seen = std::pin::pin!(seen);
+        let first = timeout(SILENCE, seen.next()).await;
+        let first = first.map_err(|_| Refusal::No(silent()))?;
+        let seeing = async {
+            let mut next = first;
+            while let Some(Ok(more)) = next {
+                split.has(peer, &(more.ranges & ChunkRanges::bytes(..want.bytes)));
+                next = seen.next().await;
+            }
+            pending::<()>().await;
+        };
+        let lanes = (0..LANES).map(|_| self.lane(aside, want, hash, peer, &connection, split));
+        tokio::select! {
+            ended = try_join_all(lanes) => ended.map(drop),
+            () = seeing => Ok(()),
+        }
+    }
+
+    /// Draws one piece after the other.
+    async fn lane(
+        &self,
+        aside: &Aside,
+        want: &Want,
+        hash: iroh_blobs::Hash,
+        peer: PeerId,
+        connection: &Connection,
+        split: &Split,
+    ) -> Result<(), Refusal> {
+        // What it does not give now.
         let mut missed = BTreeSet::new();
-        let mut in_vain = 0_u32;
         let mut left = split.left();
         loop {
-            match split.take(&missed) {
+            match split.take(peer, &missed) {
                 Take::Nothing => return Ok(()),
-                Take::Piece(number, ranges) => {
-                    let request = GetRequest::blob_ranges(hash, ranges);
-                    match self.draw_piece(aside, want, &connection, request, split).await {
-                        Ok(()) => {
-                            in_vain = 0;
-                            split.done(number);
-                        }
+                Take::Piece(taken) => {
+                    let request = GetRequest::blob_ranges(hash, taken.ranges.clone());
+                    match self.draw_piece(aside, want, connection, request, split).await {
+                        Ok(()) => taken.done(),
                         Err(Refusal::NotYet) => {
-                            split.back(number);
-                            missed.insert(number);
-                            in_vain += 1;
-                            if in_vain.is_multiple_of(IN_A_ROW) {
-                                sleep(AGAIN).await;
-                            }
+                            missed.insert(taken.number);
+                            drop(taken);
+                            sleep(AGAIN).await;
                         }
-                        Err(Refusal::No(why)) => {
-                            split.back(number);
-                            return Err(why);
-                        }
+                        Err(refusal) => return Err(refusal),
                     }
                 }
                 Take::Wait => {
                     if split.idle() >= SILENCE {
-                        return Err(format!("has had no more of it for {} s", SILENCE.as_secs()));
+                        let why = format!("has had no more of it for {} s", SILENCE.as_secs());
+                        return Err(Refusal::No(why));
                     }
                     tokio::select! {
                         _ = left.changed() => {}
@@ -254,7 +314,7 @@ impl Peers {
         let mut got = std::pin::pin!(got);
         loop {
             match timeout(SILENCE, got.next()).await {
-                Err(_) => return no(format!("said nothing for {} s", SILENCE.as_secs())),
+                Err(_) => return no(silent()),
                 Ok(None) => return no("ended without a word".to_owned()),
                 Ok(Some(GetProgressItem::Progress(bytes))) if bytes > want.bytes => {
                     return no(format!("sends more than the {} bytes it has", want.bytes));
@@ -262,10 +322,12 @@ impl Peers {
                 Ok(Some(GetProgressItem::Progress(_))) => split.moved(),
                 Ok(Some(GetProgressItem::Done(_))) => return Ok(()),
                 Ok(Some(GetProgressItem::Error(error))) => {
-                    if error.iroh_error_code() == Some(ERR_LIMIT) {
-                        return Err(Refusal::NotYet);
-                    }
-                    return no(format!("does not give it: {error}"));
+                    let why = format!("does not give it: {error}");
+                    return Err(match error.iroh_error_code() {
+                        Some(code) if code == ERR_LIMIT => Refusal::NotYet,
+                        Some(code) if code == ERR_PERMISSION => Refusal::Absent(why),
+                        _ => Refusal::No(why),
+                    });
                 }
             }
         }
@@ -305,4 +367,8 @@ impl Peers {
         self.in_depot(move |_| crate::store::sync_folder(&folder)).await?;
         Ok(Stored { hash: want.hash, bytes: want.bytes, new: true })
     }
+}
+
+fn silent() -> String {
+    format!("said nothing for {} s", SILENCE.as_secs())
 }

@@ -197,6 +197,15 @@ impl Server {
                         }
                     });
                 }
+                ProviderMessage::ObserveRequestReceived(message) => {
+                    let peer = connections.get(&message.connection_id).copied().flatten();
+                    // What lies in the depot whole is not told of: it is given.
+                    let answer = server.admit(peer).and_then(|()| {
+                        let is_fetched = server.wanted.is_fetched(&message.request.hash);
+                        if is_fetched { Ok(()) } else { Err(AbortReason::Permission) }
+                    });
+                    drop(message.tx.send(answer).await);
+                }
                 ProviderMessage::ConnectionClosed(message) => {
                     connections.remove(&message.connection_id);
                 }

@@ -1,13 +1,15 @@
 //! A thing in pieces, and who is at which: what several peers give at once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use iroh_blobs::protocol::{ChunkRanges, ChunkRangesExt as _};
 use tokio::{sync::watch, time::Instant};
+
+use super::PeerId;
 
 /// Bytes of a piece, a multiple of the 16 KiB that are verified together: large enough that asking costs
 /// nothing, small enough that a few peers share a file of some megabytes.
@@ -24,6 +26,14 @@ pub(super) struct Split {
 struct State {
     pieces: Vec<Piece>,
     moved: Instant,
+    /// Those who fetch the same and say what they have got of it.
+    helpers: HashMap<PeerId, Helper>,
+}
+
+struct Helper {
+    there: ChunkRanges,
+    /// The same, piece by piece.
+    has: Vec<bool>,
 }
 
 struct Piece {
@@ -39,10 +49,31 @@ enum At {
     Done,
 }
 
+/// A piece that somebody is at; it is for others when this is dropped.
+pub(super) struct Taken<'a> {
+    split: &'a Split,
+    pub(super) number: usize,
+    /// Its chunks that are missing.
+    pub(super) ranges: ChunkRanges,
+}
+
+impl Taken<'_> {
+    /// It has arrived.
+    pub(super) fn done(self) {
+        self.split.done(self.number);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.split.back(self.number);
+    }
+}
+
 /// What there is to do.
-pub(super) enum Take {
-    /// This piece, by number.
-    Piece(usize, ChunkRanges),
+pub(super) enum Take<'a> {
+    /// This piece.
+    Piece(Taken<'a>),
     /// Others are at what is left.
     Wait,
     /// It is whole.
@@ -50,23 +81,25 @@ pub(super) enum Take {
 }
 
 impl Split {
-    /// All that is missing of so many bytes; the pieces are taken in turn, from the `first` on.
-    pub(super) fn of(bytes: u64, there: &ChunkRanges, first: u64) -> Self {
-        let number = bytes.div_ceil(PIECE);
+    /// All that is missing of so many bytes; the pieces are asked for in an order that the seed gives.
+    pub(super) fn of(bytes: u64, there: &ChunkRanges, seed: u64) -> Self {
         let piece = |number: u64| {
             let begin = number * PIECE;
             &ChunkRanges::bytes(begin..bytes.min(begin + PIECE)) - there
         };
-        let turn = |place: u64| (place + first % number.max(1)) % number;
-        let pieces: Vec<Piece> = (0..number)
-            .map(|place| Piece { ranges: piece(turn(place)), at: At::Open })
+        let mut order: Vec<u64> = (0..bytes.div_ceil(PIECE)).collect();
+        fastrand::Rng::with_seed(seed).shuffle(&mut order);
+        let pieces: Vec<Piece> = order
+            .into_iter()
+            .map(|number| Piece { ranges: piece(number), at: At::Open })
             .filter(|piece| !piece.ranges.is_empty())
             .collect();
         let left = watch::Sender::new(pieces.len());
-        Self { state: Mutex::new(State { pieces, moved: Instant::now() }), left }
+        let state = State { pieces, moved: Instant::now(), helpers: HashMap::new() };
+        Self { state: Mutex::new(state), left }
     }
 
-    /// How many pieces are left.
+    /// How many pieces are left; wakes when somebody has got more of them, too.
     pub(super) fn left(&self) -> watch::Receiver<usize> {
         self.left.subscribe()
     }
@@ -81,34 +114,59 @@ impl Split {
         self.lock().moved = Instant::now();
     }
 
-    /// The next piece for somebody who has not got those.
-    pub(super) fn take(&self, missed: &BTreeSet<usize>) -> Take {
+    /// Somebody who fetches the same has got this of it, beside what was said before.
+    pub(super) fn has(&self, peer: PeerId, more: &ChunkRanges) {
+        let mut state = self.lock();
+        let State { pieces, helpers, .. } = &mut *state;
+        let helper = helpers.entry(peer).or_insert_with(|| Helper {
+            there: ChunkRanges::empty(),
+            has: vec![false; pieces.len()],
+        });
+        helper.there |= more.clone();
+        let mut has_more = false;
+        for (piece, has) in pieces.iter().zip(&mut helper.has) {
+            if !*has && (&piece.ranges - &helper.there).is_empty() {
+                (*has, has_more) = (true, true);
+            }
+        }
+        drop(state);
+        if has_more {
+            self.left.send_modify(|_| {});
+        }
+    }
+
+    /// The next piece to ask this one for, but for those. Who has not said what it has got has all of it, and is
+    /// asked first for what nobody else has.
+    pub(super) fn take(&self, peer: PeerId, missed: &BTreeSet<usize>) -> Take<'_> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.pieces.iter().all(|piece| piece.at == At::Done) {
             return Take::Nothing;
         }
-        let open = |(number, piece): &(usize, &mut Piece)| {
-            piece.at == At::Open && !missed.contains(number)
+        let State { pieces, helpers, .. } = &mut *state;
+        let given: Vec<usize> = match helpers.get(&peer) {
+            Some(helper) => (0..pieces.len()).filter(|number| helper.has[*number]).collect(),
+            None => {
+                let alone = |number: &usize| !helpers.values().any(|helper| helper.has[*number]);
+                let (first, then): (Vec<_>, Vec<_>) = (0..pieces.len()).partition(alone);
+                first.into_iter().chain(then).collect()
+            }
         };
-        let slow = |(number, piece): &(usize, &mut Piece)| {
-            let is_slow = |since: Instant| now.duration_since(since) >= SLOW;
-            matches!(piece.at, At::Drawn { since, by: 1 } if is_slow(since))
-                && !missed.contains(number)
+        let is_slow = |since: Instant| now.duration_since(since) >= SLOW;
+        let open = |number: &&usize| pieces[**number].at == At::Open;
+        let slow = |number: &&usize| matches!(pieces[**number].at, At::Drawn { since, by: 1 } if is_slow(since));
+        let given = || given.iter().filter(|number| !missed.contains(number));
+        let Some(number) = given().find(open).or_else(|| given().find(slow)).copied() else {
+            return Take::Wait;
         };
-        let pieces = &mut state.pieces;
-        let found = match pieces.iter_mut().enumerate().find(open) {
-            Some(found) => Some(found),
-            None => pieces.iter_mut().enumerate().find(slow),
-        };
-        let Some((number, piece)) = found else { return Take::Wait };
+        let piece = &mut pieces[number];
         let by = if let At::Drawn { by, .. } = piece.at { by + 1 } else { 1 };
         piece.at = At::Drawn { since: now, by };
-        Take::Piece(number, piece.ranges.clone())
+        Take::Piece(Taken { split: self, number, ranges: piece.ranges.clone() })
     }
 
     /// A piece has arrived.
-    pub(super) fn done(&self, number: usize) {
+    fn done(&self, number: usize) {
         let mut state = self.lock();
         state.moved = Instant::now();
         state.pieces[number].at = At::Done;
@@ -116,8 +174,8 @@ impl Split {
         self.left.send_if_modified(|known| std::mem::replace(known, left) != left);
     }
 
-    /// Somebody does not give a piece: it is for others.
-    pub(super) fn back(&self, number: usize) {
+    /// Somebody gave it or does not give it: it is for others unless it is there.
+    fn back(&self, number: usize) {
         let piece = &mut self.lock().pieces[number];
         piece.at = match piece.at {
             At::Drawn { since, by } if by > 1 => At::Drawn { since, by: by - 1 },
@@ -136,9 +194,22 @@ impl Split {
 mod tests {
     use super::*;
 
+    fn peer(seed: u8) -> PeerId {
+        PeerId(iroh::SecretKey::from_bytes(&[seed; 32]).public())
+    }
+
     fn taken(split: &Split, missed: &[usize]) -> Option<usize> {
-        match split.take(&missed.iter().copied().collect()) {
-            Take::Piece(number, _) => Some(number),
+        asked(split, peer(1), missed)
+    }
+
+    fn asked(split: &Split, peer: PeerId, missed: &[usize]) -> Option<usize> {
+        match split.take(peer, &missed.iter().copied().collect()) {
+            Take::Piece(taken) => {
+                let number = taken.number;
+                // Somebody is at it until a test says otherwise.
+                std::mem::forget(taken);
+                Some(number)
+            }
             Take::Wait => None,
             Take::Nothing => panic!("nothing is left"),
         }
@@ -164,22 +235,57 @@ mod tests {
         split.done(0);
         split.back(0);
         split.done(1);
-        assert!(matches!(split.take(&BTreeSet::new()), Take::Nothing));
+        assert!(matches!(split.take(peer(1), &BTreeSet::new()), Take::Nothing));
         assert_eq!(*split.left().borrow(), 0);
     }
 
     #[test]
-    fn what_is_there_is_left_out_and_everybody_begins_elsewhere() {
+    fn what_is_there_is_left_out_and_everybody_has_another_order() {
         let there = ChunkRanges::bytes(0..PIECE + 1024);
-        let split = Split::of(4 * PIECE, &there, 7);
-        let mut ranges = Vec::new();
-        while let Take::Piece(_, piece) = split.take(&BTreeSet::new()) {
-            ranges.push(piece);
-        }
-        let piece = |a: u64, b: u64| ChunkRanges::bytes(a..b);
-        let whole = |number: u64| piece(number * PIECE, (number + 1) * PIECE);
-        assert_eq!(ranges, [whole(3), piece(PIECE + 1024, 2 * PIECE), whole(2)]);
-        assert!(matches!(Split::of(0, &there, 3).take(&BTreeSet::new()), Take::Nothing));
-        assert!(matches!(Split::of(PIECE, &there, 3).take(&BTreeSet::new()), Take::Nothing));
+        let drawn = |seed: u64| {
+            let split = Split::of(20 * PIECE, &there, seed);
+            let mut ranges = Vec::new();
+            while let Take::Piece(taken) = split.take(peer(1), &BTreeSet::new()) {
+                ranges.push(taken.ranges.clone());
+                taken.done();
+            }
+            ranges
+        };
+        let all = |ranges: Vec<ChunkRanges>| {
+            assert_eq!(ranges.len(), 19);
+            ranges.into_iter().fold(ChunkRanges::empty(), |sum, piece| sum | piece)
+        };
+        assert_eq!(all(drawn(7)), ChunkRanges::bytes(PIECE + 1024..20 * PIECE));
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        let is_whole = |bytes| {
+            let split = Split::of(bytes, &there, 3);
+            matches!(split.take(peer(1), &BTreeSet::new()), Take::Nothing)
+        };
+        assert!(is_whole(0) && is_whole(PIECE) && !is_whole(2 * PIECE));
+    }
+
+    #[test]
+    fn who_has_a_part_gives_that_and_who_has_all_gives_what_nobody_else_has() {
+        let split = Split::of(4 * PIECE, &ChunkRanges::empty(), 0);
+        // The place of a piece in the order.
+        let of = |number: u64| {
+            let piece = ChunkRanges::bytes(number * PIECE..(number + 1) * PIECE);
+            split.lock().pieces.iter().position(|found| found.ranges == piece)
+        };
+        let (source, helper) = (peer(1), peer(2));
+        split.has(helper, &ChunkRanges::empty());
+        assert_eq!(asked(&split, helper, &[]), None, "it has nothing yet");
+        split.has(helper, &ChunkRanges::bytes(0..PIECE - 1024));
+        assert_eq!(asked(&split, helper, &[]), None, "nothing whole");
+        split.has(helper, &ChunkRanges::bytes(PIECE - 1024..2 * PIECE));
+        let first = asked(&split, source, &[]);
+        assert!([of(2), of(3)].contains(&first), "{first:?}");
+        let given = asked(&split, helper, &[]);
+        assert!([of(0), of(1)].contains(&given), "{given:?}");
+        let second = asked(&split, source, &[]);
+        assert!([of(2), of(3)].contains(&second) && second != first, "{second:?}");
+        assert!(asked(&split, source, &[]).is_some(), "better than nothing");
+        assert_eq!(asked(&split, helper, &[]), None);
     }
 }
