@@ -1,7 +1,7 @@
 //! Keeps the replica in step with one stream of the server.
 //!
 //! The server is asked for what there is, and answers as soon as there is anything; then it is asked again,
-//! not before a [`pace`] has gone by unless somebody waits for what is behind. So one message alone comes at
+//! as its [`Pace`] allows unless somebody waits for what is behind. So one message alone comes at
 //! once, and of many a whole lot comes at a time, which costs the server, the way here and the replica a
 //! fraction of what each for itself does.
 
@@ -32,20 +32,40 @@ const QUESTION: Duration = Duration::from_secs(20);
 const AHEAD: usize = 1000;
 const AHEAD_BYTES: usize = 16 << 20;
 
-/// The least time between two questions while nobody waits for an answer: what others record wakes somebody
-/// here, who looks every few seconds anyway. So a node takes so many steps a second at most, however many
-/// others there are.
-const fn pace(source: Source) -> Duration {
-    match source {
-        Source::Facts(_) => Duration::from_millis(100),
-        // Each node of a cluster prolongs a lease every few seconds; who wants to know asks, and then waits.
-        Source::State => Duration::from_secs(1),
+/// When the server is asked for more while nobody waits for an answer: what others record wakes somebody here, who
+/// looks every few seconds anyway. So a node takes so many steps a second at most, however many others there are.
+struct Pace {
+    /// The least time between two questions,
+    gap: Duration,
+    /// and what it is in the long run;
+    each: Duration,
+    /// but for so many that were not asked before.
+    saved: u32,
+    /// Before this the next question is too many.
+    due: Instant,
+}
+
+impl Pace {
+    fn new(source: Source) -> Self {
+        let (gap, each, saved) = match source {
+            Source::Facts(_) => (Duration::from_millis(100), Duration::from_millis(500), 8),
+            // Each node of a cluster prolongs a lease every few seconds; who wants to know asks, and then waits.
+            Source::State => (Duration::from_secs(1), Duration::from_secs(1), 0),
+        };
+        Self { gap, each, saved, due: Instant::now() }
+    }
+
+    /// When to ask again after a question at this time.
+    fn next(&mut self, asked: Instant) -> Instant {
+        let earliest = asked.checked_sub(self.each * self.saved).unwrap_or(asked);
+        self.due = self.due.max(earliest) + self.each;
+        self.due.max(asked + self.gap)
     }
 }
 
-/// The same while something of our own is on its way here: somebody will want to read what he appended, and
-/// many such come together.
-const OWN_PACE: Duration = Duration::from_millis(3);
+/// The least time between two questions while something of our own is on its way here: somebody will want to read
+/// what he appended, and many such come together; who waits for it asks at once.
+const OWN_PACE: Duration = Duration::from_millis(20);
 
 /// The server forgets a consumer that nobody asks any more.
 const FORGOTTEN: Duration = Duration::from_secs(30);
@@ -114,6 +134,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
     // Of a batch whose end has not come.
     let mut open: (String, Vec<Arrived>) = Default::default();
     let mut is_asked = false;
+    let mut pace = Pace::new(source);
     loop {
         if !is_asked {
             consumer.request_batch(question.clone(), inbox.clone().into()).await?;
@@ -170,8 +191,9 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
         }
         replica.apply(source, whole).await?;
         if !is_asked {
+            let next = pace.next(asked);
             tokio::select! {
-                () = sleep_until(asked + pace(source)) => {}
+                () = sleep_until(next) => {}
                 () = replica.wanted(source) => {}
                 () = async {
                     replica.appended(source).await;
@@ -217,5 +239,33 @@ fn read(
             warn!(stream = source.name(), sequence, subject, why, "a message of others");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::Stream;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_come_at_once_and_many_together() {
+        let mut pace = Pace::new(Source::Facts(Stream::Pipeline));
+        let mut ask = || {
+            let asked = Instant::now();
+            let next = pace.next(asked);
+            (next - asked).as_millis()
+        };
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let mut waits = Vec::new();
+        for _ in 0..16 {
+            let wait = ask();
+            tokio::time::advance(Duration::from_millis(u64::try_from(wait).unwrap())).await;
+            waits.push(wait);
+        }
+        assert_eq!(waits[..8], [100; 8]);
+        assert_eq!(waits[14..], [500; 2]);
+        assert!(waits.iter().all(|wait| (100..=500).contains(wait)), "{waits:?}");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(ask(), 100, "saved again");
     }
 }

@@ -502,7 +502,9 @@ pub(super) fn unguarded(db: &Connection, prefix: &str) -> rusqlite::Result<Vec<S
     db.prepare_cached(
         "SELECT name FROM lease
          WHERE substr(name, 1, length(?1)) = ?1 AND 2 > (
-             SELECT count(*) FROM guard WHERE guard.lease = lease.name AND (
+             -- By the key of guards: one after the other, each lease would cost as much as there are nodes.
+             SELECT count(*) FROM guard
+             WHERE guard.stream IN ('pipeline', 'operational') AND guard.lease = lease.name AND (
                  guard.epoch > lease.epoch
                  OR guard.epoch = lease.epoch AND guard.over >= (lease.holder IS NULL)))",
     )?

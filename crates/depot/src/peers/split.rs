@@ -144,13 +144,12 @@ impl Split {
             return Take::Nothing;
         }
         let State { pieces, helpers, .. } = &mut *state;
-        let given: Vec<usize> = match helpers.get(&peer) {
-            Some(helper) => (0..pieces.len()).filter(|number| helper.has[*number]).collect(),
-            None => {
-                let alone = |number: &usize| !helpers.values().any(|helper| helper.has[*number]);
-                let (first, then): (Vec<_>, Vec<_>) = (0..pieces.len()).partition(alone);
-                first.into_iter().chain(then).collect()
-            }
+        let given: Vec<usize> = if let Some(helper) = helpers.get(&peer) {
+            (0..pieces.len()).filter(|number| helper.has[*number]).collect()
+        } else {
+            let alone = |number: &usize| !helpers.values().any(|helper| helper.has[*number]);
+            let (first, then): (Vec<_>, Vec<_>) = (0..pieces.len()).partition(alone);
+            first.into_iter().chain(then).collect()
         };
         let is_slow = |since: Instant| now.duration_since(since) >= SLOW;
         let open = |number: &&usize| pieces[**number].at == At::Open;
