@@ -81,14 +81,15 @@ impl Memory {
 /// A file system in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Its size.
+    /// What is in use and what can still be written: without what is kept for the superuser, or otherwise out of
+    /// reach, as `df` counts.
     pub total: u64,
     /// What an ordinary user can still write.
     pub available: u64,
 }
 
 impl Disk {
-    /// The share that is in use or reserved, 0 to 1.
+    /// The share that is in use, 0 to 1.
     pub fn used_share(self) -> f64 {
         share(self.total.saturating_sub(self.available), self.total)
     }
@@ -136,7 +137,11 @@ pub fn disk(path: &Path) -> std::io::Result<Disk> {
         std::io::Error::new(kind, format!("ask for the disk of {}: {error}", path.display()))
     })?;
     Ok(Disk {
-        total: found.f_blocks.saturating_mul(found.f_frsize),
+        total: found
+            .f_blocks
+            .saturating_sub(found.f_bfree)
+            .saturating_add(found.f_bavail)
+            .saturating_mul(found.f_frsize),
         available: found.f_bavail.saturating_mul(found.f_frsize),
     })
 }
@@ -223,6 +228,16 @@ mod tests {
         assert!(machine.load >= 0.0);
         assert!((0.0..=1.0).contains(&machine.memory.used_share()));
         assert!((0.0..=1.0).contains(&machine.disk.used_share()));
+    }
+
+    #[test]
+    fn a_disk_is_as_full_as_df_says() {
+        let told = std::process::Command::new("df").args(["--output=pcent", "/"]).output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let told: f64 = told.lines().nth(1).unwrap().trim().trim_end_matches('%').parse().unwrap();
+        let here = disk(Path::new("/")).unwrap().used_share() * 100.0;
+        // It rounds up, and somebody may write meanwhile.
+        assert!((here - told).abs() <= 2.0, "{here:.1} % here, {told} % there");
     }
 
     #[test]

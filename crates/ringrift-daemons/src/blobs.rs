@@ -97,6 +97,13 @@ impl Blobs {
         look().await
     }
 
+    /// Is there a file of this artefact here? Asks nobody else.
+    pub async fn is_here(&self, hash: &BlobHash) -> anyhow::Result<bool> {
+        let hash = parse(hash)?;
+        let found = self.with(move |depot| depot.path_of(&hash)).await?;
+        Ok(found.context("look into the depot")?.is_some())
+    }
+
     /// Is the artefact here and whole, or was brought here? What nobody gives now is not.
     pub async fn is_at_hand(&self, hash: &BlobHash) -> anyhow::Result<bool> {
         match self.verify(hash).await {

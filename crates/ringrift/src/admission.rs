@@ -199,13 +199,13 @@ async fn put_out(
     Ok(())
 }
 
-/// Answers newcomers for as long as this is wanted, if the keys of the cluster are here.
+/// Answers newcomers for as long as this is wanted, once the keys of the cluster are here: where they were is lost,
+/// perhaps, and somebody puts a copy into this directory.
 pub async fn keep_the_door(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) {
-    if !dir.authority().exists() {
-        return;
-    }
     loop {
-        if let Err(error) = answer(dir, catalogue, clock).await {
+        if dir.authority().exists()
+            && let Err(error) = answer(dir, catalogue, clock).await
+        {
             warn!(error = format!("{error:#}"), "newcomers are not answered");
         }
         tokio::time::sleep(AGAIN).await;
@@ -217,6 +217,7 @@ async fn answer(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) -> anyhow::
     let membership = Membership::of(dir)?.context("this node is of no cluster")?;
     let options = log_options(&membership, dir, Begin::No)?;
     let options = jetstream::Options { identity: Some(authority.identity()?), ..options };
+    admit_the_first(catalogue, dir, clock.now_ms()).await?;
     let door = Door::open(&options, authority.clone()).await?;
     let answers = door.answer(|newcomer| async move {
         judge(catalogue, &newcomer, clock.now_ms()).await.map_err(|error| format!("{error:#}"))
@@ -234,6 +235,39 @@ async fn answer(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) -> anyhow::
         () = answers => Err(anyhow!("the way to the servers ended")),
         never = removals => match never {},
     }
+}
+
+/// Records of the node that began the cluster that it was let in, as of all others: else nothing would be known of
+/// its key when it is to be put out.
+async fn admit_the_first(catalogue: &Catalogue, dir: &DataDir, now_ms: i64) -> anyhow::Result<()> {
+    if !catalogue.admitted().await?.is_empty() || !catalogue.keys_put_out().await?.is_empty() {
+        return Ok(());
+    }
+    let node = NodeId(hosts::identity(&dir.node())?);
+    let key = public_key(Key::of_file(&dir.key())?.secret())?;
+    let (invitation, role) = (key.clone(), "coordinator".to_owned());
+    let invited = NodeInvited {
+        invitation: invitation.clone(),
+        role: role.clone(),
+        // Nobody else can use it.
+        expires_ms: now_ms,
+        by: node.clone(),
+    };
+    let admitted = NodeAdmitted { invitation: invitation.clone(), node, key, role };
+    let recorded = match catalogue.record(vec![Record::first(invited)], now_ms).await {
+        Err(error) if error.is_superseded() => Ok(()),
+        other => other.map(drop),
+    };
+    recorded?;
+    let invitation = catalogue.invitation(&invitation).await?.context("try again")?;
+    if invitation.used_by.is_none() {
+        let admitted = Record::after(admitted, invitation.position);
+        match catalogue.record(vec![admitted], now_ms).await {
+            Err(error) if error.is_superseded() => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
 }
 
 /// Lets a newcomer in, or says why not. The same one may ask again.

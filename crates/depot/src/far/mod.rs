@@ -165,12 +165,12 @@ impl Far {
     /// [`FarError::Refused`] if it cannot be one.
     pub fn open(options: Options) -> FarResult<Self> {
         let (shown, rate) = (options.address.to_string(), options.rate);
-        let objects: Box<dyn Objects> = match &options.address {
-            Address::Folder(root) => Box::new(folder::Folder::new(root)),
+        let objects: Box<dyn Objects> = match options {
+            Options { address: Address::Folder(root), .. } => Box::new(folder::Folder::new(&root)),
             #[cfg(feature = "buckets")]
-            Address::Bucket { .. } => Box::new(bucket::Bucket::open(options)?),
+            options => Box::new(bucket::Bucket::open(options)?),
             #[cfg(not(feature = "buckets"))]
-            Address::Bucket { .. } => {
+            _ => {
                 return Err(FarError::Refused(format!(
                     "this program was built without the feature `buckets`, so {shown} is out of its reach"
                 )));

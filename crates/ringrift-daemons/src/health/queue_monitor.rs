@@ -7,16 +7,16 @@
 //!
 //! It measures by itself, so no queue keeps a level whose reporter died; and its brake is heeded for some
 //! minutes only, so a monitor that died brakes nobody. Games on a node that is not heard of do not count:
-//! nobody can take them in. Candidates and rows brake nobody here: `TRAINING_TRIGGER` makes no candidate while
+//! nobody can take them in; nor do those of one with a slow line, which plays no more by itself. Candidates and rows brake nobody here: `TRAINING_TRIGGER` makes no candidate while
 //! another waits, and `QUEUE_POPULATOR` counts rows itself. Items of work are `WORK_QUEUE_MONITOR`'s affair.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use ringrift_pipeline::{Catalogue, Config as GameConfig, Gate};
+use ringrift_pipeline::{Catalogue, Config as GameConfig, Gate, NodeId, NodeRow};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
@@ -24,6 +24,7 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 use crate::{
     Backlog, COORDINATOR_FULL, Emits, Level, Loop, Topics,
     alarms::Alarms,
+    at_hand::{behind, unchecked},
     cycle::{EVENT_ROUTER, settled, tell},
 };
 
@@ -290,16 +291,34 @@ impl QueueMonitor {
         Ok(Outcome::Done(status))
     }
 
+    /// Nodes whose games come slowly: they hold themselves back, and the others need not wait for them.
+    async fn behind(&self) -> anyhow::Result<BTreeSet<NodeId>> {
+        if !self.the_loop.shared {
+            return Ok(BTreeSet::new());
+        }
+        let plays = |row: &NodeRow| {
+            !row.removed
+                && row.playing > 0
+                && (row.node == self.the_loop.node || self.the_loop.nodes.lives(&row.node))
+        };
+        let players = self.catalogue.nodes().await?.into_iter().filter(plays);
+        let players = players.map(|row| row.node).collect();
+        Ok(behind(&unchecked(&self.catalogue, &self.the_loop).await?, &players))
+    }
+
     /// What waits of a config.
     async fn measure(&self, config: GameConfig) -> anyhow::Result<[(Queue, u64); 5]> {
         let unchecked = self.catalogue.unchecked_by_node(config).await?;
-        let within_reach = |node: &Option<ringrift_pipeline::NodeId>| match node {
+        let within_reach = |node: &Option<NodeId>| match node {
             Some(node) if self.the_loop.shared && *node != self.the_loop.node => {
                 self.the_loop.nodes.lives(node)
             }
             _ => true,
         };
-        let games = unchecked.into_iter().filter(|(node, _)| within_reach(node));
+        let behind = self.behind().await?;
+        let games = unchecked.into_iter().filter(|(node, _)| {
+            within_reach(node) && !node.as_ref().is_some_and(|node| behind.contains(node))
+        });
         let export = self.catalogue.unexported(config, MOST_COUNTED).await?.len() as u64;
         let rows = self.catalogue.unused_rows(config).await?;
         let candidates = self.catalogue.candidates(config).await?;

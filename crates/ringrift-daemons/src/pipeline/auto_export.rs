@@ -132,7 +132,7 @@ impl AutoExport {
         let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_file };
         let asked = limit.saturating_add(self.at_hand.more());
         let batches = self.catalogue.unexported(config, asked).await?;
-        let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
+        let wanted = batches.iter().map(|batch| (batch.hash.clone(), None)).collect();
         let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
         let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
             return Ok(());

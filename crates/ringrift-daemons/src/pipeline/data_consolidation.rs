@@ -136,15 +136,14 @@ impl DataConsolidation {
             return Ok(());
         }
         let limit = if self.one_by_one { 1 } else { self.config.max_batches_per_check };
-        let asked = limit.saturating_add(self.at_hand.more());
-        let batches = self.catalogue.batches(config, BatchState::Committed, asked).await?;
-        let wanted = batches.iter().map(|batch| batch.hash.clone()).collect();
+        let of_each = limit.saturating_add(self.at_hand.more());
+        let batches = self.catalogue.unchecked(config, of_each).await?;
+        let wanted = batches.iter().map(|(hash, _, node)| (hash.clone(), node.clone())).collect();
         let inputs = self.at_hand.take(self.workshop.blobs(), wanted, limit, cx).await?;
-        let Some(first) = batches.iter().find(|batch| Some(&batch.hash) == inputs.first()) else {
-            return Ok(());
-        };
+        let first = batches.iter().find(|(hash, ..)| Some(hash) == inputs.first());
+        let Some((_, position, _)) = first else { return Ok(()) };
         let order = Order {
-            work: WorkId(format!("check-{config}-{}", first.position)),
+            work: WorkId(format!("check-{config}-{position}")),
             attempt: 1,
             config,
             job: Job::Check(CheckJob { batches: inputs }),

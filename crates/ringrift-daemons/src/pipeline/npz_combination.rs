@@ -106,7 +106,7 @@ impl Daemon for NpzCombination {
             the_loop,
             pressure,
             runs: Runs::default(),
-            at_hand: AtHand::default(),
+            at_hand: AtHand::of_all(),
             unsound: BTreeSet::new(),
             status: Status::default(),
         }
@@ -169,7 +169,7 @@ impl NpzCombination {
             return Ok(());
         }
         let newest = newest_files(&files, max_rows);
-        let picked = newest.into_iter().map(|file| file.hash.clone()).collect();
+        let picked = newest.into_iter().map(|file| (file.hash.clone(), None)).collect();
         let samples = self.at_hand.take(&self.blobs, picked, u32::MAX, cx).await?;
         if samples.is_empty() {
             return Ok(());

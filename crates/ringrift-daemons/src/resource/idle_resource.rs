@@ -26,8 +26,9 @@ use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 use crate::{
     COORDINATOR_FULL, EPHEMERAL, Emits, Loop, Order, Pressure, Report, Running, SELFPLAY,
     SELFPLAY_FULL, STANDALONE, TRAINING_FULL, Topics, WorkError, Workshop,
+    at_hand::own_lag,
     claims::{ClaimCounts, Claims, Done},
-    cycle::{EVENT_ROUTER, brake, denied, seed, settled, tell},
+    cycle::{EVENT_ROUTER, brake, denied, first_closed, seed, settled, tell},
     on,
     queue::job_scheduler::turns,
     resource::played::facts_of,
@@ -183,7 +184,8 @@ impl IdleResource {
                 self.last.jobs.insert(item.config, job.clone());
             }
         }
-        let gate = brake(&self.pressure);
+        let lag = own_lag(&self.catalogue, &self.the_loop).await?;
+        let gate = first_closed([brake(&self.pressure), lag]);
         tell(&self.catalogue, &gate, Self::ID, None, cx.now()).await?;
         if gate.is_open() && self.claims.resting().is_none() {
             if self.the_loop.shared {

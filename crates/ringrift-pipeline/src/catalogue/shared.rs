@@ -6,7 +6,7 @@ use courier::rusqlite::{Connection, OptionalExtension, params};
 use ringrift_rules::Config;
 
 use super::{Catalogue, CatalogueError};
-use crate::{NodeId, WorkId};
+use crate::{BlobHash, NodeId, WorkId};
 
 impl Catalogue {
     /// How many items each node has in hand.
@@ -44,6 +44,31 @@ impl Catalogue {
             )?
             .query_map([config.to_string()], |row| {
                 Ok((row.get::<_, Option<String>>(0)?.map(NodeId), row.get(1)?))
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// Batches of a config that wait to be replayed, the oldest first, at most so many of each node that played
+    /// them: each with its position, and the node if that is known.
+    pub async fn unchecked(
+        &self,
+        config: Config,
+        of_each: u32,
+    ) -> Result<Vec<(BlobHash, u64, Option<NodeId>)>, CatalogueError> {
+        self.ask(move |db: &Connection| {
+            db.prepare_cached(
+                "SELECT hash, position, node FROM (
+                     SELECT batches.hash, batches.position, works.node, ROW_NUMBER() OVER (
+                         PARTITION BY works.node ORDER BY batches.position) AS place
+                     FROM batches LEFT JOIN works ON works.id = batches.work
+                     WHERE batches.config = ?1 AND batches.state = 'committed')
+                 WHERE place <= ?2 ORDER BY position",
+            )?
+            .query_map(params![config.to_string(), of_each], |row| {
+                let node = row.get::<_, Option<String>>(2)?.map(NodeId);
+                Ok((BlobHash(row.get(0)?), row.get(1)?, node))
             })?
             .collect()
         })

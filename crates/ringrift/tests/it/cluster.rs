@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::bench::{RINGRIFT, check_refused, command, run, run_with, wait_for};
 
-const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// The program that `cargo xtask check` puts there, or `NATS_SERVER`. Says so if there is none.
 #[expect(clippy::print_stdout, reason = "says what is absent")]
@@ -39,7 +39,7 @@ pub fn program() -> Option<PathBuf> {
 }
 
 /// A process that ends with the test.
-struct Ours(Child);
+pub struct Ours(pub Child);
 
 impl Drop for Ours {
     fn drop(&mut self) {
@@ -93,20 +93,20 @@ fn daemon(folder: &Path, name: &str, daemon: &str) -> Option<Value> {
     (status.code == 0).then(|| status.json()["daemons"][daemon].clone())
 }
 
-fn until_state(folder: &Path, name: &str, what: &str, state: &str) -> Value {
+pub fn until_state(folder: &Path, name: &str, what: &str, state: &str) -> Value {
     wait_for(&format!("{what} of {name} to be {state}"), SOON, || {
         daemon(folder, name, what).filter(|daemon| daemon["state"] == state)
     })
 }
 
 /// The node that leads, as `name` knows it.
-fn leader(folder: &Path, name: &str) -> Option<String> {
+pub fn leader(folder: &Path, name: &str) -> Option<String> {
     let nodes = run(folder, &["cluster", "status", "--json", "--data", name]).json();
     let nodes = nodes["nodes"].as_object().unwrap().clone();
     nodes.into_iter().find(|(_, node)| node["leads"] == true).map(|(name, _)| name)
 }
 
-fn node_of(folder: &Path, name: &str) -> String {
+pub fn node_of(folder: &Path, name: &str) -> String {
     fs_err::read_to_string(folder.join(name).join("node")).unwrap().trim().to_owned()
 }
 
@@ -490,53 +490,6 @@ fn what_one_node_makes_reaches_others_and_outlives_it() {
     drop((second, third));
     shows("a", "SYNC_PUSH", &|details| details["copies"] == 1);
     assert!(lies("a", &copied));
-}
-
-#[test]
-fn three_servers_are_set_up_and_one_of_them_may_die() {
-    let Some(program) = program() else { return };
-    let dir = tempdir().unwrap();
-    let folder = dir.path();
-    // Servers reach each other 2000 above.
-    let both = |port: u16| {
-        TcpListener::bind(("127.0.0.1", port)).is_ok()
-            && TcpListener::bind(("127.0.0.1", port + 2000)).is_ok()
-    };
-    let first_try = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let serve: Vec<String> = (first_try..)
-        .filter(|port| both(*port))
-        .map(|port| format!("127.0.0.1:{port}"))
-        .take(3)
-        .collect();
-    let mut init = vec!["cluster", "init", "--data", "a"];
-    init.extend(serve.iter().flat_map(|at| ["--serve", at.as_str()]));
-    let named = program.display().to_string();
-    let run = |args: &[&str]| run_with(folder, args, &[("NATS_SERVER", &named)]);
-    check_refused(&run(&init[..8]), 2, &["two stand still when one of them does"]);
-
-    let waits = run(&init);
-    check_refused(&waits, 2, &["two of the three servers must run", "servers/2", "servers/3"]);
-    let others: Vec<Ours> = ["2", "3"]
-        .map(|number| {
-            let mut server = Command::new(&program);
-            server.args(["-c", "server.conf"]);
-            server.current_dir(folder.join("a/cluster/servers").join(number));
-            server.stdout(Stdio::null()).stderr(Stdio::null());
-            Ours(server.spawn().unwrap())
-        })
-        .into();
-    // They elect leaders first.
-    wait_for("the log to begin", SOON, || (run(&init).code == 0).then_some(()));
-
-    let mut others = others.into_iter();
-    drop(others.next());
-    let args =
-        ["up", "--profile", "coordinator", "--configs", "hex8_2p", "--port", "0", "--data", "a"];
-    let mut command = command(folder, &args);
-    command.env("NATS_SERVER", &named).stdout(Stdio::null()).stderr(Stdio::null());
-    let _first = Ours(command.spawn().unwrap());
-    until_state(folder, "a", "AUTO_PROMOTION", "running");
-    assert_eq!(leader(folder, "a"), Some(node_of(folder, "a")));
 }
 
 /// So many nodes of a cluster still leave the page fast.

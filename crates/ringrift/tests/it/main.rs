@@ -16,6 +16,8 @@ mod manager;
 mod python;
 mod rules;
 mod runbook;
+#[cfg(feature = "cluster")]
+mod servers;
 mod service;
 mod survival;
 mod train;
