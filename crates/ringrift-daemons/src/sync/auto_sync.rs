@@ -7,17 +7,22 @@
 //!
 //! On one machine there are no peers, and that is healthy.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use courier::Stream;
 use depot::{Depot, Hash, Options};
 use ringrift_pipeline::{
-    BlobRow, Catalogue, CheckpointSaved, GamesCommitted, MatchPlayed, ModelCreated,
+    BlobHash, BlobRow, Catalogue, CheckpointSaved, GamesCommitted, MatchPlayed, ModelCreated,
     SamplesExported, WindowCombined,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
@@ -34,6 +39,11 @@ use crate::{
 
 /// Name of the alarm on artefacts that are missing or damaged.
 pub(crate) const ALARM: &str = "artefacts";
+
+/// What takes longer to come from another node is let go on later, so that it does not hold up the rest.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So long a cycle is at what comes slowly.
+const SLOW_ONES: Duration = Duration::from_mins(1);
 
 /// `[daemons.auto_sync]`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -62,6 +72,8 @@ pub struct Status {
     pub restored: u64,
     /// Artefacts that are missing or damaged, and how.
     pub faults: BTreeMap<String, String>,
+    /// Artefacts that come from other nodes, slowly.
+    pub coming: usize,
     /// Position in the log up to which all was looked at.
     pub position: u64,
 }
@@ -76,6 +88,7 @@ pub struct AutoSync {
     mirror: Option<Depot>,
     status: Status,
     faulty: BTreeMap<String, BlobRow>,
+    coming: VecDeque<BlobRow>,
 }
 
 impl Emits for AutoSync {
@@ -125,6 +138,7 @@ impl Daemon for AutoSync {
             mirror: None,
             status: Status::default(),
             faulty: BTreeMap::new(),
+            coming: VecDeque::new(),
         }
     }
 
@@ -180,6 +194,10 @@ impl AutoSync {
                 info!(hash, "a faulty artefact is no longer wanted");
             }
         }
+        if !self.coming.is_empty() {
+            let wanted: BTreeSet<&BlobHash> = named.iter().map(|row| &row.hash).collect();
+            self.coming.retain(|row| wanted.contains(&row.hash));
+        }
         let limit = match self.config.max_verified_per_cycle {
             0 => usize::MAX,
             limit => limit,
@@ -206,6 +224,12 @@ impl AutoSync {
             let (log, name) = (self.catalogue.log(), self.subscriber());
             log.advance(Stream::Pipeline, &name, self.status.position).await?;
         }
+        let until = Instant::now() + SLOW_ONES;
+        for _ in 0..self.coming.len() {
+            let Some(row) = self.coming.pop_front_if(|_| Instant::now() < until) else { break };
+            self.look(row, true, cx).await?;
+        }
+        self.status.coming = self.coming.len();
         let bytes = self.status.verified_bytes - verified_before;
         self.status.bytes_last_cycle = bytes;
         self.status.bytes_per_second = match bytes {
@@ -258,7 +282,13 @@ impl AutoSync {
         cx.beat()?;
         let hash = parse(&row.hash)?;
         // In a cluster what another node has is brought here.
-        if let Err(error) = self.blobs.path_of(&row.hash).await {
+        let Ok(found) = timeout(PATIENCE, self.blobs.path_of(&row.hash)).await else {
+            // What has come of it stays.
+            info!(hash = %row.hash, role = row.role, "artefact comes slowly");
+            self.coming.push_back(row);
+            return Ok(());
+        };
+        if let Err(error) = found {
             let out_of_reach = error.downcast::<OutOfReach>()?;
             if !again {
                 // Whoever has it may just be about to be introduced.
@@ -354,10 +384,13 @@ fn copy(from: &Depot, to: &Depot, hash: &Hash) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::{ArtefactTrashed, BlobHash};
+    use std::pin::Pin;
+
+    use ringrift_pipeline::ArtefactTrashed;
 
     use super::*;
     use crate::{
+        Elsewhere,
         alarms::alarm_of,
         testbed::{Bed, Street, blocked, done, hex},
     };
@@ -494,6 +527,40 @@ mod tests {
         assert_eq!((status.restored, status.faults.len()), (1, 0));
         bed.blobs.verify(&batch).await.unwrap().unwrap();
         assert_eq!(bed.blobs.depot().quarantined().unwrap().len(), 1);
+    }
+
+    /// Another node, whose line carries this so slowly that it does not come while anybody waits.
+    struct Crawls(Hash);
+
+    impl Elsewhere for Crawls {
+        fn bring(
+            &self,
+            hash: Hash,
+        ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
+            Box::pin(async move {
+                if hash == self.0 {
+                    return std::future::pending().await;
+                }
+                Err(OutOfReach { hash, why: "nobody has it".into() })
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_slowly_is_no_fault_and_does_not_hold_up_the_rest() {
+        let bed = Bed::new().await;
+        let slow = bed.batch(hex(), &["g1"]).await;
+        bed.batch(hex(), &["g2"]).await;
+        fs_err::remove_file(path(bed.blobs.depot(), &slow).unwrap()).unwrap();
+        bed.blobs.connect(Crawls(parse(&slow).unwrap()));
+        let (cx, _probe) = bed.cx::<AutoSync>();
+        let mut daemon = daemon(&bed, Config::default());
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.verified, status.coming, status.faults.len()), (1, 1, 0));
+        assert_eq!(done(daemon.cycle(&cx).await).coming, 1);
+        bed.put("g1");
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.verified, status.coming), (2, 0));
     }
 
     #[tokio::test]
