@@ -1,7 +1,7 @@
 //! The side that asks: one thing from several peers at once.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     future::pending,
     path::Path,
     sync::{Arc, PoisonError, Weak},
@@ -43,7 +43,7 @@ const HEDGE: Duration = Duration::from_secs(2);
 const LANES: usize = 2;
 /// Pause before somebody who does not give a piece now is asked for it again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// The same for somebody who had nothing of it: perhaps it fetches it, too.
+/// The same for somebody who had nothing of it: perhaps it fetches it, too. Each time twice as long.
 const ABSENT: Duration = Duration::from_secs(1);
 
 /// Why a peer does not give a piece.
@@ -172,6 +172,7 @@ impl Peers {
         let mut asked: Vec<(PeerId, String)> = Vec::new();
         // Who had nothing of it, and when it is asked again while others give.
         let mut absent: VecDeque<(Instant, PeerId)> = VecDeque::new();
+        let mut pauses: HashMap<PeerId, Duration> = HashMap::new();
         loop {
             if *left.borrow_and_update() == 0 {
                 // Whoever is still at a piece that another one gave meanwhile is let go.
@@ -206,7 +207,11 @@ impl Peers {
                             Refusal::NotYet => (true, "has it not yet".to_owned()),
                         };
                         if is_absent {
-                            absent.push_back((Instant::now() + ABSENT, peer));
+                            let pause = pauses.entry(peer).or_insert(ABSENT);
+                            let at = Instant::now() + *pause;
+                            *pause *= 2;
+                            let place = absent.partition_point(|(other, _)| *other <= at);
+                            absent.insert(place, (at, peer));
                         }
                         // Once is enough to say it.
                         if !asked.iter().any(|(known, _)| *known == peer) {

@@ -11,9 +11,14 @@ use tokio::{sync::watch, time::Instant};
 
 use super::PeerId;
 
-/// Bytes of a piece, a multiple of the 16 KiB that are verified together: large enough that asking costs
-/// nothing, small enough that a few peers share a file of some megabytes.
-const PIECE: u64 = 2 << 20;
+/// Bytes that are verified together.
+const GROUP: u64 = 16 << 10;
+/// Bytes of a piece of the smallest and of the largest things: large enough that asking costs nothing, small enough
+/// that a few peers share a file of some megabytes.
+const PIECE: u64 = 512 << 10;
+const LARGEST: u64 = 2 << 20;
+/// Pieces of what is between, at least: those that fetch the same at once give each other what is not on its way.
+const PIECES: u64 = 64;
 /// Somebody who has nothing else to do tries a piece that another one has been at for so long.
 const SLOW: Duration = Duration::from_secs(2);
 
@@ -83,11 +88,12 @@ pub(super) enum Take<'a> {
 impl Split {
     /// All that is missing of so many bytes; the pieces are asked for in an order that the seed gives.
     pub(super) fn of(bytes: u64, there: &ChunkRanges, seed: u64) -> Self {
+        let size = (bytes / PIECES).next_multiple_of(GROUP).clamp(PIECE, LARGEST);
         let piece = |number: u64| {
-            let begin = number * PIECE;
-            &ChunkRanges::bytes(begin..bytes.min(begin + PIECE)) - there
+            let begin = number * size;
+            &ChunkRanges::bytes(begin..bytes.min(begin + size)) - there
         };
-        let mut order: Vec<u64> = (0..bytes.div_ceil(PIECE)).collect();
+        let mut order: Vec<u64> = (0..bytes.div_ceil(size)).collect();
         fastrand::Rng::with_seed(seed).shuffle(&mut order);
         let pieces: Vec<Piece> = order
             .into_iter()

@@ -321,7 +321,7 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
         nodes["nodes"][name].clone()
     };
     let shown =
-        wait_for("b among the nodes", SOON, || Some(node(&b)).filter(|b| b["life"].is_u64()));
+        wait_for("b among the nodes", SOON, || Some(node(&b)).filter(|b| b["runs"].is_string()));
     assert!(shown["runs"] == "profile selfplay" && shown["leads"] == false, "{shown}");
     wait_for("b to play", SOON, || (node(&b)["items"] != 0).then_some(()));
 
