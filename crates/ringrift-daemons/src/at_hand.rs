@@ -1,4 +1,5 @@
-//! Inputs that lie on other nodes: what nobody gives now, and what is slow to come, does not hold up the rest.
+//! Inputs that lie on other nodes: what nobody gives now, and what is slow to come, does not hold up the rest. And
+//! who is behind with giving what it played.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -190,13 +191,13 @@ mod tests {
     use std::{future::pending, pin::Pin};
 
     use depot::Hash;
-    use ringrift_pipeline::{Job, SelfplayJob, WorkClaimed, WorkId, WorkQueued};
+    use ringrift_pipeline::{WorkClaimed, WorkId, WorkQueued};
 
     use super::*;
     use crate::{
         Elsewhere,
         event::event_router::EventRouter,
-        testbed::{Bed, hex},
+        testbed::{Bed, hex, selfplay},
     };
 
     /// Other nodes that have nothing but this, and never end to give the rest.
@@ -283,19 +284,7 @@ mod tests {
         let game = format!("{node} {number}");
         let work = WorkId(format!("work-{}", hash(&game)));
         let champion = bed.catalogue.champion(hex()).await.unwrap().unwrap();
-        let job = Job::Selfplay(SelfplayJob {
-            model: champion.model.reference(),
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 1,
-            simulations: 8,
-            fast_simulations: 2,
-            full_share: 0.5,
-            opening_moves: 2,
-            temperature_moves: 4,
-            temperature: 1.0,
-            seed: number,
-        });
+        let job = selfplay(champion.model.reference(), number);
         let queued = WorkQueued { work: work.clone(), config: hex(), job, reason: "test".into() };
         let claimed = WorkClaimed { work, attempt: 1, node: node.clone(), epoch: 1 };
         bed.record(vec![queued.into(), claimed.into()]).await;

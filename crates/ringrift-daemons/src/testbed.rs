@@ -21,8 +21,8 @@ use courier::{
 };
 use ringrift_pipeline::{
     BlobHash, Catalogue, ChampionInstalled, Config, EvaluationCompleted, Event, GamesCommitted,
-    MatchResult, ModelCreated, ModelDistributed, ModelId, NodeId, NodeJoined, PipelineFold, Record,
-    SamplesExported, TestDecision, WindowCombined, WorkId,
+    Job, MatchResult, ModelCreated, ModelDistributed, ModelId, ModelRef, NodeId, NodeJoined,
+    PipelineFold, Record, SamplesExported, SelfplayJob, TestDecision, WindowCombined, WorkId,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -51,6 +51,23 @@ pub(crate) fn hex() -> Config {
 /// Another one.
 pub(crate) fn square() -> Config {
     "square8_2p".parse().unwrap()
+}
+
+/// A short job of self-play.
+pub(crate) fn selfplay(model: ModelRef, seed: u64) -> Job {
+    Job::Selfplay(SelfplayJob {
+        model,
+        opponents: Vec::new(),
+        opponent_share: 0.0,
+        games: 4,
+        simulations: 8,
+        fast_simulations: 2,
+        full_share: 0.5,
+        opening_moves: 2,
+        temperature_moves: 4,
+        temperature: 1.0,
+        seed,
+    })
 }
 
 pub(crate) struct Bed {

@@ -10,7 +10,9 @@ use courier::jetstream::{
     self, Authority, Door, Newcomer, ROUTES, Site, Ticket, public_bytes, public_key, route,
 };
 use depot::{Hash, peers::Key};
-use ringrift_pipeline::{Catalogue, NodeAdmitted, NodeId, NodeInvited, NodeRemoved, Record};
+use ringrift_pipeline::{
+    Catalogue, CatalogueError, NodeAdmitted, NodeId, NodeInvited, NodeRemoved, Record,
+};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 use warden::Clock;
@@ -254,20 +256,24 @@ async fn admit_the_first(catalogue: &Catalogue, dir: &DataDir, now_ms: i64) -> a
         by: node.clone(),
     };
     let admitted = NodeAdmitted { invitation: invitation.clone(), node, key, role };
-    let recorded = match catalogue.record(vec![Record::first(invited)], now_ms).await {
-        Err(error) if error.is_superseded() => Ok(()),
-        other => other.map(drop),
-    };
-    recorded?;
+    record_or_leave(catalogue, Record::first(invited), now_ms).await?;
     let invitation = catalogue.invitation(&invitation).await?.context("try again")?;
     if invitation.used_by.is_none() {
-        let admitted = Record::after(admitted, invitation.position);
-        match catalogue.record(vec![admitted], now_ms).await {
-            Err(error) if error.is_superseded() => {}
-            other => drop(other?),
-        }
+        record_or_leave(catalogue, Record::after(admitted, invitation.position), now_ms).await?;
     }
     Ok(())
+}
+
+/// Records something unless another manager was faster: then what it recorded stands.
+async fn record_or_leave(
+    catalogue: &Catalogue,
+    record: Record,
+    now_ms: i64,
+) -> Result<(), CatalogueError> {
+    match catalogue.record(vec![record], now_ms).await {
+        Err(error) if error.is_superseded() => Ok(()),
+        recorded => recorded.map(drop),
+    }
 }
 
 /// Lets a newcomer in, or says why not. The same one may ask again.
@@ -302,11 +308,10 @@ async fn judge(catalogue: &Catalogue, newcomer: &Newcomer, now_ms: i64) -> anyho
             key: newcomer.key.clone(),
             role: invitation.role,
         };
-        match catalogue.record(vec![Record::after(admitted, invitation.position)], now_ms).await {
-            // Another manager was asked at the same time: what was recorded is looked at below.
-            Err(error) if error.is_superseded() => {}
-            recorded => drop(recorded.context("the log is out of reach: try again")?),
-        }
+        // Another manager may be asked at the same time: what was recorded is looked at below.
+        record_or_leave(catalogue, Record::after(admitted, invitation.position), now_ms)
+            .await
+            .context("the log is out of reach: try again")?;
     }
     // Not what we meant to record, but what stands there.
     let invitation = catalogue.invitation(&newcomer.invitation).await?;

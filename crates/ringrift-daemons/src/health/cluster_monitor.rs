@@ -228,15 +228,14 @@ fn step(before: Option<&Watched>, games: u64) -> Watched {
 #[cfg(test)]
 mod tests {
     use ringrift_pipeline::{
-        GamesCommitted, Job, ModelId, ModelRef, SelfplayJob, WorkClaimed, WorkId, WorkKind,
-        WorkQueued,
+        GamesCommitted, ModelId, ModelRef, WorkClaimed, WorkId, WorkKind, WorkQueued,
     };
 
     use super::*;
     use crate::{
         NodeReport, SaidWork, Why,
         alarms::alarm_of,
-        testbed::{Bed, done, hex},
+        testbed::{Bed, done, hex, selfplay},
     };
 
     fn view(name: &str, change: impl FnOnce(&mut NodeView, &mut NodeReport)) -> NodeView {
@@ -351,19 +350,7 @@ mod tests {
     async fn plays(bed: &Bed, number: u64, node: &str) {
         let work = WorkId::new(WorkKind::Selfplay, hex(), number);
         let model = ModelRef { id: ModelId::new(hex(), 0), weights: bed.put("weights") };
-        let job = Job::Selfplay(SelfplayJob {
-            model,
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 1,
-            simulations: 1,
-            fast_simulations: 1,
-            full_share: 1.0,
-            opening_moves: 0,
-            temperature_moves: 0,
-            temperature: 1.0,
-            seed: number,
-        });
+        let job = selfplay(model, number);
         let node = NodeId(node.into());
         let batch = bed.put(&format!("batch {number}"));
         bed.record(vec![

@@ -247,14 +247,14 @@ impl Why {
 #[cfg(test)]
 mod tests {
     use ringrift_pipeline::{
-        BlobHash, Gate, Job, ModelDistributed, ModelId, ModelRef, NodeDrained, SelfplayJob,
-        WorkClaimed, WorkId, WorkQueued,
+        BlobHash, Gate, ModelDistributed, ModelId, ModelRef, NodeDrained, WorkClaimed, WorkId,
+        WorkQueued,
     };
 
     use super::*;
     use crate::{
         alarms::alarm_of,
-        testbed::{Bed, done, hex, stops_in_mid_cycle},
+        testbed::{Bed, done, hex, selfplay, stops_in_mid_cycle},
     };
 
     fn work(number: u64) -> WorkId {
@@ -263,19 +263,7 @@ mod tests {
 
     async fn queue(bed: &Bed, number: u64) {
         let model = ModelRef { id: ModelId::new(hex(), 0), weights: BlobHash("0".repeat(64)) };
-        let job = Job::Selfplay(SelfplayJob {
-            model,
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 4,
-            simulations: 8,
-            fast_simulations: 2,
-            full_share: 0.5,
-            opening_moves: 2,
-            temperature_moves: 4,
-            temperature: 1.0,
-            seed: number,
-        });
+        let job = selfplay(model, number);
         let (work, config, reason) = (work(number), hex(), "test".into());
         bed.record(vec![WorkQueued { work, config, job, reason }.into()]).await;
     }

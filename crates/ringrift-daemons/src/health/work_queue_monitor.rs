@@ -212,14 +212,12 @@ fn survey(
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::{
-        CheckJob, Job, ModelRef, NodeId, SelfplayJob, WorkClaimed, WorkId, WorkQueued,
-    };
+    use ringrift_pipeline::{CheckJob, Job, ModelRef, NodeId, WorkClaimed, WorkId, WorkQueued};
 
     use super::*;
     use crate::{
         alarms::alarm_of,
-        testbed::{Bed, done, hex},
+        testbed::{Bed, done, hex, selfplay},
     };
 
     const NOW: i64 = 1_000_000_000_000;
@@ -303,19 +301,7 @@ mod tests {
         let work = WorkId::new(WorkKind::Selfplay, hex(), 1);
         let model = bed.champion(hex()).await;
         let weights = bed.catalogue.model(&model).await.unwrap().unwrap().weights;
-        let job = Job::Selfplay(SelfplayJob {
-            model: ModelRef { id: model, weights },
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 1,
-            simulations: 1,
-            fast_simulations: 1,
-            full_share: 1.0,
-            opening_moves: 0,
-            temperature_moves: 0,
-            temperature: 1.0,
-            seed: 1,
-        });
+        let job = selfplay(ModelRef { id: model, weights }, 1);
         bed.record(vec![
             WorkQueued { work: work.clone(), config: hex(), job, reason: "games".into() }.into(),
             WorkClaimed { work: work.clone(), attempt: 1, node: NodeId("here".into()), epoch: 0 }

@@ -280,13 +280,13 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::{Gate, Job, ModelRef, SelfplayJob, WorkQueued};
+    use ringrift_pipeline::{Gate, ModelRef, WorkQueued};
     use warden::DaemonId;
 
     use super::*;
     use crate::{
         Obstacle,
-        testbed::{Bed, hex, view_of},
+        testbed::{Bed, hex, selfplay, view_of},
     };
 
     #[test]
@@ -386,19 +386,7 @@ mod tests {
 
         let model =
             ModelRef { id: ringrift_pipeline::ModelId("m".into()), weights: bed.put("weights") };
-        let job = Job::Selfplay(SelfplayJob {
-            model,
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 1,
-            simulations: 1,
-            fast_simulations: 1,
-            full_share: 1.0,
-            opening_moves: 0,
-            temperature_moves: 0,
-            temperature: 1.0,
-            seed: 1,
-        });
+        let job = selfplay(model, 1);
         let work = WorkId::new(WorkKind::Selfplay, hex(), 1);
         let queued = WorkQueued { work: work.clone(), config: hex(), job, reason: "test".into() };
         bed.record(vec![queued.into()]).await;

@@ -309,16 +309,14 @@ fn over_share(open: &[WorkRow], shares: &BTreeMap<GameConfig, f64>) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::{
-        CheckJob, Job, ModelId, ModelRef, SelfplayJob, WorkClaimed, WorkQueued,
-    };
+    use ringrift_pipeline::{CheckJob, Job, ModelId, ModelRef, WorkClaimed, WorkQueued};
 
     use super::*;
     use crate::{
         claims::Claims,
         pipeline::training_trigger::TrainingTrigger,
         resource::idle_resource::IdleResource,
-        testbed::{Bed, done, hex, square},
+        testbed::{Bed, done, hex, selfplay, square},
     };
 
     fn item(number: u64, kind: WorkKind, config: GameConfig, state: WorkState) -> WorkRow {
@@ -421,19 +419,7 @@ mod tests {
     async fn queue(bed: &Bed, number: u64) -> WorkId {
         let work = WorkId::new(WorkKind::Selfplay, hex(), number);
         let model = ModelRef { id: ModelId::new(hex(), 0), weights: bed.put("weights") };
-        let job = Job::Selfplay(SelfplayJob {
-            model,
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 1,
-            simulations: 1,
-            fast_simulations: 1,
-            full_share: 1.0,
-            opening_moves: 0,
-            temperature_moves: 0,
-            temperature: 1.0,
-            seed: number,
-        });
+        let job = selfplay(model, number);
         let queued = WorkQueued { work: work.clone(), config: hex(), job, reason: "test".into() };
         bed.record(vec![queued.into()]).await;
         work

@@ -1,6 +1,7 @@
 //! `IDLE_RESOURCE`: gives idle cores self-play to do.
 //!
-//! Reads   queued self-play items, the model that this node was handed, free worker slots.
+//! Reads   queued self-play items, the model that this node was handed, free worker slots, how much of what it
+//!         played waits to be replayed.
 //! Writes  claims of self-play items and how they end: `games.committed`, or why there are none.
 //! Never   decides what is played how often: it takes the oldest item that it can run. On a node of a cluster it
 //!         takes them in turn, so that a config whose items last long does not hold every slot there is.
@@ -415,7 +416,7 @@ mod tests {
     use warden::Stopping;
 
     use super::*;
-    use crate::testbed::{Bed, FullDisk, blocked, done, handed_to, hex};
+    use crate::testbed::{Bed, FullDisk, blocked, done, handed_to, hex, selfplay};
 
     fn daemon(bed: &Bed, mode: &str) -> IdleResource {
         daemon_of(bed, bed.workshop(mode))
@@ -433,19 +434,7 @@ mod tests {
         let champion = bed.catalogue.champion(config).await.unwrap().unwrap();
         let old =
             ModelRef { id: ringrift_pipeline::ModelId("old".into()), ..champion.model.reference() };
-        let job = Job::Selfplay(SelfplayJob {
-            model: old,
-            opponents: Vec::new(),
-            opponent_share: 0.0,
-            games: 4,
-            simulations: 8,
-            fast_simulations: 2,
-            full_share: 0.5,
-            opening_moves: 2,
-            temperature_moves: 4,
-            temperature: 1.0,
-            seed,
-        });
+        let job = selfplay(old, seed);
         let queued = WorkQueued { work: work.clone(), config, job, reason: "test".into() };
         bed.record(vec![queued.into()]).await;
         work
