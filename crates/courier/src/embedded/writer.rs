@@ -18,14 +18,22 @@ use crate::fact::Stream;
 const GROUP: usize = 128;
 
 /// A write: runs in the transaction, if one could begin.
-type Job = Box<dyn FnOnce(Result<&Connection, rusqlite::Error>) -> Done + Send>;
+type Job = Box<dyn FnOnce(Result<Open<'_>, rusqlite::Error>) -> Done + Send>;
+
+/// A transaction.
+#[derive(Clone, Copy)]
+struct Open<'a> {
+    connection: &'a Connection,
+    /// Nothing is in it yet: who fails is undone with the whole of it.
+    is_empty: bool,
+}
 
 /// How much of the file one write changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steps {
     /// One statement at most: SQLite undoes what it did if it fails.
     One,
-    /// Several: a savepoint keeps them together.
+    /// Several: a savepoint keeps them together, unless they are the first in their transaction.
     Many,
 }
 
@@ -33,6 +41,8 @@ pub(crate) enum Steps {
 struct Done {
     /// What SQLite refused; what it did then is undone.
     failed: Option<rusqlite::Error>,
+    /// It did what has to be undone with the whole transaction.
+    undo: bool,
     /// Tells the caller. The argument is why the transaction was lost, if it was.
     answer: Box<dyn FnOnce(Option<rusqlite::Error>)>,
 }
@@ -85,7 +95,7 @@ impl Along {
                     drop(answer.send(result));
                 }
             });
-            Done { failed, answer }
+            Done { failed, undo: false, answer }
         };
         all.into_iter().map(write).collect()
     }
@@ -134,9 +144,13 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let path = self.path.clone();
         let job: Job = Box::new(move |transaction| {
+            let mut undo = false;
             let result = match transaction {
-                Ok(connection) if steps == Steps::One => work(connection),
-                Ok(connection) => in_savepoint(connection, work),
+                Ok(Open { connection, .. }) if steps == Steps::One => work(connection),
+                Ok(Open { connection, is_empty: true }) => {
+                    work(connection).inspect_err(|_| undo = true)
+                }
+                Ok(Open { connection, .. }) => in_savepoint(connection, work),
                 Err(error) => Err(Stop::Sql(error)),
             };
             let failed = match &result {
@@ -156,7 +170,7 @@ impl Writer {
                 // Nobody listens if the caller was cancelled.
                 drop(answer.send(result));
             });
-            Done { failed, answer }
+            Done { failed, undo, answer }
         });
         let queue = self.queue.as_ref().ok_or(Error::Closed)?;
         queue.send(job).await.map_err(|_| Error::Closed)?;
@@ -176,7 +190,8 @@ impl Writer {
         let (is_first, answered) = self.along.put((stream, subscriber), to);
         if is_first {
             // If nothing else is to be written, a commit for these alone.
-            let nothing: Job = Box::new(|_| Done { failed: None, answer: Box::new(drop) });
+            let nothing: Job =
+                Box::new(|_| Done { failed: None, undo: false, answer: Box::new(drop) });
             match queue.try_send(nothing) {
                 // What fills the queue takes them along.
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
@@ -241,8 +256,16 @@ fn commit_group(
         Ok(transaction) => {
             let before = transaction.total_changes();
             let mut next = Some(first);
+            let mut is_empty = true;
             while let Some(job) = next {
-                done.push(job(Ok(&transaction)));
+                let one = job(Ok(Open { connection: &transaction, is_empty }));
+                if one.undo && !transaction.is_autocommit() {
+                    // If that fails, there is no transaction, which is seen below.
+                    drop(transaction.execute_batch("ROLLBACK; BEGIN IMMEDIATE"));
+                } else {
+                    is_empty = false;
+                }
+                done.push(one);
                 // SQLite gives up whole transactions on a full disk and the like.
                 let given_up = transaction.is_autocommit();
                 let rows = transaction.total_changes().saturating_sub(before);
@@ -286,4 +309,48 @@ fn in_savepoint<T, E>(
         connection.prepare_cached("RELEASE job")?.execute([])?;
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_refused_takes_back_his_own_steps_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t (n)").unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        let writer = Writer::spawn(&path, connection, 8, || {}).unwrap();
+        let mut other = Connection::open(&path).unwrap();
+        let held = other.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        let insert = |n: i64, refuse: bool| {
+            let work = move |db: &Connection| {
+                db.execute("INSERT INTO t VALUES (?1)", [n])?;
+                db.execute("INSERT INTO t VALUES (?1)", [n])?;
+                if refuse { Err(Stop::Refused(Error::Closed)) } else { Ok(()) }
+            };
+            writer.write::<_, Error>(Steps::Many, work, |()| {})
+        };
+        // All wait for the file, and come into one transaction.
+        let all = futures_util::future::join4(
+            insert(1, true),
+            insert(2, true),
+            insert(3, false),
+            insert(4, true),
+        );
+        let release = async { held.rollback().unwrap() };
+        let ((first, second, third, fourth), ()) = tokio::join!(all, release);
+        assert!(first.is_err() && second.is_err() && fourth.is_err());
+        third.unwrap();
+        let left: Vec<i64> = other
+            .prepare("SELECT n FROM t")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(left, [3, 3]);
+    }
 }

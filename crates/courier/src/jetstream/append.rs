@@ -1,24 +1,25 @@
-//! Appends: one task per stream puts those that wait together into one atomic batch.
+//! Appends: who appends one message sends it himself, side by side with others; what needs more waits for a task,
+//! which puts those that wait together into one atomic batch.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::Shared;
-use super::known::{Depth, Glance, Known, Own, past};
+use super::known::{Depth, Knowledge, Known};
 use super::server::{BATCH, Message, Published, remembered};
-use super::wire::{EXPECTED_IN_ALL, Epoch, Source, fact_headers};
+use super::wire::{Content, EXPECTED_IN_ALL, Epoch, Source, Stored, fact_headers};
 use crate::courier::Repeats;
 use crate::error::{AppendError, Error};
 use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, Stream};
 
-/// Facts that are looked at or on their way at a time, beyond which no further batch is taken: bounds how
-/// long the first waits for the last.
+/// Messages that are on their way side by side, and facts that are looked at together: bounds how long the
+/// first waits for the last.
 const GROUP: usize = 256;
 
 /// The first wait before an append is tried again, and the longest.
@@ -28,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Operational facts beyond the limit are removed once in so many.
 const KEEP_EVERY: u64 = 4096;
 
-/// A batch that waits for its positions.
+/// A batch to be appended.
 pub(super) struct Job {
     pub(super) batch: Batch,
     /// The bodies as JSON, in order.
@@ -36,102 +37,32 @@ pub(super) struct Job {
     pub(super) now_ms: i64,
     /// Until when it is tried.
     pub(super) until: Instant,
-    pub(super) answer: oneshot::Sender<Result<Vec<u64>, AppendError>>,
 }
 
-/// Takes batches until nobody can send any more.
-///
-/// Batches of one message go out as they come, without a wait for those before them: their conditions
-/// are checked by the server, in the order in which it gets them. What needs more than that is held
-/// until nothing is on its way, and what comes then waits for it.
-pub(super) async fn take(shared: Arc<Shared>, stream: Stream, mut jobs: mpsc::Receiver<Job>) {
-    let (own, glance) = (Own::default(), Glance::default());
-    let mut appender = Appender { shared, stream, own, glance, since_kept: 0 };
-    let mut waiting: VecDeque<Job> = VecDeque::new();
-    let mut flying = FuturesUnordered::new();
-    let mut held = Held::default();
-    let mut over = false;
-    loop {
-        if waiting.is_empty() {
-            if over && flying.is_empty() {
-                return;
-            }
-            tokio::select! {
-                biased;
-                Some(landed) = flying.next() => held.slow.extend(appender.landed(landed)),
-                job = jobs.recv(), if !over && flying.len() < GROUP => match job {
-                    Some(job) => waiting.push_back(job),
-                    None => over = true,
-                },
-                () = past(appender.glance.until()) => {
-                    appender.glance.end();
-                    continue;
-                }
-            }
-        }
-        let facts = |job: &Job| job.batch.facts.len();
-        let mut room =
-            GROUP.saturating_sub(flying.len() + waiting.iter().map(facts).sum::<usize>());
-        while room > 0
-            && let Ok(job) = jobs.try_recv()
-        {
-            room = room.saturating_sub(facts(&job));
-            waiting.push_back(job);
-        }
-        for single in appender.sort(&mut waiting, &mut held).await {
-            flying.push(fly(Arc::clone(&appender.shared), stream, single));
-        }
-        if !held.is_empty() {
-            while let Some(landed) = flying.next().await {
-                held.slow.extend(appender.landed(landed));
-            }
-            appender.serve(std::mem::take(&mut held)).await;
-        }
-        appender.keep().await;
-    }
-}
-
-/// A batch of which one message is to be sent.
-struct Single {
+/// One that waits for the stream to itself, and then for its positions.
+pub(super) struct Waiting {
     job: Job,
-    known: Known,
-    /// Which of its facts.
-    n: usize,
-    guard: Option<u64>,
+    answer: oneshot::Sender<Result<Vec<u64>, AppendError>>,
 }
 
-/// Sends one.
-async fn fly(shared: Arc<Shared>, stream: Stream, single: Single) -> (Single, Published) {
-    let Single { job, n, guard, .. } = &single;
-    let parts = [Part { job, sent: std::slice::from_ref(n), guard: *guard }];
-    let published = match messages(&shared, stream, &parts, None) {
-        Ok((messages, _)) => shared.server.publish(messages).await,
-        Err(error) => Published::Unknown(error.to_string()),
-    };
-    (single, published)
-}
-
-/// What waits until nothing is on its way.
-#[derive(Default)]
-struct Held {
-    /// One atomic batch.
-    group: Group,
-    /// To be looked at one by one.
-    slow: Vec<Job>,
-}
-
-impl Held {
-    fn is_empty(&self) -> bool {
-        self.group.jobs.is_empty() && self.slow.is_empty()
+impl Waiting {
+    /// Nobody listens if the caller was cancelled.
+    fn tell(self, outcome: Result<Vec<u64>, AppendError>) {
+        drop(self.answer.send(outcome));
     }
 }
 
-struct Appender {
+/// What appends to one stream share.
+pub(super) struct Appender {
     shared: Arc<Shared>,
     stream: Stream,
-    own: Own,
-    glance: Glance,
-    since_kept: u64,
+    /// Batches of one message go out as they come, without a wait for those before them: their conditions are
+    /// checked by the server, in the order in which it gets them. What needs more than that waits until
+    /// nothing is on its way, and what comes then waits for it.
+    turn: RwLock<()>,
+    knowledge: Mutex<Knowledge>,
+    slow: mpsc::Sender<Waiting>,
+    since_kept: AtomicU64,
 }
 
 /// What is to be done with a batch, as far as is known.
@@ -155,123 +86,182 @@ enum Step {
     Again(String),
 }
 
-impl Appender {
-    /// Looks at those that wait: gives those of one message, and holds the others as far as they fit
-    /// into one batch.
-    async fn sort(&mut self, waiting: &mut VecDeque<Job>, held: &mut Held) -> Vec<Single> {
-        if waiting.is_empty() {
-            return Vec::new();
+/// Serves those that need the stream for themselves, until nobody can send any more; lets go what is looked at
+/// when its time is over.
+pub(super) async fn serve(appender: Arc<Appender>, mut slow: mpsc::Receiver<Waiting>) {
+    loop {
+        let aged = appender.knowledge().aged();
+        let first = tokio::select! {
+            first = slow.recv() => first,
+            () = aged => {
+                appender.knowledge().let_go();
+                continue;
+            }
+        };
+        let Some(first) = first else { return };
+        let _alone = appender.turn.write().await;
+        let facts = |waiting: &Waiting| waiting.job.batch.facts.len();
+        let mut room = GROUP.saturating_sub(facts(&first));
+        let mut together = VecDeque::from([first]);
+        while room > 0
+            && let Ok(next) = slow.try_recv()
+        {
+            room = room.saturating_sub(facts(&next));
+            together.push_back(next);
         }
+        while !together.is_empty() {
+            appender.serve(&mut together).await;
+        }
+        appender.keep().await;
+    }
+}
+
+impl Appender {
+    /// Also gives where those come that have to be served.
+    pub(super) fn new(shared: Arc<Shared>, stream: Stream) -> (Arc<Self>, mpsc::Receiver<Waiting>) {
+        let (slow, waiting) = mpsc::channel(shared.options.queue.max(1));
+        let side_by_side = u32::try_from(GROUP).unwrap_or(u32::MAX);
+        let appender = Self {
+            shared,
+            stream,
+            turn: RwLock::with_max_readers((), side_by_side),
+            knowledge: Mutex::default(),
+            slow,
+            since_kept: AtomicU64::new(0),
+        };
+        (Arc::new(appender), waiting)
+    }
+
+    /// Appends a batch. If this is dropped, the batch may be appended all the same.
+    pub(super) async fn append(&self, job: Job) -> Result<Vec<u64>, AppendError> {
+        if let Some(positions) = self.at_once(&job).await? {
+            self.keep().await;
+            return Ok(positions);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.slow.send(Waiting { job, answer }).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Sends a batch of one message, if nothing that is known speaks against it and the server can check it; none
+    /// if it has to be served.
+    async fn at_once(&self, job: &Job) -> Result<Option<Vec<u64>>, AppendError> {
+        let _beside_others = self.turn.read().await;
         self.freshen().await;
-        let count = waiting.len();
-        let known = match self.look(waiting.make_contiguous()) {
+        let known = self.look(job)?;
+        let (n, guard) = match judge(&job.batch, &known) {
+            Verdict::Done(positions, repeats) => {
+                self.shared.count(self.stream, repeats);
+                return Ok(Some(positions));
+            }
+            // A batch of messages costs the server a file of its own, tens of milliseconds.
+            Verdict::Send(facts, guard) => match facts[..] {
+                [n] if guard.is_none() || job.batch.facts[n].expect.is_none() => (n, guard),
+                _ => return Ok(None),
+            },
+            Verdict::Fence | Verdict::No(_) => return Ok(None),
+        };
+        let (published, positions) = self.send_alone(job, &known, vec![n], guard, None).await?;
+        Ok(matches!(published, Published::At(_)).then_some(positions))
+    }
+
+    /// Looks at those that wait, while nothing is on its way: sends as many as fit into one batch, and then what has
+    /// to be looked at one by one.
+    async fn serve(&self, waiting: &mut VecDeque<Waiting>) {
+        self.freshen().await;
+        let jobs = waiting.iter().map(|one| &one.job);
+        let known = self.knowledge().know(&self.shared.replica, self.stream, jobs, Depth::Ids);
+        let known = match known {
             Ok(known) => known,
             Err(error) => {
                 let detail = error.to_string();
-                for job in waiting.drain(..) {
-                    // Nobody listens if the caller was cancelled.
-                    let error = Error::Unavailable(detail.clone()).into();
-                    drop(job.answer.send(Err(error)));
+                for one in waiting.drain(..) {
+                    one.tell(Err(Error::Unavailable(detail.clone()).into()));
                 }
-                return Vec::new();
+                return;
             }
         };
-        let mut singles = Vec::new();
-        for known in known.into_iter().take(count) {
-            let Some(job) = waiting.pop_front() else { break };
-            match judge(&job.batch, &known) {
+        let (mut group, mut slow) = (Group::default(), Vec::new());
+        for known in known {
+            let Some(one) = waiting.pop_front() else { break };
+            match judge(&one.job.batch, &known) {
                 Verdict::Done(positions, repeats) => {
                     self.shared.count(self.stream, repeats);
-                    drop(job.answer.send(Ok(positions)));
+                    one.tell(Ok(positions));
                 }
                 // With its fence it might be one message too many.
-                Verdict::Send(facts, Some(_)) if facts.len() == BATCH => held.slow.push(job),
-                // A batch costs the server a file of its own, tens of milliseconds.
-                Verdict::Send(facts, guard) if facts.len() == 1 => {
-                    let n = facts[0];
-                    if guard.is_none() || job.batch.facts[n].expect.is_none() {
-                        singles.push(Single { job, known, n, guard });
-                    } else {
-                        held.slow.push(job);
-                    }
-                }
+                Verdict::Send(facts, Some(_)) if facts.len() == BATCH => slow.push(one),
+                // No batch for what is one message.
+                Verdict::Send(facts, _) if facts.len() == 1 => slow.push(one),
                 Verdict::Send(facts, guard) => {
-                    if let Err(job) = held.group.add(job, &known, facts, guard) {
-                        waiting.push_back(*job);
+                    if let Err(one) = group.add(one, &known, facts, guard) {
+                        waiting.push_back(*one);
                     }
                 }
                 // Whoever is refused is refused by the log as it is now.
-                Verdict::Fence | Verdict::No(_) => held.slow.push(job),
+                Verdict::Fence | Verdict::No(_) => slow.push(one),
             }
         }
-        singles
-    }
-
-    /// Takes note of one that was sent; gives it back if it has to be looked at.
-    fn landed(&mut self, (single, published): (Single, Published)) -> Option<Job> {
-        let Single { job, known, n, .. } = single;
-        let Published::At(position) = published else { return Some(job) };
-        self.shared.replica.acknowledge(Source::Facts(self.stream), position);
-        self.since_kept += 1;
-        self.shared.count(self.stream, repeats(&known));
-        self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
-        let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
-        let positions = positions.map(|known| known.unwrap_or(position)).collect();
-        drop(job.answer.send(Ok(positions)));
-        None
-    }
-
-    /// What was held, when nothing is on its way any more.
-    async fn serve(&mut self, held: Held) {
-        let Held { group, mut slow } = held;
-        if !group.jobs.is_empty() {
+        if !group.members.is_empty() {
             slow.splice(0..0, self.send_group(group).await);
         }
-        for job in slow {
-            self.settle(job).await;
+        for one in slow {
+            let outcome = self.decide(&one.job).await;
+            one.tell(outcome);
         }
     }
 
     /// Sends a group; gives back those that have to be looked at one by one.
-    async fn send_group(&mut self, group: Group) -> Vec<Job> {
-        let (messages, order) = match group.messages(&self.shared, self.stream) {
+    async fn send_group(&self, group: Group) -> Vec<Waiting> {
+        let messages = match messages(&self.shared, self.stream, &group.parts(), None) {
             Ok(written) => written,
             Err(error) => {
                 warn!(%error, "facts that cannot be written as headers");
-                return group.jobs.into_iter().map(|member| member.job).collect();
+                return group.members.into_iter().map(|member| member.one).collect();
             }
         };
         let count = messages.len() as u64;
+        let connection = self.shared.server.connection();
         let published = self.shared.server.publish(messages).await;
         let Published::At(last) = published else {
-            return group.jobs.into_iter().map(|member| member.job).collect();
+            return group.members.into_iter().map(|member| member.one).collect();
         };
-        let first = last + 1 - count;
-        self.shared.replica.acknowledge(Source::Facts(self.stream), last);
-        self.since_kept += count;
-        let mut order = order.into_iter();
-        for Member { job, sent, mut positions, repeats } in group.jobs {
+        let mut position = self.landed(connection, last, count, &group.parts());
+        for Member { one, sent, mut positions, repeats } in group.members {
             for n in sent {
-                let position = first + order.next().unwrap_or_default();
                 positions[n] = Some(position);
-                self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
+                position += 1;
             }
             self.shared.count(self.stream, repeats);
-            drop(job.answer.send(Ok(positions.into_iter().flatten().collect())));
+            one.tell(Ok(positions.into_iter().flatten().collect()));
         }
         Vec::new()
     }
 
-    /// Looks at one batch with all that is in the log, as often as it takes.
-    async fn settle(&mut self, job: Job) {
-        let outcome = self.decide(&job).await;
-        drop(job.answer.send(outcome));
+    /// Takes note of so many messages that are in the stream; gives the position of the first fact.
+    fn landed(&self, connection: u64, last: u64, count: u64, parts: &[Part<'_>]) -> u64 {
+        self.since_kept.fetch_add(count, Ordering::Relaxed);
+        let facts = || parts.iter().flat_map(|part| part.sent.iter().map(|n| (part.job, *n)));
+        let first = last + 1 - facts().count() as u64;
+        // The message that carries the fence, if that is one of its own, comes before the facts.
+        let mut contents: Vec<Content> =
+            (last + 1 - count..first).map(|_| Content::Fence).collect();
+        let mut knowledge = self.knowledge();
+        for ((Job { batch, bodies, now_ms, .. }, n), position) in facts().zip(first..) {
+            let stored = Arc::new(Stored::of(&batch.facts[n], &bodies[n], *now_ms));
+            knowledge.own.add(position, Arc::clone(&stored));
+            contents.push(Content::Fact(stored));
+        }
+        drop(knowledge);
+        self.shared.replica.acknowledge(Source::Facts(self.stream), connection, last, contents);
+        first
     }
 
-    async fn decide(&mut self, job: &Job) -> Result<Vec<u64>, AppendError> {
+    /// Looks at one batch with all that is in the log, as often as it takes, while nothing is on its way.
+    async fn decide(&self, job: &Job) -> Result<Vec<u64>, AppendError> {
         let mut pause = PAUSE;
         let mut was_sent = false;
-        if let Some(positions) = self.at_once(job, &mut was_sent).await? {
+        if let Some(positions) = self.unasked(job, &mut was_sent).await? {
             return Ok(positions);
         }
         loop {
@@ -290,36 +280,34 @@ impl Appender {
 
     /// A single fact with a fence and a condition, which nothing else speaks against here, is sent without
     /// asking what others appended: if they did, it is refused and looked at with all there is.
-    async fn at_once(
-        &mut self,
+    async fn unasked(
+        &self,
         job: &Job,
         was_sent: &mut bool,
     ) -> Result<Option<Vec<u64>>, AppendError> {
         if job.batch.facts.len() > 1 {
             return Ok(None);
         }
-        let known = self.know(std::slice::from_ref(job), Depth::All)?;
-        let Some(known) = known.into_iter().next() else { return Ok(None) };
+        let known = self.know(job, Depth::All)?;
         let Verdict::Send(facts, guard @ Some(_)) = judge(&job.batch, &known) else {
             return Ok(None);
         };
-        let end = self.own.end(known.applied);
+        let end = self.knowledge().own.end(known.applied);
         let (published, positions) = self.send_alone(job, &known, facts, guard, Some(end)).await?;
         *was_sent = matches!(published, Published::Unknown(_));
         Ok(matches!(published, Published::At(_)).then_some(positions))
     }
 
     /// One look at a batch, and what follows from it.
-    async fn step(&mut self, job: &Job, was_sent: &mut bool) -> Result<Step, AppendError> {
+    async fn step(&self, job: &Job, was_sent: &mut bool) -> Result<Step, AppendError> {
         if let Err(error) = self.shared.sync(Source::Facts(self.stream), job.until).await {
             return Ok(Step::Again(error.to_string()));
         }
-        self.glance.end();
-        let known = self.know(std::slice::from_ref(job), Depth::All);
+        self.knowledge().glance.end();
+        let known = self.know(job, Depth::All);
         // What comes now may take its time.
-        self.glance.end();
+        self.knowledge().glance.end();
         let known = known?;
-        let known = known.into_iter().next().ok_or(Error::Closed)?;
         match judge(&job.batch, &known) {
             Verdict::Done(positions, repeats) => {
                 // What we sent ourselves and heard nothing of is no repetition.
@@ -347,7 +335,7 @@ impl Appender {
     }
 
     async fn send_alone(
-        &mut self,
+        &self,
         job: &Job,
         known: &Known,
         facts: Vec<usize>,
@@ -355,27 +343,25 @@ impl Appender {
         applied: Option<u64>,
     ) -> Result<(Published, Vec<u64>), AppendError> {
         let parts = [Part { job, sent: &facts, guard }];
-        let (messages, order) = messages(&self.shared, self.stream, &parts, applied)
+        let messages = messages(&self.shared, self.stream, &parts, applied)
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         let count = messages.len() as u64;
+        let connection = self.shared.server.connection();
         let published = self.shared.server.publish(messages).await;
         let mut positions: Vec<_> =
             known.facts.iter().map(|known| known.as_ref().map(|known| known.0)).collect();
         if let Published::At(last) = published {
-            self.shared.replica.acknowledge(Source::Facts(self.stream), last);
-            self.since_kept += count;
+            let first = self.landed(connection, last, count, &parts);
             self.shared.count(self.stream, repeats(known));
-            for (n, offset) in facts.into_iter().zip(order) {
-                let position = last + 1 - count + offset;
+            for (n, position) in facts.into_iter().zip(first..) {
                 positions[n] = Some(position);
-                self.own.add(position, &job.batch.facts[n], &job.bodies[n]);
             }
         }
         Ok((published, positions.into_iter().flatten().collect()))
     }
 
     /// A fence that does not hold: sets the guard if the lease is in force, else says why not.
-    async fn fence(&mut self, job: &Job, known: &Known) -> Result<Option<AppendError>, Error> {
+    async fn fence(&self, job: &Job, known: &Known) -> Result<Option<AppendError>, Error> {
         let Some(Fence { lease, epoch }) = job.batch.fence.clone() else { return Ok(None) };
         let state = self.shared.fence_state(&lease, job.until).await?;
         let wanted = Epoch { epoch, over: false };
@@ -394,28 +380,29 @@ impl Appender {
         Ok(Some(AppendError::Fenced { lease, epoch, current }))
     }
 
-    /// What is known of batches that wait: at a glance, and anew where that would hold one up.
-    fn look(&mut self, jobs: &[Job]) -> Result<Vec<Known>, Error> {
-        let is_new = self.glance.is_over();
-        let known = self.know(jobs, Depth::Ids)?;
-        let is_held = |(job, known): (&Job, &Known)| {
-            matches!(judge(&job.batch, known), Verdict::Fence | Verdict::No(_))
-        };
-        if is_new || !jobs.iter().zip(&known).any(is_held) {
-            return Ok(known);
-        }
-        self.glance.end();
-        self.know(jobs, Depth::Ids)
+    fn knowledge(&self) -> MutexGuard<'_, Knowledge> {
+        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the replica and our own last appends say of batches.
-    fn know(&mut self, jobs: &[Job], depth: Depth) -> Result<Vec<Known>, Error> {
-        let Self { shared, stream, own, glance, .. } = self;
-        glance.know(&shared.replica, *stream, own, jobs, depth)
+    /// What is known of a batch: at a glance, and anew where that would hold it up.
+    fn look(&self, job: &Job) -> Result<Known, Error> {
+        let is_new = self.knowledge().glance.is_over();
+        let known = self.know(job, Depth::Ids)?;
+        if is_new || !matches!(judge(&job.batch, &known), Verdict::Fence | Verdict::No(_)) {
+            return Ok(known);
+        }
+        self.knowledge().glance.end();
+        self.know(job, Depth::Ids)
+    }
+
+    /// What the replica and our own last appends say of a batch.
+    fn know(&self, job: &Job, depth: Depth) -> Result<Known, Error> {
+        let known = self.knowledge().know(&self.shared.replica, self.stream, [job], depth)?;
+        known.into_iter().next().ok_or(Error::Closed)
     }
 
     /// The server forgets ids after a while; until then the replica has to show what they were.
-    async fn freshen(&mut self) {
+    async fn freshen(&self) {
         let source = Source::Facts(self.stream);
         if self.shared.synced_since(source) > remembered(source, &self.shared.options) / 4 {
             // Whether it succeeds is seen by what follows.
@@ -424,11 +411,14 @@ impl Appender {
     }
 
     /// Removes operational facts beyond the limit.
-    async fn keep(&mut self) {
-        if self.stream != Stream::Operational || self.since_kept < KEEP_EVERY {
+    async fn keep(&self) {
+        if self.stream != Stream::Operational
+            || self.since_kept.load(Ordering::Relaxed) < KEEP_EVERY
+            // Of several that see it one does it.
+            || self.since_kept.swap(0, Ordering::Relaxed) < KEEP_EVERY
+        {
             return;
         }
-        self.since_kept = 0;
         let most = self.shared.options.retention.max_facts;
         if let Err(error) = self.shared.server.keep(self.stream, most).await {
             warn!(%error, "old operational facts stay for now");
@@ -439,7 +429,7 @@ impl Appender {
 /// A batch of its own or several that do not touch each other.
 #[derive(Default)]
 struct Group {
-    jobs: Vec<Member>,
+    members: Vec<Member>,
     fence: Option<(Fence, u64)>,
     subjects: HashSet<String>,
     ids: HashSet<String>,
@@ -448,7 +438,7 @@ struct Group {
 }
 
 struct Member {
-    job: Job,
+    one: Waiting,
     /// Which of its facts are sent.
     sent: Vec<usize>,
     /// Where the others are already.
@@ -460,15 +450,16 @@ impl Group {
     /// Adds a job, or gives it back because it has to wait for what is here.
     fn add(
         &mut self,
-        job: Job,
+        one: Waiting,
         known: &Known,
         sent: Vec<usize>,
         guard: Option<u64>,
-    ) -> Result<(), Box<Job>> {
+    ) -> Result<(), Box<Waiting>> {
+        let job = &one.job;
         let facts = || sent.iter().map(|n| &job.batch.facts[*n]);
         let bytes: usize = sent.iter().map(|n| job.bodies[*n].len()).sum();
         let fence = job.batch.fence.clone().zip(guard);
-        let fits = self.jobs.is_empty()
+        let fits = self.members.is_empty()
             || fence == self.fence
                 && self.messages + sent.len() < BATCH
                 && self.bytes + bytes <= MAX_BATCH_BYTES
@@ -478,7 +469,7 @@ impl Group {
                         || self.ids.contains(&fact.id)
                 });
         if !fits {
-            return Err(Box::new(job));
+            return Err(Box::new(one));
         }
         for fact in facts() {
             self.subjects.insert(fact.subject.clone());
@@ -489,19 +480,14 @@ impl Group {
         self.bytes += bytes;
         let positions = known.facts.iter().map(|known| known.as_ref().map(|known| known.0));
         let positions = positions.collect();
-        self.jobs.push(Member { job, sent, positions, repeats: repeats(known) });
+        self.members.push(Member { one, sent, positions, repeats: repeats(known) });
         Ok(())
     }
 
-    fn messages(
-        &self,
-        shared: &Shared,
-        stream: Stream,
-    ) -> Result<(Vec<Message>, Vec<u64>), serde_json::Error> {
+    fn parts(&self) -> Vec<Part<'_>> {
         let guard = self.fence.as_ref().map(|(_, guard)| *guard);
-        let parts: Vec<Part<'_>> =
-            self.jobs.iter().map(|Member { job, sent, .. }| Part { job, sent, guard }).collect();
-        messages(shared, stream, &parts, None)
+        let parts = self.members.iter();
+        parts.map(|Member { one, sent, .. }| Part { job: &one.job, sent, guard }).collect()
     }
 }
 
@@ -512,7 +498,7 @@ struct Part<'a> {
     guard: Option<u64>,
 }
 
-/// The messages of a batch, and which of them each fact is, from 0.
+/// The messages of a batch; those of its facts are the last.
 ///
 /// A message has room for one condition. Its own subject's comes first; the fence goes to the first
 /// message with room, or to one of its own. Where that is not possible, or not worth a batch, the guard
@@ -522,7 +508,7 @@ fn messages(
     stream: Stream,
     parts: &[Part<'_>],
     applied: Option<u64>,
-) -> Result<(Vec<Message>, Vec<u64>), serde_json::Error> {
+) -> Result<Vec<Message>, serde_json::Error> {
     let names = &shared.server.names;
     let mut messages = Vec::new();
     let mut touched = HashSet::new();
@@ -546,7 +532,6 @@ fn messages(
             messages.push(message);
         }
     }
-    let mut offset = 0;
     if let Some((guard, fence)) =
         parts.first().and_then(|part| part.guard.zip(part.job.batch.fence.as_ref()))
     {
@@ -559,11 +544,9 @@ fn messages(
         } else {
             let carrier = Message::new(names.fence(stream), "");
             messages.insert(0, carrier.after_on(&subject, guard));
-            offset = 1;
         }
     }
-    let order = (offset..messages.len() as u64).collect();
-    Ok((messages, order))
+    Ok(messages)
 }
 
 fn repeats(known: &Known) -> Repeats {

@@ -4,19 +4,22 @@
 //! as its [`Pace`] allows unless somebody waits for what is behind. So one message alone comes at
 //! once, and of many a whole lot comes at a time, which costs the server, the way here and the replica a
 //! fraction of what each for itself does.
+//!
+//! What this node appended is known without having come: once it is acknowledged, and what lies before it is in
+//! the replica, it is put there. When it comes it is held against that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::StatusCode;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::message::Message;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::Shared;
-use super::replica::{Applied, Arrived};
+use super::replica::{Applied, Arrived, Missing, Replica, Seen};
 use super::wire::{BATCH_COMMIT, BATCH_ID, Content, Source};
 
 /// How long to wait before a stream is asked for again.
@@ -50,7 +53,7 @@ impl Pace {
         let (gap, each, saved) = match source {
             Source::Facts(_) => (Duration::from_millis(100), Duration::from_millis(500), 8),
             // Each node of a cluster prolongs a lease every few seconds; who wants to know asks, and then waits.
-            Source::State => (Duration::from_secs(1), Duration::from_secs(1), 0),
+            Source::State => (Duration::from_secs(5), Duration::from_secs(5), 0),
         };
         Self { gap, each, saved, due: Instant::now() }
     }
@@ -63,9 +66,13 @@ impl Pace {
     }
 }
 
-/// The least time between two questions while something of our own is on its way here: somebody will want to read
-/// what he appended, and many such come together; who waits for it asks at once.
+/// The least time between two steps for what we appended ourselves: somebody will want to read it, and many such
+/// come together; who waits for it does not wait for this.
 const OWN_PACE: Duration = Duration::from_millis(20);
+
+/// So many messages of our own that are known without having come are passed over by another consumer, which costs
+/// the server less than to send them.
+const PASSED_OVER: u64 = 256;
 
 /// The server forgets a consumer that nobody asks any more.
 const FORGOTTEN: Duration = Duration::from_secs(30);
@@ -85,122 +92,278 @@ pub(super) async fn follow(shared: Arc<Shared>, source: Source) {
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Follows for the life of one consumer.
+/// Follows until the connection is lost or the stream turns out to be another one.
 async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
-    let (server, replica) = (&shared.server, &shared.replica);
-    let state = server.state(source).await?;
-    let applied = replica.applied_to(source).await?;
-    let applied = match applied {
-        Some(applied) if applied.created == state.created && applied.sequence <= state.last => {
-            applied
-        }
-        found => {
-            if let Some(Applied { sequence, .. }) = found {
-                warn!(
-                    stream = source.name(),
-                    ours = sequence,
-                    theirs = state.last,
-                    "the stream is another one or lost messages: the replica is made anew"
-                );
-            }
-            replica.forget(source, state.created.clone()).await?;
-            Applied { sequence: 0, stored_ns: 0, created: state.created }
-        }
-    };
-    let config = pull::Config {
-        // The last one that is known comes again, to see whether it still is the same.
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: applied.sequence.max(1) },
-        ack_policy: AckPolicy::None,
-        inactive_threshold: FORGOTTEN,
-        memory_storage: true,
-        num_replicas: 1,
-        ..pull::Config::default()
-    };
-    let stream = server.names.stream(source);
-    let consumer = server.context().create_consumer_on_stream(config, stream).await?;
-    let inbox = server.inbox();
-    let mut messages = server.listen(inbox.clone()).await?;
-    let question = pull::BatchConfig {
-        batch: AHEAD,
-        max_bytes: AHEAD_BYTES,
-        expires: Some(QUESTION),
-        // Answered with all there is, as soon as there is anything.
-        no_wait: true,
-        idle_heartbeat: HEARTBEAT,
-        ..pull::BatchConfig::default()
-    };
-    let mut lost = server.lost();
-    let mut expected = 1;
-    // Of a batch whose end has not come.
-    let mut open: (String, Vec<Arrived>) = Default::default();
-    let mut is_asked = false;
+    let mut lost = shared.server.lost();
+    let mut life = Life::begin(shared, source).await?;
     let mut pace = Pace::new(source);
+    let mut asked = Instant::now();
+    // When to ask next; none while the answer comes.
+    let mut due = Some(asked);
+    // When what we appended is put into the file next; none while what lies before it has to come.
+    let mut own = Some(asked);
     loop {
-        if !is_asked {
-            consumer.request_batch(question.clone(), inbox.clone().into()).await?;
-        }
-        let asked = Instant::now();
-        let mut whole = Vec::new();
-        let mut count = 0;
-        while count < AHEAD {
-            let next = tokio::select! {
-                next = timeout(HEARTBEAT * 2, messages.next()) => next,
-                // Else it would be noticed by the heartbeats that do not come.
-                _ = lost.changed() => return Err("the connection was lost".into()),
-            };
-            let message = next.map_err(|_| "no sign of life")?.ok_or("the connection ended")?;
-            match message.status {
-                None => count += 1,
-                Some(StatusCode::IDLE_HEARTBEAT) => continue,
-                // All there was has come, or nothing came for long.
-                Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => break,
-                Some(status) => {
-                    let why = message.description.unwrap_or_default();
-                    if why.contains("MaxBytes") {
-                        break;
+        let heard = life.consumer.heard;
+        tokio::select! {
+            // Else it would be noticed by the heartbeats that do not come.
+            _ = lost.changed() => return Err("the connection was lost".into()),
+            () = at(due) => {
+                life.ask().await?;
+                (asked, due) = (Instant::now(), None);
+            }
+            () = own_is_due(&shared.replica, source, own), if own.is_some() => {
+                own = life.take_ours().await?;
+                due = due.map(|due| if own.is_some() { due } else { Instant::now() });
+            }
+            () = sleep_until(heard + HEARTBEAT * 2), if due.is_none() => {
+                return Err("no sign of life".into());
+            }
+            next = life.consumer.next(), if due.is_none() => {
+                let is_over = match next? {
+                    Said::Message(message, seen) => {
+                        life.take(&message, seen);
+                        life.count == AHEAD
                     }
-                    return Err(format!("the consumer says {status} {why}").into());
+                    Said::Alive => false,
+                    Said::NoMore => true,
+                };
+                if is_over {
+                    // There is more: it comes while this is written.
+                    if life.count == AHEAD {
+                        life.ask().await?;
+                        asked = Instant::now();
+                    } else {
+                        due = Some(pace.next(asked));
+                    }
+                    if !life.write().await? {
+                        return Ok(());
+                    }
+                    own = Some(asked + OWN_PACE);
                 }
             }
-            let message = Message { message, context: server.context().clone() };
-            let info = message.info()?;
-            if info.consumer_sequence != expected {
-                return Err("the consumer skipped a message".into());
+        }
+    }
+}
+
+/// Waits until somebody waits for a message, or until then and for one of ours, that is not in the file.
+async fn own_is_due(replica: &Replica, source: Source, own: Option<Instant>) {
+    let appended = async {
+        replica.appended(source).await;
+        at(own).await;
+    };
+    tokio::select! {
+        () = replica.wanted(source) => {}
+        () = appended => {}
+    }
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is known of a stream on one connection.
+struct Life<'a> {
+    shared: &'a Shared,
+    source: Source,
+    /// When the stream was made.
+    created: String,
+    /// The last message that came and is in the file.
+    seen: Seen,
+    consumer: Consumer<'a>,
+    /// Of a batch whose end has not come.
+    open: (String, Vec<Arrived>),
+    /// To be written.
+    whole: Vec<Arrived>,
+    /// What is in the file already: our own, and what was there before.
+    again: Vec<Arrived>,
+    /// Messages of this answer.
+    count: usize,
+    /// What was missing when our own were last put into the file.
+    missing: Option<Missing>,
+}
+
+impl<'a> Life<'a> {
+    async fn begin(shared: &'a Shared, source: Source) -> Result<Self, Failed> {
+        let Shared { server, replica, .. } = shared;
+        replica.connected(source, server.connection());
+        let state = server.state(source).await?;
+        let known = match replica.applied_to(source).await? {
+            Some(known) if known.created == state.created && known.sequence <= state.last => known,
+            found => {
+                if let Some(Applied { sequence, .. }) = found {
+                    warn!(
+                        stream = source.name(),
+                        ours = sequence,
+                        theirs = state.last,
+                        "the stream is another one or lost messages: the replica is made anew"
+                    );
+                }
+                replica.forget(source, state.created.clone()).await?;
+                Applied { sequence: 0, seen: Seen::default(), created: state.created }
             }
-            expected += 1;
-            let sequence = info.stream_sequence;
-            let stored_ns = i64::try_from(info.published.unix_timestamp_nanos())?;
-            if sequence == applied.sequence && stored_ns != applied.stored_ns {
-                error!(
-                    stream = source.name(),
-                    sequence, "the stream lost messages and went on without them: made anew"
-                );
-                replica.forget(source, applied.created).await?;
-                return Ok(());
-            }
-            if sequence > applied.sequence {
-                let content = read(shared, source, sequence, &message);
-                let arrived = Arrived { sequence, stored_ns, content };
-                collect(&mut open, &mut whole, arrived, message.headers.as_ref());
+        };
+        let Applied { seen, created, .. } = known;
+        // The last one that came comes again, and with it our own behind it, to see whether all are still the same.
+        let consumer = Consumer::begin(shared, source, seen.sequence).await?;
+        let (open, whole, again, count, missing) = Default::default();
+        Ok(Self { shared, source, created, seen, consumer, open, whole, again, count, missing })
+    }
+
+    /// Asks for what there is.
+    async fn ask(&mut self) -> Result<(), Failed> {
+        let applied = self.shared.replica.applied_now(self.source);
+        if applied.saturating_sub(self.seen.sequence) >= PASSED_OVER {
+            // From the last one on, to see that come.
+            let next = Consumer::begin(self.shared, self.source, applied).await?;
+            std::mem::replace(&mut self.consumer, next).end().await;
+            self.open = Default::default();
+        }
+        self.count = 0;
+        self.consumer.ask().await
+    }
+
+    fn take(&mut self, message: &Message, Seen { sequence, stored_ns }: Seen) {
+        self.count += 1;
+        let content = read(self.shared, self.source, sequence, message);
+        let arrived = Arrived { sequence, stored_ns, content };
+        if sequence <= self.shared.replica.applied_now(self.source) {
+            self.again.push(arrived);
+        } else {
+            collect(&mut self.open, &mut self.whole, arrived, message.headers.as_ref());
+        }
+    }
+
+    /// Writes what came; says whether it fits what is known.
+    async fn write(&mut self) -> Result<bool, Failed> {
+        let Self { source, seen, .. } = *self;
+        let replica = &self.shared.replica;
+        let again = std::mem::take(&mut self.again);
+        let last = again.last().map(Arrived::seen);
+        let moved = again.iter().find(|arrived| {
+            arrived.sequence == seen.sequence && arrived.stored_ns != seen.stored_ns
+        });
+        if moved.is_some() || !replica.has(source, again).await? {
+            error!(
+                stream = source.name(),
+                behind = seen.sequence,
+                "the stream lost messages and went on without them: made anew"
+            );
+            replica.forget(source, self.created.clone()).await?;
+            return Ok(false);
+        }
+        let whole = std::mem::take(&mut self.whole);
+        self.seen = whole.last().map(Arrived::seen).or(last).unwrap_or(seen);
+        replica.apply(source, whole, self.seen).await?;
+        Ok(true)
+    }
+
+    /// Puts into the file what we appended; says when to do so again, none if something has to come before.
+    async fn take_ours(&mut self) -> Result<Option<Instant>, Failed> {
+        let replica = &self.shared.replica;
+        replica.take_ours(self.source, self.seen).await?;
+        let before = self.missing.take();
+        self.missing = replica.missing(self.source);
+        // Acknowledgements that cross each other make gaps that are closed a moment later.
+        let has_to_come = self.missing.is_some_and(|it| it.is_wanted || self.missing == before);
+        Ok((!has_to_come).then(|| Instant::now() + OWN_PACE))
+    }
+}
+
+/// What a consumer says.
+enum Said {
+    Message(Box<Message>, Seen),
+    /// It is there and has nothing.
+    Alive,
+    /// That was all, for this question.
+    NoMore,
+}
+
+/// Hands out the messages of a stream from one of them on.
+struct Consumer<'a> {
+    shared: &'a Shared,
+    source: Source,
+    pull: PullConsumer,
+    inbox: String,
+    messages: async_nats::Subscriber,
+    /// The number that it gives to the next message.
+    expected: u64,
+    /// When it gave a sign of life.
+    heard: Instant,
+}
+
+impl<'a> Consumer<'a> {
+    async fn begin(shared: &'a Shared, source: Source, from: u64) -> Result<Self, Failed> {
+        let server = &shared.server;
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: FORGOTTEN,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let stream = server.names.stream(source);
+        let pull = server.context().create_consumer_on_stream(config, stream).await?;
+        let inbox = server.inbox();
+        let messages = server.listen(inbox.clone()).await?;
+        Ok(Self { shared, source, pull, inbox, messages, expected: 1, heard: Instant::now() })
+    }
+
+    async fn ask(&mut self) -> Result<(), Failed> {
+        let question = pull::BatchConfig {
+            batch: AHEAD,
+            max_bytes: AHEAD_BYTES,
+            expires: Some(QUESTION),
+            // Answered with all there is, as soon as there is anything.
+            no_wait: true,
+            idle_heartbeat: HEARTBEAT,
+            ..pull::BatchConfig::default()
+        };
+        self.pull.request_batch(question, self.inbox.clone().into()).await?;
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// What it says next. Dropped, nothing is lost.
+    async fn next(&mut self) -> Result<Said, Failed> {
+        let message = self.messages.next().await.ok_or("the connection ended")?;
+        self.heard = Instant::now();
+        match message.status {
+            None => {}
+            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(Said::Alive),
+            // All there was has come, or nothing came for long.
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => return Ok(Said::NoMore),
+            Some(status) => {
+                let why = message.description.unwrap_or_default();
+                if why.contains("MaxBytes") {
+                    return Ok(Said::NoMore);
+                }
+                return Err(format!("the consumer says {status} {why}").into());
             }
         }
-        // There is more: it comes while this is written.
-        is_asked = count == AHEAD;
-        if is_asked {
-            consumer.request_batch(question.clone(), inbox.clone().into()).await?;
+        let context = self.shared.server.context().clone();
+        let message = Message { message, context };
+        let info = message.info()?;
+        if info.consumer_sequence != self.expected {
+            return Err("the consumer skipped a message".into());
         }
-        replica.apply(source, whole).await?;
-        if !is_asked {
-            let next = pace.next(asked);
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = replica.wanted(source) => {}
-                () = async {
-                    replica.appended(source).await;
-                    sleep_until(asked + OWN_PACE).await;
-                } => {}
-                _ = lost.changed() => return Err("the connection was lost".into()),
-            }
+        self.expected += 1;
+        let stored_ns = i64::try_from(info.published.unix_timestamp_nanos())?;
+        let seen = Seen { sequence: info.stream_sequence, stored_ns };
+        Ok(Said::Message(Box::new(message), seen))
+    }
+
+    /// The server would forget it by itself, but later.
+    async fn end(self) {
+        let server = &self.shared.server;
+        let name = &self.pull.cached_info().name;
+        let stream = server.names.stream(self.source);
+        if let Err(error) = server.context().delete_consumer_from_stream(name, stream).await {
+            debug!(%error, "a consumer is left to be forgotten");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::server::{Message, Published};
-use super::wire::{Epoch, Guard, Source, TIME_TO_LIVE};
+use super::wire::{Content, Epoch, Guard, Source, TIME_TO_LIVE};
 use super::{Shared, records, replica, sync_again};
 use crate::error::Error;
 use crate::fact::Stream;
@@ -74,8 +74,11 @@ impl Shared {
                 // It outlives the facts: else an epoch that is over could be set again.
                 message.headers.insert(TIME_TO_LIVE, "never");
             }
+            let connection = self.server.connection();
             let tell = match self.server.publish(vec![message]).await {
                 Published::At(sequence) => {
+                    let contents = vec![Content::Guard(guard)];
+                    self.replica.acknowledge(source, connection, sequence, contents);
                     return self.arrive(source, sequence, until).await;
                 }
                 other => other.why(),

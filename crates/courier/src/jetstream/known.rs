@@ -1,17 +1,19 @@
 //! What is known of a batch before it is sent, by the replica and by what was appended here.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::append::Job;
 use super::replica::{self, Replica};
-use super::wire::{Epoch, Source};
+use super::wire::{Epoch, Source, Stored};
 use crate::embedded::sql;
 use crate::error::Error;
-use crate::fact::{NewFact, Stream};
+use crate::fact::Stream;
 
 /// How long one state of the replica is looked at. What came since makes a batch come back from the
 /// server or be looked at again, no more; but each new state empties SQLite's memory of the file, and an
@@ -26,20 +28,19 @@ const BEYOND: usize = 4096;
 pub(super) struct Own {
     /// How many replicas were forgotten before: what a stream lost was not appended.
     of: u64,
-    /// Position, id and subject, nearly in order.
-    order: VecDeque<(u64, String, String)>,
-    by_id: HashMap<String, (u64, String, String)>,
+    /// Nearly in order.
+    order: VecDeque<(u64, Arc<Stored>)>,
+    by_id: HashMap<String, (u64, Arc<Stored>)>,
     last: HashMap<String, u64>,
 }
 
 impl Own {
-    pub(super) fn add(&mut self, position: u64, fact: &NewFact, body: &str) {
-        self.order.push_back((position, fact.id.clone(), fact.subject.clone()));
-        let stored = (position, fact.subject.clone(), body.to_owned());
-        self.by_id.insert(fact.id.clone(), stored);
+    pub(super) fn add(&mut self, position: u64, fact: Arc<Stored>) {
         // Those that went out side by side are told of in any order.
         let last = self.last.entry(fact.subject.clone()).or_default();
         *last = position.max(*last);
+        self.by_id.insert(fact.id.clone(), (position, Arc::clone(&fact)));
+        self.order.push_back((position, fact));
     }
 
     /// The last message of the stream up to which all is in the replica, which shows so much, or our own.
@@ -52,14 +53,14 @@ impl Own {
 
     /// Drops what the replica shows by now.
     fn prune(&mut self, applied: u64) {
-        while let Some((position, id, subject)) = self.order.pop_front() {
+        while let Some((position, fact)) = self.order.pop_front() {
             if position > applied {
-                self.order.push_front((position, id, subject));
+                self.order.push_front((position, fact));
                 return;
             }
-            self.by_id.remove(&id);
-            if self.last.get(&subject) == Some(&position) {
-                self.last.remove(&subject);
+            self.by_id.remove(&fact.id);
+            if self.last.get(&fact.subject) == Some(&position) {
+                self.last.remove(&fact.subject);
             }
         }
     }
@@ -86,91 +87,114 @@ pub(super) enum Depth {
     All,
 }
 
+/// What one node knows of a stream when it appends.
+#[derive(Default)]
+pub(super) struct Knowledge {
+    pub(super) own: Own,
+    pub(super) glance: Glance,
+}
+
 /// One state of the replica, for a moment.
 #[derive(Default)]
 pub(super) struct Glance {
     db: Option<Connection>,
-    /// Until when it is looked at, and the last message in it.
-    taken: Option<(Instant, u64)>,
-}
-
-/// Waits until then; for ever if there is no such time.
-pub(super) async fn past(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
+    /// The last message in it.
+    applied: u64,
+    /// Until when it is looked at, if there is one.
+    until: watch::Sender<Option<Instant>>,
 }
 
 impl Glance {
-    /// Until when the state is looked at, if there is one.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.taken.map(|(until, _)| until)
-    }
-
     pub(super) fn is_over(&self) -> bool {
-        self.taken.is_none()
+        self.until.borrow().is_none()
     }
 
     /// Lets the state go; the next question takes a new one.
     pub(super) fn end(&mut self) {
-        if self.taken.take().is_some() {
+        if self.until.send_replace(None).is_some() {
             let ended = self.db.as_ref().map(|db| db.execute_batch("ROLLBACK"));
             // Another connection is in order.
             self.db = self.db.take().filter(|_| matches!(ended, Some(Ok(()))));
         }
     }
 
+    fn is_old(&self) -> bool {
+        self.until.borrow().is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+impl Knowledge {
+    /// Waits until a state was looked at for as long as one may be.
+    pub(super) fn aged(&self) -> impl Future<Output = ()> + use<> {
+        let mut until = self.glance.until.subscribe();
+        async move {
+            loop {
+                let now = *until.borrow_and_update();
+                match now {
+                    Some(until) => return sleep_until(until).await,
+                    // There is no other once the sender is gone.
+                    None => {
+                        if until.changed().await.is_err() {
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets go a state that was looked at for so long.
+    pub(super) fn let_go(&mut self) {
+        if self.glance.is_old() {
+            self.glance.end();
+        }
+    }
+
     /// What the replica and our own last appends say of batches.
-    pub(super) fn know(
+    pub(super) fn know<'a>(
         &mut self,
         replica: &Replica,
         stream: Stream,
-        own: &mut Own,
-        jobs: &[Job],
+        jobs: impl IntoIterator<Item = &'a Job>,
         depth: Depth,
     ) -> Result<Vec<Known>, Error> {
-        if own.of != replica.forgotten() {
-            *own = Own { of: replica.forgotten(), ..Own::default() };
-            self.end();
+        if self.own.of != replica.forgotten() {
+            self.own = Own { of: replica.forgotten(), ..Own::default() };
+            self.glance.end();
         }
-        let is_old = self.taken.is_some_and(|(until, _)| Instant::now() >= until);
-        if is_old || own.order.len() > BEYOND {
-            self.end();
+        if self.glance.is_old() || self.own.order.len() > BEYOND {
+            self.glance.end();
         }
-        let answer = self.ask(replica, stream, own, jobs, depth);
+        let answer = self.ask(replica, stream, jobs, depth);
         if answer.is_err() {
-            self.end();
+            self.glance.end();
         }
         answer
     }
 
-    fn ask(
+    fn ask<'a>(
         &mut self,
         replica: &Replica,
         stream: Stream,
-        own: &mut Own,
-        jobs: &[Job],
+        jobs: impl IntoIterator<Item = &'a Job>,
         depth: Depth,
     ) -> Result<Vec<Known>, Error> {
         let failed = |error| replica.failed(error);
-        let db = match self.db.take() {
+        let Self { own, glance } = self;
+        let db = match glance.db.take() {
             Some(db) => db,
             None => replica.connection()?,
         };
-        let db = self.db.insert(db);
-        let applied = if let Some((_, applied)) = self.taken {
-            applied
-        } else {
+        let db = glance.db.insert(db);
+        if glance.until.borrow().is_none() {
             db.execute_batch("BEGIN").map_err(failed)?;
-            self.taken = Some((Instant::now() + GLANCE, 0));
+            glance.until.send_replace(Some(Instant::now() + GLANCE));
             let applied = replica::applied_to(db, Source::Facts(stream)).map_err(failed)?;
-            let applied = applied.map_or(0, |applied| applied.sequence);
-            self.taken = Some((Instant::now() + GLANCE, applied));
-            applied
-        };
-        own.prune(applied);
-        let known = jobs.iter().map(|job| look_up(db, stream, own, job, applied, depth));
+            glance.applied = applied.map_or(0, |applied| applied.sequence);
+            own.prune(glance.applied);
+        }
+        let known =
+            jobs.into_iter().map(|job| look_up(db, stream, own, job, glance.applied, depth));
         known.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 }
@@ -191,7 +215,7 @@ fn look_up(
     let is_alone = job.batch.facts.len() == 1;
     for (fact, body) in job.batch.facts.iter().zip(&job.bodies) {
         known.facts.push(match own.by_id.get(&fact.id) {
-            Some((position, subject, same)) => Some((*position, subject.clone(), same == body)),
+            Some((position, own)) => Some((*position, own.subject.clone(), own.body == *body)),
             None => by_id
                 .query_row([&fact.id, body], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()?,
@@ -213,13 +237,14 @@ fn look_up(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fact::NewFact;
 
     #[test]
     fn what_others_appended_in_between_is_not_known() {
         let mut own = Own::default();
         for position in [12, 11, 15, 16] {
             let fact = NewFact::new(position.to_string(), "s", "test", serde_json::Value::Null);
-            own.add(position, &fact, "null");
+            own.add(position, Arc::new(Stored::of(&fact, "null", 0)));
         }
         for (applied, end) in [(9, 9), (10, 12), (12, 12), (13, 13), (14, 16), (20, 20)] {
             assert_eq!(own.end(applied), end, "{applied}");

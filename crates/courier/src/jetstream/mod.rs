@@ -15,7 +15,8 @@
 //! buried and passed over in one step.
 //!
 //! On the node, in [`Options::folder`]: `replica.sqlite`, which follows the three streams, each through an
-//! ephemeral consumer. It may be deleted at any time. Nothing is ever decided by it alone: what it says is
+//! ephemeral consumer; what the node appended itself is put there once it is acknowledged, and held against what
+//! comes later. It may be deleted at any time. Nothing is ever decided by it alone: what it says is
 //! sent along as a condition, and the server takes the messages of a batch only if all hold where they land.
 //!
 //! # Reading
@@ -26,9 +27,9 @@
 //!
 //! # Appending
 //!
-//! One task per stream. Batches of one fact go out as they come, without a wait for those before them;
-//! larger ones that wait together become one atomic batch, as long as they do not touch each other, for
-//! an atomic batch costs the server a file; those that the server refuses are looked at one by one,
+//! Whoever appends a batch of one fact sends it himself, without a wait for those before him. Larger ones go
+//! through one task per stream: those that wait together become one atomic batch, as long as they do not touch each
+//! other, for an atomic batch costs the server a file; those that the server refuses are looked at one by one,
 //! while nothing else is on its way.
 //!
 //! *An expectation* is the server's own check of the last message on the subject.
@@ -103,7 +104,7 @@ use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
 use crate::without_secrets;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
-use append::Job;
+use append::{Appender, Job};
 pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
 use replica::Replica;
 use server::Server;
@@ -136,7 +137,7 @@ pub struct Options {
     pub replicas: Option<usize>,
     /// How long anything is tried while no server answers. An election takes six seconds.
     pub patience: Duration,
-    /// Appends that may wait; who comes later waits in his own task.
+    /// Appends that may wait for the stream to themselves; who comes later waits in his own task.
     pub queue: usize,
     /// What the operational stream keeps.
     pub retention: Retention,
@@ -221,7 +222,7 @@ impl Options {
 /// Lives on the runtime that opened it.
 pub struct JetStream {
     shared: Arc<Shared>,
-    appends: [mpsc::Sender<Job>; 2],
+    appenders: [Arc<Appender>; 2],
     /// Changes of records, one after the other.
     records: Line,
     /// Those of leases, which nothing else holds up.
@@ -268,10 +269,10 @@ impl JetStream {
         for source in Source::ALL {
             tasks.spawn(follow::follow(Arc::clone(&shared), source));
         }
-        let appends = Stream::ALL.map(|stream| {
-            let (sender, jobs) = mpsc::channel(shared.options.queue.max(1));
-            tasks.spawn(append::take(Arc::clone(&shared), stream, jobs));
-            sender
+        let appenders = Stream::ALL.map(|stream| {
+            let (appender, slow) = Appender::new(Arc::clone(&shared), stream);
+            tasks.spawn(append::serve(Arc::clone(&appender), slow));
+            appender
         });
         let (records, leases) = (Line::new(&mut tasks), Line::new(&mut tasks));
         for source in Source::ALL {
@@ -279,7 +280,7 @@ impl JetStream {
         }
         shared.change::<(), Error>(records::identity).await?;
         shared.guard_all("", shared.deadline()).await?;
-        Ok(Courier::new(Self { shared, appends, records, leases, _tasks: tasks }))
+        Ok(Courier::new(Self { shared, appenders, records, leases, _tasks: tasks }))
     }
 
     /// Reads in a replica that shows all that was acknowledged before, anywhere.
@@ -458,12 +459,8 @@ impl Engine for JetStream {
     ) -> Answer<'_, Result<Vec<u64>, AppendError>> {
         Box::pin(async move {
             let bodies = batch.checked()?;
-            let (answer, answered) = oneshot::channel();
-            let until = self.shared.deadline();
-            let job = Job { batch, bodies, now_ms, until, answer };
-            let queue = &self.appends[Source::Facts(stream).index()];
-            queue.send(job).await.map_err(|_| Error::Closed)?;
-            answered.await.map_err(|_| Error::Closed)?
+            let job = Job { batch, bodies, now_ms, until: self.shared.deadline() };
+            self.appenders[Source::Facts(stream).index()].append(job).await
         })
     }
 

@@ -115,9 +115,10 @@ impl Shared {
             }),
             Plan::Write(records, answer) => {
                 let messages = self.written(records, &last, &change.by)?;
+                let connection = self.server.connection();
                 match self.server.publish(messages).await {
                     Published::At(last) => {
-                        self.replica.acknowledge(Source::State, last);
+                        self.replica.acknowledge(Source::State, connection, last, Vec::new());
                         self.arrive(Source::State, last, until).await?;
                         Ok(Step::Done(Ok(answer)))
                     }

@@ -3,8 +3,10 @@
 //! It holds nothing that is not in the streams: it may be deleted at any time, and is made anew when
 //! it does not belong to them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
@@ -34,7 +36,9 @@ CREATE TABLE applied (
     source    TEXT PRIMARY KEY,
     -- All up to this message is in the tables.
     sequence  INTEGER NOT NULL,
-    -- When it was stored: a stream that lost it and gave its number again has another time.
+    -- The last message that came from the stream; what lies behind it is our own and was acknowledged.
+    seen      INTEGER NOT NULL,
+    -- When that was stored: a stream that lost it and gave its number again has another time.
     stored_ns INTEGER NOT NULL,
     -- When the stream was made.
     created   TEXT NOT NULL
@@ -66,11 +70,32 @@ pub(super) struct Arrived {
     pub(super) content: Option<Content>,
 }
 
+impl Arrived {
+    pub(super) fn seen(&self) -> Seen {
+        Seen { sequence: self.sequence, stored_ns: self.stored_ns }
+    }
+}
+
+/// A message that came from a stream: its number and when it was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Seen {
+    pub(super) sequence: u64,
+    pub(super) stored_ns: i64,
+}
+
+/// A message that has to come before another can be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) sequence: u64,
+    /// Somebody waits for what lies there or behind.
+    pub(super) is_wanted: bool,
+}
+
 /// The place up to which a stream was followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Applied {
     pub(super) sequence: u64,
-    pub(super) stored_ns: i64,
+    pub(super) seen: Seen,
     pub(super) created: String,
 }
 
@@ -84,12 +109,21 @@ pub(super) struct Replica {
     retention: Retention,
 }
 
+/// Messages that were acknowledged to us and are not in the file: they need not come here to be known.
+#[derive(Default)]
+struct Ours {
+    /// The connection on which that was: what is behind the next one may be something else.
+    connection: u64,
+    messages: BTreeMap<u64, Content>,
+}
+
 struct End {
     applied: watch::Sender<u64>,
     /// The last message that somebody waits for.
     wanted: watch::Sender<u64>,
     /// The last message that was acknowledged to us.
     acknowledged: watch::Sender<u64>,
+    ours: Mutex<Ours>,
     /// Messages that were replaced before they came here: what is known is whole again once what
     /// replaced them has come.
     gaps: AtomicU64,
@@ -127,6 +161,7 @@ impl Replica {
             applied: watch::Sender::new(at),
             wanted: watch::Sender::new(0),
             acknowledged: watch::Sender::new(0),
+            ours: Mutex::default(),
             gaps: AtomicU64::new(0),
         });
         let (reader, forgotten) = (Reader::new(&path), AtomicU64::new(0));
@@ -177,9 +212,69 @@ impl Replica {
         self.beyond(source, &self.ends[source.index()].wanted).await;
     }
 
-    /// Says that a message of ours was acknowledged.
-    pub(super) fn acknowledge(&self, source: Source, sequence: u64) {
-        raise(&self.ends[source.index()].acknowledged, sequence);
+    /// From now on a stream is read on this connection.
+    pub(super) fn connected(&self, source: Source, connection: u64) {
+        *self.ends[source.index()].ours() = Ours { connection, ..Ours::default() };
+    }
+
+    /// Says that messages of ours were acknowledged on this connection, the last of them here and the others
+    /// right before it; and what is in them, as far as that is to be in the file before they come.
+    pub(super) fn acknowledge(
+        &self,
+        source: Source,
+        connection: u64,
+        last: u64,
+        contents: Vec<Content>,
+    ) {
+        let end = &self.ends[source.index()];
+        let numbers = (last + 1).saturating_sub(contents.len() as u64)..;
+        let mut ours = end.ours();
+        if ours.connection == connection {
+            ours.messages.extend(numbers.zip(contents));
+        }
+        drop(ours);
+        raise(&end.acknowledged, last);
+    }
+
+    /// Puts those messages of ours into the file that follow what is in it.
+    pub(super) async fn take_ours(&self, source: Source, seen: Seen) -> Result<(), Error> {
+        let mut next = self.applied_now(source) + 1;
+        let arrived: Vec<Arrived> = {
+            let messages = &mut self.ends[source.index()].ours().messages;
+            *messages = messages.split_off(&next);
+            std::iter::from_fn(|| {
+                let (sequence, content) = (next, Some(messages.remove(&next)?));
+                next += 1;
+                Some(Arrived { sequence, stored_ns: 0, content })
+            })
+            .collect()
+        };
+        self.apply(source, arrived, seen).await
+    }
+
+    /// The next message, if somebody waits for one that is not in the file, or one of ours was acknowledged, and
+    /// the next is none of ours.
+    pub(super) fn missing(&self, source: Source) -> Option<Missing> {
+        let end = &self.ends[source.index()];
+        let applied = self.applied_now(source);
+        let is_wanted = *end.wanted.borrow() > applied;
+        let is_behind = is_wanted || *end.acknowledged.borrow() > applied;
+        let next = applied + 1;
+        (is_behind && !end.ours().messages.contains_key(&next))
+            .then_some(Missing { sequence: next, is_wanted })
+    }
+
+    /// Whether the file has at their places what came from the stream.
+    pub(super) async fn has(&self, source: Source, arrived: Vec<Arrived>) -> Result<bool, Error> {
+        let Source::Facts(stream) = source else { return Ok(true) };
+        if arrived.is_empty() {
+            return Ok(true);
+        }
+        self.read(move |db| {
+            let mut all = arrived.iter().map(|arrived| has(db, stream, arrived));
+            all.try_fold(true, |all, one| Ok(all && one?))
+        })
+        .await
     }
 
     /// The last message of ours that was acknowledged.
@@ -214,7 +309,12 @@ impl Replica {
     }
 
     /// Takes the next messages of a stream, all in one step.
-    pub(super) async fn apply(&self, source: Source, arrived: Vec<Arrived>) -> Result<(), Error> {
+    pub(super) async fn apply(
+        &self,
+        source: Source,
+        arrived: Vec<Arrived>,
+        seen: Seen,
+    ) -> Result<(), Error> {
         let (Some(first), Some(last)) = (arrived.first(), arrived.last()) else { return Ok(()) };
         let end = &self.ends[source.index()];
         let (first, last) = (first.sequence, last.sequence);
@@ -223,7 +323,7 @@ impl Replica {
             end.gaps.fetch_add(1, Ordering::Release);
         }
         let retention = self.retention;
-        let work = move |db: &Connection| Ok(apply(db, source, &arrived, retention)?);
+        let work = move |db: &Connection| Ok(apply(db, source, &arrived, seen, retention)?);
         let heads: Wakes = self.writer.write(Steps::Many, work, |_| {}).await?;
         end.applied.send_modify(|applied| *applied = last.max(*applied));
         for (tail, wake) in self.tails.iter().zip(heads.0) {
@@ -245,11 +345,18 @@ impl Replica {
         end.wanted.send_replace(0);
         // What was acknowledged before is not there to be waited for.
         end.acknowledged.send_replace(0);
+        end.ours().messages.clear();
         end.applied.send_replace(0);
         if let Source::Facts(_) = source {
             self.tails[source.index()].send_replace(0);
         }
         Ok(())
+    }
+}
+
+impl End {
+    fn ours(&self) -> MutexGuard<'_, Ours> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,10 +384,11 @@ fn connect(path: &Path) -> rusqlite::Result<Option<Connection>> {
     let mut db = Connection::open(path)?;
     plan_once(&db)?;
     db.busy_timeout(BUSY)?;
+    db.pragma_update(None, "page_size", schema::PAGE_BYTES)?;
     db.pragma_update(None, "journal_mode", "wal")?;
     // What a power cut takes comes again from the stream.
     db.pragma_update(None, "synchronous", "normal")?;
-    db.set_prepared_statement_cache_capacity(64);
+    schema::tune(&db)?;
     let number =
         |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -312,9 +420,10 @@ fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 pub(super) fn applied_to(db: &Connection, source: Source) -> rusqlite::Result<Option<Applied>> {
-    db.prepare_cached("SELECT sequence, stored_ns, created FROM applied WHERE source = ?1")?
+    db.prepare_cached("SELECT sequence, seen, stored_ns, created FROM applied WHERE source = ?1")?
         .query_row([source.name()], |row| {
-            Ok(Applied { sequence: row.get(0)?, stored_ns: row.get(1)?, created: row.get(2)? })
+            let seen = Seen { sequence: row.get(1)?, stored_ns: row.get(2)? };
+            Ok(Applied { sequence: row.get(0)?, seen, created: row.get(3)? })
         })
         .optional()
 }
@@ -334,8 +443,8 @@ fn forget(db: &Connection, source: Source, created: &str) -> rusqlite::Result<()
         }
     }
     db.execute(
-        "INSERT OR REPLACE INTO applied (source, sequence, stored_ns, created)
-         VALUES (?1, 0, 0, ?2)",
+        "INSERT OR REPLACE INTO applied (source, sequence, seen, stored_ns, created)
+         VALUES (?1, 0, 0, 0, ?2)",
         params![source.name(), created],
     )?;
     Ok(())
@@ -345,6 +454,7 @@ fn apply(
     db: &Connection,
     source: Source,
     arrived: &[Arrived],
+    seen: Seen,
     retention: Retention,
 ) -> rusqlite::Result<Wakes> {
     let mut wakes = Wakes([Wake::No; 2]);
@@ -403,10 +513,34 @@ fn apply(
         if due && source == Source::Facts(Stream::Operational) && newest.0 > 0 {
             sql::retain(db, retention, newest.0, newest.1)?;
         }
-        db.prepare_cached("UPDATE applied SET sequence = ?2, stored_ns = ?3 WHERE source = ?1")?
-            .execute(params![source.name(), last.sequence, last.stored_ns])?;
+        db.prepare_cached(
+            "UPDATE applied SET sequence = ?2, seen = ?3, stored_ns = ?4 WHERE source = ?1",
+        )?
+        .execute(params![source.name(), last.sequence, seen.sequence, seen.stored_ns])?;
     }
     Ok(wakes)
+}
+
+/// Whether the tables have a message at its place.
+fn has(db: &Connection, stream: Stream, arrived: &Arrived) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT id, subject, body FROM {} WHERE position = ?1", stream.name());
+    let row = db
+        .prepare_cached(&sql)?
+        .query_row([arrived.sequence], |row| {
+            Ok::<(String, String, String), _>((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    Ok(match (&arrived.content, row) {
+        (Some(Content::Fact(fact)), Some((id, subject, body))) => {
+            (&fact.id, &fact.subject, &fact.body) == (&id, &subject, &body)
+        }
+        // Retention may have removed it.
+        (Some(Content::Fact(_)), None) => stream == Stream::Operational,
+        (Some(Content::Guard(wanted)), None) => guard(db, stream, &wanted.lease)?
+            .is_some_and(|(state, sequence)| sequence > arrived.sequence || state == wanted.state),
+        (Some(Content::Fence) | None, None) => true,
+        _ => false,
+    })
 }
 
 /// Takes a record; gives the stream of a letter that is to be delivered again.

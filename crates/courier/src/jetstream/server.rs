@@ -152,6 +152,8 @@ struct Refusal {
 
 #[derive(Deserialize)]
 struct Acknowledged {
+    error: Option<Refusal>,
+    #[serde(default)]
     seq: u64,
     #[serde(default)]
     duplicate: bool,
@@ -356,6 +358,11 @@ impl Server {
         lost
     }
 
+    /// The number of the connection.
+    pub(super) fn connection(&self) -> u64 {
+        *self.lost.borrow()
+    }
+
     pub(super) fn context(&self) -> &Context {
         &self.context
     }
@@ -437,13 +444,13 @@ impl Server {
             Ok(reply) => reply,
             Err(detail) => return Published::Unknown(detail),
         };
-        let reply: Reply<Acknowledged> = match serde_json::from_slice(&reply) {
+        let reply: Acknowledged = match serde_json::from_slice(&reply) {
             Ok(reply) => reply,
             Err(error) => return Published::Unknown(error.to_string()),
         };
-        match (reply.error, reply.answer) {
-            (None, Some(Acknowledged { duplicate: true, .. })) => Published::Seen,
-            (None, Some(Acknowledged { seq, .. })) if seq > 0 => Published::At(seq),
+        match (reply.error, reply.seq) {
+            (None, _) if reply.duplicate => Published::Seen,
+            (None, seq) if seq > 0 => Published::At(seq),
             (Some(no), _) if number::WRONG_LAST.contains(&no.err_code) => Published::Refused,
             (Some(no), _) if number::SEEN.contains(&no.err_code) => Published::Seen,
             // A batch that lost a message, a server without a leader, a full disk: some of these say

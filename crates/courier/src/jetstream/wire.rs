@@ -1,6 +1,7 @@
 //! What is in a message: subjects, headers, and the records of the state stream.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -200,7 +201,7 @@ pub(super) struct Written {
 /// A message of one of the streams, read.
 #[derive(Debug)]
 pub(super) enum Content {
-    Fact(Box<Stored>),
+    Fact(Arc<Stored>),
     Guard(Guard),
     Record(Box<Written>),
     /// Carried the fence of a batch.
@@ -208,7 +209,7 @@ pub(super) enum Content {
 }
 
 /// A fact as it lies in the stream.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) id: String,
     pub(super) subject: String,
@@ -216,6 +217,20 @@ pub(super) struct Stored {
     pub(super) source: String,
     pub(super) cause: Option<String>,
     pub(super) body: String,
+}
+
+impl Stored {
+    /// A fact as it will lie there.
+    pub(super) fn of(fact: &NewFact, body: &str, now_ms: i64) -> Self {
+        Self {
+            id: fact.id.clone(),
+            subject: fact.subject.clone(),
+            time_ms: now_ms,
+            source: fact.source.clone(),
+            cause: fact.cause.clone(),
+            body: body.to_owned(),
+        }
+    }
 }
 
 impl Content {
@@ -239,7 +254,7 @@ impl Content {
             let head: Head<'_> = serde_json::from_str(head.as_str()).map_err(unreadable)?;
             serde_json::from_slice::<serde::de::IgnoredAny>(payload).map_err(unreadable)?;
             let body = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
-            return Ok(Self::Fact(Box::new(Stored {
+            return Ok(Self::Fact(Arc::new(Stored {
                 id: head.id.into_owned(),
                 subject: subject.to_owned(),
                 time_ms: head.time_ms,
@@ -285,8 +300,7 @@ mod tests {
         let content =
             Content::read(&names, Source::Facts(stream), &subject, Some(&headers), body.as_bytes());
         let Ok(Content::Fact(stored)) = content else { panic!("{content:?}") };
-        assert_eq!((stored.id, stored.subject, stored.time_ms), (fact.id, fact.subject, 7));
-        assert_eq!((stored.source, stored.cause, stored.body), (fact.source, fact.cause, body));
+        assert_eq!(*stored, Stored::of(&fact, &body, 7));
     }
 
     #[test]

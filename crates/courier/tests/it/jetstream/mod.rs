@@ -6,6 +6,7 @@
 
 mod faults;
 mod keys;
+mod own;
 pub(crate) mod servers;
 mod suite;
 
