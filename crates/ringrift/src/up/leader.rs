@@ -21,6 +21,9 @@ const NODE: Duration = Duration::from_secs(30);
 const LEADER_OF_OTHERS: Duration = Duration::from_secs(6);
 /// A lease is prolonged, or looked at, so often within its time.
 const LOOKS: u32 = 4;
+/// Who does not lead looks at the leases of others so seldom: with the longest time between two prolongings, 9 s, a node
+/// that lives is seen to move before it counts as silent. Each look brings a node all that moved, however many there are.
+const LOOK_OF_FOLLOWERS: Duration = Duration::from_secs(4);
 
 /// What a manager holds.
 pub struct Seat {
@@ -42,6 +45,8 @@ pub struct Seat {
     /// When the lease of the leader was last prolonged, by our clock.
     prolonged: Instant,
     seen: Sightings,
+    /// When the leases of others were looked at.
+    looked: Instant,
     leases: Leases,
     nodes: Nodes,
     /// The log is out of reach, and that was said.
@@ -80,6 +85,7 @@ impl Seat {
             leader: None,
             prolonged: Instant::now(),
             seen: Sightings::default(),
+            looked: Instant::now(),
             nodes: Nodes::default(),
             cut_off: false,
         };
@@ -116,11 +122,14 @@ impl Seat {
             }
             let led = self.leader.is_some();
             self.follow().await;
-            if self.shared
-                && let Err(error) = self.nodes.look(&self.log).await
-                && !self.cut_off
-            {
-                warn!(%error, "who is in the cluster cannot be told");
+            let is_due = self.competes || self.looked.elapsed() >= LOOK_OF_FOLLOWERS;
+            if self.shared && is_due {
+                self.looked = Instant::now();
+                if let Err(error) = self.nodes.look(&self.log).await
+                    && !self.cut_off
+                {
+                    warn!(%error, "who is in the cluster cannot be told");
+                }
             }
             let leads = self.leader.is_some();
             if led != leads {
