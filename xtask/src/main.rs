@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod docs;
 mod fuzz;
+mod release;
 mod tidy;
 mod workspace;
 
@@ -24,6 +25,7 @@ usage: cargo xtask COMMAND
   docs                write the derived documents again
   docs --check        say which derived documents are stale
   bed                 several hosts with a loop over them on this machine, until Ctrl-C [--hosts N]
+  release             an archive for machines without a toolchain, the cluster built in [--out FOLDER]
   bench cluster       log and transfers beside what is there without us [appends|growth|failover|transfers]
   bench latency       how long the loop leaves things lying [CONFIG [PROMOTIONS]]
   bench rules         the rules engine on one core beside the reference engines [CONFIG]...
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
         ["docs"] => report(docs::write(&workspace)),
         ["docs", "--check"] => report(docs::verify(&workspace)),
         ["bed", ref words @ ..] => bed::run(&workspace, words).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }),
+        ["release", ref words @ ..] => release::run(&workspace, words).unwrap_or_else(|error| {
             eprintln!("{error:#}");
             ExitCode::FAILURE
         }),

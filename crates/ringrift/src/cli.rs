@@ -14,13 +14,20 @@ use crate::{
     up, worker,
 };
 
+/// The version, and what is built in that is not by default.
+pub const VERSION: &str = if cfg!(feature = "cluster") {
+    concat!(env!("CARGO_PKG_VERSION"), " with cluster")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// Keeps a self-play training pipeline of the game `RingRift` running unattended: it plays, trains,
 /// evaluates and promotes, around the clock, on this machine.
 ///
 /// `ringrift up` needs nothing configured. Exit codes: 0 done, 1 a check or a run failed, 2 usage or
 /// configuration, 3 no manager is running, 4 goal not reached.
 #[derive(Debug, Parser)]
-#[command(name = "ringrift", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "ringrift", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -63,7 +63,7 @@ const CATEGORIES: &[(&str, &[&str])] = &[
 #[derive(Debug, Parser)]
 #[command(
     name = "launch_daemons",
-    version,
+    version = crate::cli::VERSION,
     max_term_width = 100,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true
