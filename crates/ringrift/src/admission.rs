@@ -242,11 +242,15 @@ async fn answer(dir: &DataDir, catalogue: &Catalogue, clock: &Clock) -> anyhow::
 /// Records of the node that began the cluster that it was let in, as of all others: else nothing would be known of
 /// its key when it is to be put out.
 async fn admit_the_first(catalogue: &Catalogue, dir: &DataDir, now_ms: i64) -> anyhow::Result<()> {
-    if !catalogue.admitted().await?.is_empty() || !catalogue.keys_put_out().await?.is_empty() {
-        return Ok(());
-    }
     let node = NodeId(hosts::identity(&dir.node())?);
     let key = public_key(Key::of_file(&dir.key())?.secret())?;
+    let admitted = catalogue.admitted().await?;
+    // All others came with a ticket; also in a cluster of which an older program recorded nothing of the first.
+    if admitted.iter().any(|(_, known)| *known == key)
+        || catalogue.keys_put_out().await?.contains(&key)
+    {
+        return Ok(());
+    }
     let (invitation, role) = (key.clone(), "coordinator".to_owned());
     let invited = NodeInvited {
         invitation: invitation.clone(),
