@@ -72,7 +72,8 @@
 //!
 //! A single server that loses its power may lose what it acknowledged last, unless its configuration says
 //! `sync_interval: always`. A replica that knows more than its stream sees that and is made anew. A server cut
-//! off from the majority may answer questions with what was so a few seconds ago; it takes nothing.
+//! off from the majority takes nothing; but it may answer questions, and say why it refuses, with what was so
+//! before, until some seconds after it is joined again and has heard who leads now.
 
 mod admission;
 mod append;
