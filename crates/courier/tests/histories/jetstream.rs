@@ -42,7 +42,7 @@ async fn a_server_that_is_killed_and_hangs() {
     for seed in 0..ROUNDS {
         let Some(mut servers) = Servers::start(1) else { return };
         let nodes = nodes(&servers).await;
-        let recording = record(&nodes, seed, 60);
+        let recording = record(&nodes, seed, 250);
         tokio::pin!(recording);
         let mut faults = 0;
         let history = loop {
