@@ -3,6 +3,7 @@
 //! The tests of an engine make a [`Fixture`] and write
 //! `courier::conformance_suite!(MyFixture::new());`: that makes one test per claim.
 
+pub mod histories;
 mod leases;
 mod log;
 mod subscribers;

@@ -22,8 +22,10 @@
 //! # Reading
 //!
 //! A question about the log asks the leader of the stream for its last message, waits until the replica is as
-//! far, and reads there. So it sees all that was acknowledged anywhere before it was asked. [`Engine::next`],
-//! which only has to be in order, waits for this node's own appends alone.
+//! far, and reads there. So it sees all that was acknowledged anywhere before it was asked, unless servers are cut
+//! off from each other: until they agree again on who leads, one may answer that does not know that it leads no more.
+//! A question is therefore never what decides, and neither is a refusal; changes are checked where they land.
+//! [`Engine::next`], which only has to be in order, waits for this node's own appends alone.
 //!
 //! # Appending
 //!
@@ -73,7 +75,8 @@
 //!
 //! A single server that loses its power may lose what it acknowledged last, unless its configuration says
 //! `sync_interval: always`. A replica that knows more than its stream sees that and is made anew. A server cut
-//! off from the majority may answer questions with what was so a few seconds ago; it takes nothing.
+//! off from the majority takes nothing; but it may answer questions, and say why it refuses, with what was so
+//! before, until some seconds after it is joined again and has heard who leads now.
 
 mod admission;
 mod append;

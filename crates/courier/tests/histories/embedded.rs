@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use courier::{Embedded, Options, Stream};
+use courier::conformance::histories::{History, Life, facts, record, resolve, run};
+use courier::{Embedded, Options};
 
-use crate::ROUNDS;
-use crate::history::{History, Life};
-use crate::record::{judge, record, resolve, run};
+use crate::{ROUNDS, judge};
 
 /// Names the file for the child, and which life it is; set only there.
 const CHILD_FILE: &str = "COURIER_HISTORIES_FILE";
@@ -24,7 +23,7 @@ async fn tasks_of_one_process() {
     for seed in 0..ROUNDS {
         let dir = tempfile::tempdir().unwrap();
         let log = Embedded::open(&dir.path().join("log"), Options::default()).unwrap();
-        judge(record(&vec![log; 4], seed, 100).await);
+        judge(record(&vec![log; 4], seed, 100).await.unwrap());
     }
 }
 
@@ -38,7 +37,7 @@ fn child_that_works_until_it_is_killed() {
     runtime.block_on(async {
         let log = Embedded::open(&file, Options::default()).unwrap();
         let history = Arc::new(History::told());
-        run(&vec![log; 3], &history, &life, 1_000_000).await;
+        run(&vec![log; 3], &history, &life, 1_000_000).await.unwrap();
     });
 }
 
@@ -72,7 +71,7 @@ async fn a_process_that_is_killed() {
             }
         }
         let log = Embedded::open(&file, Options::default()).unwrap();
-        let facts = log.read(Stream::Pipeline, 0, 100_000).await.unwrap();
-        judge(resolve(history.into_operations(), &facts));
+        let facts = facts(&log).await.unwrap();
+        judge(resolve(history.operations(), &facts));
     }
 }

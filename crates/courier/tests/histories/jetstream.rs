@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use courier::conformance::histories::record;
 use courier::jetstream::JetStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::ROUNDS;
 use crate::proxy::Proxy;
-use crate::record::{judge, record};
 use crate::servers::Servers;
+use crate::{ROUNDS, judge};
 
 async fn nodes(servers: &Servers) -> Vec<courier::Courier> {
     let mut nodes = Vec::new();
@@ -33,7 +33,7 @@ async fn a_leader_of_three_that_is_killed() {
             sleep(Duration::from_secs(3)).await;
             servers.begin(leader);
         }
-        judge(recording.join_next().await.unwrap().unwrap());
+        judge(recording.join_next().await.unwrap().unwrap().unwrap());
     }
 }
 
@@ -42,7 +42,7 @@ async fn a_server_that_is_killed_and_hangs() {
     for seed in 0..ROUNDS {
         let Some(mut servers) = Servers::start(1) else { return };
         let nodes = nodes(&servers).await;
-        let recording = record(&nodes, seed, 60);
+        let recording = record(&nodes, seed, 250);
         tokio::pin!(recording);
         let mut faults = 0;
         let history = loop {
@@ -63,7 +63,7 @@ async fn a_server_that_is_killed_and_hangs() {
             }
         };
         println!("{faults} faults of the server");
-        judge(history);
+        judge(history.unwrap());
     }
 }
 
@@ -100,6 +100,6 @@ async fn connections_that_are_cut_or_stand_still() {
             }
         };
         println!("{faults} faults of connections");
-        judge(history);
+        judge(history.unwrap());
     }
 }

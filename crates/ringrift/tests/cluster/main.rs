@@ -7,6 +7,7 @@
 
 mod bed;
 mod document;
+mod histories;
 mod nodes;
 mod strangers;
 mod waits;

@@ -88,7 +88,7 @@ impl Drop for Process {
     }
 }
 
-/// The servers that a cluster's first node set up for other hosts.
+/// Servers on hosts that have nothing else, each with a folder in which its configuration lies.
 pub struct Servers {
     program: PathBuf,
     hosts: Vec<(Host, PathBuf)>,
@@ -107,6 +107,11 @@ impl Servers {
                 ((*host).clone(), theirs)
             })
             .collect();
+        Self::on(program, hosts)
+    }
+
+    /// Starts one in each of these folders.
+    pub fn on(program: &Path, hosts: Vec<(Host, PathBuf)>) -> Self {
         let running = hosts.iter().map(|_| None).collect();
         let mut servers = Self { program: program.to_path_buf(), hosts, running };
         for number in 0..servers.hosts.len() {
@@ -126,6 +131,17 @@ impl Servers {
     /// Ends one with SIGKILL.
     pub fn kill(&mut self, number: usize) {
         self.running[number] = None;
+    }
+
+    /// What the last lines of each are.
+    pub fn said(&self) -> String {
+        let logs = self.hosts.iter().map(|(host, folder)| {
+            let said = fs_err::read_to_string(folder.join("server.log")).unwrap_or_default();
+            let from = said.lines().count().saturating_sub(40);
+            let last: Vec<&str> = said.lines().skip(from).collect();
+            format!("== {}\n{}\n", host.name, last.join("\n"))
+        });
+        logs.collect()
     }
 }
 

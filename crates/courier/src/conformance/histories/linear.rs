@@ -1,0 +1,379 @@
+//! Whether a history of operations, seen from outside, could have happened one after the other.
+//!
+//! The search of Wing and Gong with the memory of Lowe: of the operations that nobody had to wait for, one
+//! is taken as the next, until all are taken or none fits.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{Debug, Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+/// An operation of one task: when it was called, when it answered, and both in one value.
+#[derive(Debug, Clone)]
+pub struct Operation<O> {
+    /// By the clock of its history.
+    pub called: u64,
+    /// None: no answer came. It may take effect at any later time, or never.
+    pub answered: Option<u64>,
+    /// What was asked, and what was said.
+    pub what: O,
+}
+
+/// What may follow from what.
+pub(super) trait Machine {
+    type Operation: Debug;
+    type State: Clone + Eq + std::hash::Hash + Debug + Default;
+
+    /// The state after an operation, if it can have answered like that in this state. An operation
+    /// without an answer fits wherever it can have an effect.
+    fn apply(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
+
+    /// Whether it leaves every state as it is.
+    fn only_looks(operation: &Self::Operation) -> bool;
+}
+
+/// After so many ways, all of which are remembered, it is left open whether another one would fit.
+const MOST_WAYS: usize = 1_000_000;
+
+/// A way to some state: which operations were taken.
+struct Way<S> {
+    done: Vec<u64>,
+    state: S,
+    /// Those taken that have an answer.
+    count: usize,
+}
+
+impl<S> Way<S> {
+    /// The operations that may come next: whoever was called after one of these had answered comes after it.
+    fn next<O>(&self, history: &[Operation<O>]) -> Vec<usize> {
+        let mut next = Vec::new();
+        let mut first_answer = u64::MAX;
+        for (word, done) in self.done.iter().enumerate() {
+            let mut open = !done;
+            while open != 0 {
+                let n = word * 64 + open.trailing_zeros() as usize;
+                let Some(operation) = history.get(n) else { return next };
+                if operation.called > first_answer {
+                    return next;
+                }
+                first_answer = first_answer.min(operation.answered.unwrap_or(u64::MAX));
+                next.push(n);
+                open &= open - 1;
+            }
+        }
+        next
+    }
+
+    fn take<O>(&mut self, n: usize, operation: &Operation<O>) {
+        self.done[n / 64] |= 1 << (n % 64);
+        self.count += usize::from(operation.answered.is_some());
+    }
+}
+
+/// Says what does not fit, if the history is not one of the machine.
+pub(super) fn check<M: Machine>(mut history: Vec<Operation<M::Operation>>) -> Result<(), String> {
+    history.sort_by_key(|operation| operation.called);
+    let total = history.iter().filter(|operation| operation.answered.is_some()).count();
+    let mut seen: HashSet<(Vec<u64>, M::State)> = HashSet::new();
+    // What did not fit behind the longest way so far.
+    let mut deepest: (usize, Option<(usize, M::State)>) = (0, None);
+    let words = history.len().div_ceil(64);
+    let mut ways = vec![Way { done: vec![0; words], state: M::State::default(), count: 0 }];
+    while let Some(mut way) = ways.pop() {
+        let mut next = way.next(&history);
+        // Who only looks, was answered, and fits is taken at once: that keeps nobody else from fitting.
+        while let Some(n) = next.iter().copied().find(|n| {
+            let Operation { answered, what, .. } = &history[*n];
+            answered.is_some() && M::only_looks(what) && M::apply(&way.state, what).is_some()
+        }) {
+            way.take(n, &history[n]);
+            next = way.next(&history);
+        }
+        if way.count == total {
+            return Ok(());
+        }
+        for n in next {
+            let operation = &history[n];
+            let Some(state) = M::apply(&way.state, &operation.what) else {
+                if way.count >= deepest.0 {
+                    deepest = (way.count, Some((n, way.state.clone())));
+                }
+                continue;
+            };
+            if operation.answered.is_none() && state == way.state {
+                // As if it never was.
+                continue;
+            }
+            let mut longer = Way { done: way.done.clone(), state, count: way.count };
+            longer.take(n, operation);
+            if seen.insert((longer.done.clone(), longer.state.clone())) {
+                ways.push(longer);
+            }
+        }
+        if seen.len() > MOST_WAYS {
+            break;
+        }
+    }
+    let found = if seen.len() > MOST_WAYS {
+        format!("no order in {MOST_WAYS} tries")
+    } else {
+        "no order fits".to_owned()
+    };
+    let (count, stuck) = deepest;
+    let stuck = stuck.map_or_else(String::new, |(n, state)| {
+        format!(": {:?} does not fit after them in {state:?}", history[n])
+    });
+    Err(format!("{found}; the longest try took {count} of {total}{stuck}"))
+}
+
+/// One subject, and one lease that fences its appends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    /// An append that expects the last position; the position it got, or the last one when refused.
+    Append {
+        /// Of its fact.
+        id: String,
+        /// The position that it expects.
+        after: u64,
+        /// The epoch of the lease that it carries.
+        fence: Option<u64>,
+        /// What came of it.
+        outcome: Appended,
+    },
+    /// The last position on the subject.
+    Last(u64),
+    /// An acquisition by a holder that succeeded with this epoch; none if the answer did not come, and
+    /// both engines count by one.
+    Acquired {
+        /// The holder.
+        by: String,
+        /// As it was granted.
+        epoch: Option<u64>,
+    },
+    /// An acquisition that was refused because this one holds the lease.
+    Held {
+        /// The holder.
+        by: String,
+    },
+    /// A lease given back.
+    Released {
+        /// The holder.
+        by: String,
+        /// As it was granted.
+        epoch: u64,
+    },
+    /// Who holds the lease, with the epoch.
+    Holds(Option<(String, u64)>),
+}
+
+/// What comes of an append.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Appended {
+    /// It got this position.
+    At(u64),
+    /// Refused, because this is the last position on the subject.
+    Conflict(u64),
+    /// Refused, because the lease is not held with this epoch.
+    Fenced,
+}
+
+/// The subject's last position, and the lease: holder and epoch.
+pub(super) struct OneSubject;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct SubjectState {
+    last: u64,
+    holder: Option<String>,
+    epoch: u64,
+}
+
+impl Machine for OneSubject {
+    type Operation = What;
+    type State = SubjectState;
+
+    fn apply(state: &SubjectState, operation: &What) -> Option<SubjectState> {
+        let mut next = state.clone();
+        let fits = match operation {
+            What::Append { after, fence, outcome, .. } => {
+                let holds =
+                    fence.is_none_or(|epoch| state.holder.is_some() && epoch == state.epoch);
+                match outcome {
+                    Appended::At(position) => {
+                        next.last = *position;
+                        holds && state.last == *after && position > after
+                    }
+                    Appended::Conflict(actual) => holds && actual != after && state.last == *actual,
+                    Appended::Fenced => !holds,
+                }
+            }
+            What::Last(position) => state.last == *position,
+            What::Acquired { by, epoch } => {
+                let free = state.holder.as_ref().is_none_or(|holder| holder == by);
+                next.holder = Some(by.clone());
+                next.epoch = epoch.unwrap_or(state.epoch + 1);
+                free && next.epoch > state.epoch
+            }
+            What::Held { by } => state.holder.as_ref() == Some(by),
+            What::Released { by, epoch } => {
+                if state.holder.as_ref() == Some(by) && state.epoch == *epoch {
+                    next.holder = None;
+                }
+                true
+            }
+            What::Holds(who) => {
+                state.holder.as_ref().map(|holder| (holder.clone(), state.epoch)) == *who
+            }
+        };
+        fits.then_some(next)
+    }
+
+    fn only_looks(operation: &What) -> bool {
+        operation.only_looks()
+    }
+}
+
+impl What {
+    /// Whether it changes nothing: a question, or a refusal.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::Append { outcome, .. } => !matches!(outcome, Appended::At(_)),
+            Self::Last(_) | Self::Held { .. } | Self::Holds(_) => true,
+            Self::Acquired { .. } | Self::Released { .. } => false,
+        }
+    }
+}
+
+impl Operation<What> {
+    /// Whether it is an append that entered the log, of a fact whose id has this in it.
+    pub fn is_appended(&self, part: &str) -> bool {
+        match &self.what {
+            What::Append { id, outcome: Appended::At(_), .. } => id.contains(part),
+            _ => false,
+        }
+    }
+}
+
+/// How many operations of a history came to what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally(BTreeMap<&'static str, usize>);
+
+impl Tally {
+    /// Nothing is known of these.
+    pub const UNANSWERED: &'static str = "without an answer";
+    /// Appends that entered the log.
+    pub const APPENDED: &'static str = "appended";
+
+    /// Counts them.
+    pub fn of(history: &[Operation<What>]) -> Self {
+        let mut counts = BTreeMap::new();
+        for Operation { answered, what, .. } in history {
+            let kind = match (answered, what) {
+                (None, _) => Self::UNANSWERED,
+                (_, What::Append { outcome: Appended::At(_), .. }) => Self::APPENDED,
+                (_, What::Append { outcome: Appended::Conflict(_), .. }) => "conflicts",
+                (_, What::Append { outcome: Appended::Fenced, .. }) => "fenced",
+                (_, What::Last(_) | What::Holds(_)) => "read",
+                (_, What::Acquired { .. }) => "acquired",
+                (_, What::Held { .. }) => "held by another",
+                (_, What::Released { .. }) => "released",
+            };
+            *counts.entry(kind).or_default() += 1;
+        }
+        Self(counts)
+    }
+
+    /// How many came to this.
+    pub fn count(&self, kind: &str) -> usize {
+        self.0.get(kind).copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+}
+
+impl Display for Tally {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} operations: {:?}", self.total(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(called: u64, answered: u64, what: What) -> Operation<What> {
+        Operation { called, answered: Some(answered), what }
+    }
+
+    fn append(after: u64, fence: Option<u64>, outcome: Appended) -> What {
+        What::Append { id: String::new(), after, fence, outcome }
+    }
+
+    #[test]
+    fn what_overlaps_may_have_happened_in_any_order() {
+        let history = vec![
+            operation(0, 5, append(0, None, Appended::Conflict(3))),
+            operation(1, 4, append(0, None, Appended::At(3))),
+            operation(2, 6, What::Last(0)),
+        ];
+        check::<OneSubject>(history).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_have_happened_is_found() {
+        let acquired = |epoch| What::Acquired { by: format!("h{epoch}"), epoch: Some(epoch) };
+        for (name, history) in [
+            (
+                "two took the same step",
+                vec![
+                    operation(0, 3, append(0, None, Appended::At(3))),
+                    operation(1, 4, append(0, None, Appended::At(4))),
+                ],
+            ),
+            (
+                "a read behind an answer does not see it",
+                vec![
+                    operation(0, 1, append(0, None, Appended::At(3))),
+                    operation(2, 3, What::Last(0)),
+                ],
+            ),
+            (
+                "an append of an epoch that is over",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, What::Released { by: "h1".to_owned(), epoch: 1 }),
+                    operation(4, 5, append(0, Some(1), Appended::At(3))),
+                ],
+            ),
+            (
+                "refused for a holder who is not one",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, What::Held { by: "h2".to_owned() }),
+                ],
+            ),
+            (
+                "fenced before anybody took the lease",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, append(0, Some(1), Appended::Fenced)),
+                ],
+            ),
+        ] {
+            assert!(check::<OneSubject>(history).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_operation_without_an_answer_may_have_happened_or_not() {
+        for last in [0, 3] {
+            let history = vec![
+                Operation { called: 0, answered: None, what: append(0, None, Appended::At(3)) },
+                operation(1, 2, What::Last(last)),
+            ];
+            check::<OneSubject>(history).unwrap();
+        }
+    }
+}

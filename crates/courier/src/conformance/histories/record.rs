@@ -1,0 +1,298 @@
+//! Histories of several nodes that compete for one subject and one lease, whatever the engine.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::history::History;
+use super::linear::{Appended, OneSubject, Operation, Tally, What, check};
+use crate::conformance::{NOW, Verdict, Violation};
+use crate::courier::Courier;
+use crate::error::{AppendError, Error, LeaseError};
+use crate::fact::{Batch, Fact, NewFact, Stream};
+
+const STREAM: Stream = Stream::Pipeline;
+const SUBJECT: &str = "state.x";
+const LEASE: &str = "leader";
+
+/// More facts than a history has.
+const ALL: usize = 1_000_000;
+
+/// Longer than the test: who is to lose the lease gives it back, or another life of him takes it.
+const TTL: Duration = Duration::from_hours(1);
+
+/// Lets two tasks of each node work on these logs, which are all the same one; then gives what they saw. The
+/// seed makes the choices; when they meet each other is left to chance.
+///
+/// # Errors
+/// What no fault below an engine excuses.
+pub async fn record(
+    nodes: &[Courier],
+    seed: u64,
+    steps: u32,
+) -> Result<Vec<Operation<What>>, Violation> {
+    let history = Arc::new(History::default());
+    run(nodes, &history, &seed.to_string(), steps).await?;
+    let first = nodes.first().ok_or("a history of nobody")?;
+    Ok(resolve(history.operations(), &facts(first).await?))
+}
+
+/// The same into a history that others read meanwhile.
+///
+/// # Errors
+/// What no fault below an engine excuses.
+pub async fn run(nodes: &[Courier], history: &Arc<History>, name: &str, steps: u32) -> Verdict {
+    let mut tasks = JoinSet::new();
+    for (n, log) in nodes.iter().enumerate() {
+        let (log, history) = (log.clone(), Arc::clone(history));
+        let mut node = Competitor::new(&format!("{name}-{n}"), n);
+        node.steps = steps;
+        tasks.spawn(async move { node.compete(&log, &history).await });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// The facts of a history, as a node knows them.
+///
+/// # Errors
+/// When its log does not answer.
+pub async fn facts(log: &Courier) -> Result<Vec<Fact>, Error> {
+    log.read(STREAM, 0, ALL).await
+}
+
+/// What has no answer is looked up in the log at the end: it never was, or it is at its position.
+pub fn resolve(history: Vec<Operation<What>>, facts: &[Fact]) -> Vec<Operation<What>> {
+    let at: HashMap<&str, u64> =
+        facts.iter().map(|fact| (fact.id.as_str(), fact.position)).collect();
+    history
+        .into_iter()
+        .filter_map(|mut operation| {
+            if operation.answered.is_none()
+                && let What::Append { id, outcome, .. } = &mut operation.what
+            {
+                *outcome = Appended::At(*at.get(id.as_str())?);
+            }
+            Some(operation)
+        })
+        .collect()
+}
+
+/// Leaves out what changed nothing and was told within these times, for engines whose servers may tell what was
+/// so before, while they cannot know who leads them. What was changed meanwhile stays.
+pub fn excuse(history: Vec<Operation<What>>, times: &[(u64, u64)]) -> Vec<Operation<What>> {
+    let is_excused = |Operation { called, answered, what }: &Operation<What>| {
+        let within =
+            |(from, to): &(u64, u64)| answered.is_some_and(|at| at >= *from) && called <= to;
+        what.only_looks() && times.iter().any(within)
+    };
+    history.into_iter().filter(|operation| !is_excused(operation)).collect()
+}
+
+/// How many were told of a position or an epoch though somebody had been told of a later one before they asked.
+pub fn late(history: &[Operation<What>]) -> usize {
+    // What a question was answered with or a change came to: a position, or else an epoch.
+    let (mut changed, mut told) = (Vec::new(), Vec::new());
+    for Operation { called, answered, what } in history {
+        let Some(answered) = *answered else { continue };
+        match what {
+            What::Append { outcome: Appended::At(at), .. } => changed.push((answered, (*at, 0))),
+            What::Acquired { epoch: Some(epoch), .. } => changed.push((answered, (0, *epoch))),
+            What::Append { outcome: Appended::Conflict(at), .. } | What::Last(at) => {
+                told.push((*called, (*at, u64::MAX)));
+            }
+            What::Holds(Some((_, epoch))) => told.push((*called, (u64::MAX, *epoch))),
+            _ => {}
+        }
+    }
+    changed.sort_unstable();
+    told.sort_unstable();
+    let mut changed = changed.into_iter().peekable();
+    let (mut position, mut epoch) = (0, 0);
+    let is_late = |(called, (at, of)): &(u64, (u64, u64))| {
+        while let Some((_, (next, granted))) = changed.next_if(|(answered, _)| answered < called) {
+            (position, epoch) = (position.max(next), epoch.max(granted));
+        }
+        *at < position || *of < epoch
+    };
+    told.iter().copied().filter(is_late).count()
+}
+
+/// Counts what the operations came to.
+///
+/// # Errors
+/// Unless the history could have happened one operation after the other.
+pub fn judge(history: Vec<Operation<What>>) -> Result<Tally, Violation> {
+    let tally = Tally::of(&history);
+    check::<OneSubject>(history).map_err(|why| format!("{tally}: {why}"))?;
+    Ok(tally)
+}
+
+/// A node that competes with others.
+#[derive(Debug, Clone)]
+pub struct Competitor {
+    /// Begins the ids of its facts: nobody else has it, and no other life of this one.
+    pub name: String,
+    /// For whom it acquires the lease.
+    pub holder: String,
+    /// What each of its two tasks does, unless the history is closed before.
+    pub steps: u32,
+    /// The longest wait before each step.
+    pub pause: Duration,
+}
+
+impl Competitor {
+    /// A node of a number, which goes on until the history is closed.
+    pub fn new(name: &str, number: usize) -> Self {
+        // Two nodes share a holder's name: each grant fences out the one before.
+        let holder = format!("h{}", number % 2);
+        Self { name: name.to_owned(), holder, steps: u32::MAX, pause: Duration::ZERO }
+    }
+
+    /// Works on a log with two tasks.
+    ///
+    /// # Errors
+    /// What no fault below an engine excuses.
+    pub async fn compete(&self, log: &Courier, history: &Arc<History>) -> Verdict {
+        let mut tasks = JoinSet::new();
+        for task in 0..2 {
+            let (node, log, history) = (self.clone(), log.clone(), Arc::clone(history));
+            tasks.spawn(async move {
+                let name = format!("{}-{task}", node.name);
+                node.work(&log, &history, &name).await
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    async fn work(&self, log: &Courier, history: &History, name: &str) -> Verdict {
+        let mut random = fnv(name);
+        let mut next = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut last = 0;
+        let mut lease = None;
+        for step in 0..self.steps {
+            if history.is_over() {
+                break;
+            }
+            if !self.pause.is_zero() {
+                let most = u64::try_from(self.pause.as_micros()).unwrap_or(u64::MAX - 1);
+                sleep(Duration::from_micros(next(most + 1))).await;
+            }
+            match next(10) {
+                0 => {
+                    let by = self.holder.clone();
+                    let called = history.call(Some(What::Acquired { by: by.clone(), epoch: None }));
+                    match log.acquire(LEASE, &self.holder, TTL, NOW).await {
+                        Ok(granted) => {
+                            let epoch = Some(granted.epoch);
+                            history.answer(called, Some(What::Acquired { by, epoch }));
+                            lease = Some(granted);
+                        }
+                        Err(LeaseError::Held { by, .. }) => {
+                            history.answer(called, Some(What::Held { by }));
+                        }
+                        Err(LeaseError::Failed(Error::Unavailable(_))) => lease = None,
+                        Err(other) => return Err(other.into()),
+                    }
+                }
+                1 => {
+                    let Some(lease) = lease.take() else { continue };
+                    let what = What::Released { by: self.holder.clone(), epoch: lease.epoch };
+                    let called = history.call(Some(what.clone()));
+                    match log.release(&lease).await {
+                        Ok(()) => history.answer(called, Some(what)),
+                        Err(Error::Unavailable(_)) => {}
+                        Err(other) => return Err(other.into()),
+                    }
+                }
+                2 => {
+                    let called = history.call(None);
+                    let found = log.lease(LEASE, NOW).await.ok();
+                    let found = found.map(|found| found.map(|lease| (lease.holder, lease.epoch)));
+                    history.answer(called, found.map(What::Holds));
+                }
+                3 => {
+                    let called = history.call(None);
+                    let found = log.last_on(STREAM, SUBJECT).await.ok();
+                    let found = found.map(|found| found.map_or(0, |fact| fact.position));
+                    last = found.unwrap_or(last);
+                    history.answer(called, found.map(What::Last));
+                }
+                _ => {
+                    let id = format!("{name}-{step}");
+                    let fact =
+                        NewFact::new(&id, SUBJECT, name, json!({ "step": step })).after(last);
+                    let mut batch = Batch::from(fact);
+                    if let Some(lease) = &lease {
+                        batch = batch.fenced(lease);
+                    }
+                    let fence = lease.as_ref().map(|lease| lease.epoch);
+                    let after = last;
+                    let append = |outcome| What::Append { id: id.clone(), after, fence, outcome };
+                    let called = history.call(Some(append(Appended::Fenced)));
+                    let outcome = match log.append(STREAM, batch, NOW).await {
+                        Ok(positions) => {
+                            last =
+                                positions.first().copied().ok_or("an append without a position")?;
+                            Appended::At(last)
+                        }
+                        Err(AppendError::Conflict { actual, .. }) => {
+                            last = actual;
+                            Appended::Conflict(actual)
+                        }
+                        Err(AppendError::Fenced { .. }) => {
+                            lease = None;
+                            Appended::Fenced
+                        }
+                        Err(AppendError::Failed(Error::Unavailable(_))) => continue,
+                        Err(other) => return Err(other.into()),
+                    };
+                    history.answer(called, Some(append(outcome)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fnv(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_so_before_is_excused_while_servers_are_apart_and_what_was_changed_is_not() {
+        let appended = |called, after, at| {
+            let (id, fence, outcome) = (String::new(), None, Appended::At(at));
+            let what = What::Append { id, after, fence, outcome };
+            Operation { called, answered: Some(called + 1), what }
+        };
+        let told = |called| Operation { called, answered: Some(called + 1), what: What::Last(3) };
+        let seen = vec![appended(0, 0, 3), appended(2, 3, 7), told(4)];
+        assert!(judge(seen.clone()).is_err());
+        assert_eq!(late(&seen), 1);
+        assert!(judge(excuse(seen.clone(), &[(6, 9)])).is_err());
+        judge(excuse(seen, &[(3, 4)])).unwrap();
+        let forked = vec![appended(0, 0, 3), appended(2, 0, 7)];
+        assert!(judge(excuse(forked, &[(0, 9)])).is_err());
+    }
+}
