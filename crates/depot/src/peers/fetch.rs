@@ -46,10 +46,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// The same for somebody who had nothing of it: perhaps it fetches it, too. Each time twice as long.
 const ABSENT: Duration = Duration::from_secs(1);
 
-/// Why a peer does not give a piece.
+/// Why a peer gives nothing more.
 enum Refusal {
-    /// Not at this moment.
-    NotYet,
     /// It has it not.
     Absent(String),
     /// It does not give anything.
@@ -204,7 +202,6 @@ impl Peers {
                         let (is_absent, why) = match refusal {
                             Refusal::Absent(why) => (true, why),
                             Refusal::No(why) => (false, why),
-                            Refusal::NotYet => (true, "has it not yet".to_owned()),
                         };
                         if is_absent {
                             let pause = pauses.entry(peer).or_insert(ABSENT);
@@ -282,14 +279,12 @@ impl Peers {
                 Take::Nothing => return Ok(()),
                 Take::Piece(taken) => {
                     let request = GetRequest::blob_ranges(hash, taken.ranges.clone());
-                    match self.draw_piece(aside, want, connection, request, split).await {
-                        Ok(()) => taken.done(),
-                        Err(Refusal::NotYet) => {
-                            missed.insert(taken.number);
-                            drop(taken);
-                            sleep(AGAIN).await;
-                        }
-                        Err(refusal) => return Err(refusal),
+                    if self.draw_piece(aside, want, connection, request, split).await? {
+                        taken.done();
+                    } else {
+                        missed.insert(taken.number);
+                        drop(taken);
+                        sleep(AGAIN).await;
                     }
                 }
                 Take::Wait => {
@@ -306,6 +301,7 @@ impl Peers {
         }
     }
 
+    /// Draws one; says whether it came, or is not given at this moment.
     async fn draw_piece(
         &self,
         aside: &Aside,
@@ -313,7 +309,7 @@ impl Peers {
         connection: &Connection,
         request: GetRequest,
         split: &Split,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let no = |why: String| Err(Refusal::No(why));
         let got = aside.store.remote().execute_get(connection.clone(), request).stream();
         let mut got = std::pin::pin!(got);
@@ -325,14 +321,14 @@ impl Peers {
                     return no(format!("sends more than the {} bytes it has", want.bytes));
                 }
                 Ok(Some(GetProgressItem::Progress(_))) => split.moved(),
-                Ok(Some(GetProgressItem::Done(_))) => return Ok(()),
+                Ok(Some(GetProgressItem::Done(_))) => return Ok(true),
                 Ok(Some(GetProgressItem::Error(error))) => {
                     let why = format!("does not give it: {error}");
-                    return Err(match error.iroh_error_code() {
-                        Some(code) if code == ERR_LIMIT => Refusal::NotYet,
-                        Some(code) if code == ERR_PERMISSION => Refusal::Absent(why),
-                        _ => Refusal::No(why),
-                    });
+                    return match error.iroh_error_code() {
+                        Some(code) if code == ERR_LIMIT => Ok(false),
+                        Some(code) if code == ERR_PERMISSION => Err(Refusal::Absent(why)),
+                        _ => no(why),
+                    };
                 }
             }
         }
