@@ -23,11 +23,15 @@ pub fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
+    let name = name(workspace)?;
     let mut build = workspace.cargo(&["build", "--release", "--locked", "--package", "ringrift"]);
     build.args(["--features", "cluster"]);
     succeed(build)?;
 
-    let name = name(workspace)?;
+    ensure!(
+        name == self::name(workspace)?,
+        "the sources changed while they were built: build again"
+    );
     let room = tempfile::tempdir()?;
     stage(workspace, &room.path().join(&name))?;
     fs_err::create_dir_all(&out)?;
@@ -65,7 +69,12 @@ fn stage(workspace: &Workspace, staged: &Path) -> anyhow::Result<()> {
     let bin = staged.join("bin");
     fs_err::create_dir_all(&bin)?;
     for program in PROGRAMS {
-        fs_err::copy(workspace.root().join("target/release").join(program), bin.join(program))?;
+        let staged = bin.join(program);
+        fs_err::copy(workspace.root().join("target/release").join(program), &staged)?;
+        // Names of functions stay, for backtraces; lines would be two thirds of the archive.
+        let mut strip = workspace.command("strip");
+        strip.arg("--strip-debug").arg(staged);
+        succeed(strip)?;
     }
     let ringrift = bin.join("ringrift");
     let completions = staged.join("completions");
