@@ -23,17 +23,37 @@ pub(super) enum Plan<T, E> {
     Done(Result<T, E>),
     /// These records, and what is answered once they are written.
     Write(Vec<Record>, T),
+    /// The same, where to do it twice is not to do it once.
+    Once(Vec<Record>, T),
 }
 
 /// A change on its way.
 struct Change<T> {
     /// Known again in the stream, if the answer does not come.
     by: String,
-    /// What is answered if it was written without our hearing of it.
-    answer: Option<T>,
+    /// What was sent last, if nobody said whether it was written.
+    unheard: Option<Unheard<T>>,
     /// Whether the replica shows all that is in the stream. What is written holds where it lands,
     /// whatever was known here; that nothing is to be written must be so by all there is.
     is_known: bool,
+}
+
+/// What may be in the stream or not.
+struct Unheard<T> {
+    /// Its keys, each with the last message that it expected there.
+    keys: Vec<(String, u64)>,
+    answer: T,
+    is_once: bool,
+}
+
+/// What became of it, as far as the records tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Not written so far.
+    Open,
+    Written,
+    /// Others wrote since. Each key keeps its last record, so ours was in between or never was.
+    Covered,
 }
 
 /// What one try came to.
@@ -45,16 +65,28 @@ enum Step<T, E> {
     Again(String),
 }
 
-/// A plan, the last message under each of its keys, and whether we wrote one of those.
-type Known<T, E> = (Plan<T, E>, Vec<u64>, bool);
+/// The keys of a plan, each with the last message there.
+fn expected<T, E>(db: &Connection, plan: &Plan<T, E>) -> rusqlite::Result<Vec<(String, u64)>> {
+    let (Plan::Write(records, _) | Plan::Once(records, _)) = plan else { return Ok(Vec::new()) };
+    let expected = records.iter().map(|wanted| {
+        let key = wanted.key();
+        let (last, _) = record(db, &key)?;
+        Ok((key, last))
+    });
+    expected.collect()
+}
 
-fn know<T, E>(db: &Connection, plan: Plan<T, E>, by: &str) -> rusqlite::Result<Known<T, E>> {
-    let Plan::Write(records, answer) = plan else { return Ok((plan, Vec::new(), false)) };
-    let last: Vec<(u64, String)> =
-        records.iter().map(|wanted| record(db, &wanted.key())).collect::<rusqlite::Result<_>>()?;
-    let is_ours = last.iter().any(|(_, writer)| *writer == by);
-    let last = last.into_iter().map(|(sequence, _)| sequence).collect();
-    Ok((Plan::Write(records, answer), last, is_ours))
+/// What became of a change that expected these messages.
+fn find(db: &Connection, keys: &[(String, u64)], by: &str) -> rusqlite::Result<Found> {
+    let mut found = Found::Open;
+    for (key, expected) in keys {
+        match record(db, key)? {
+            (_, writer) if writer == by => return Ok(Found::Written),
+            (last, _) if last != *expected => found = Found::Covered,
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 impl Shared {
@@ -69,7 +101,7 @@ impl Shared {
     {
         let until = self.deadline();
         let mut pause = Duration::from_millis(2);
-        let mut change = Change { by: self.server.unique(), answer: None, is_known: false };
+        let mut change = Change { by: self.server.unique(), unheard: None, is_known: false };
         loop {
             let why = match self.step(&mut change, plan.clone(), until).await? {
                 Step::Done(outcome) => return outcome,
@@ -100,10 +132,23 @@ impl Shared {
         E: Send + 'static,
     {
         let by = change.by.clone();
-        let (plan, last, is_ours) = self.replica.read(move |db| know(db, plan(db)?, &by)).await?;
-        if is_ours && let Some(answer) = change.answer.take() {
-            return Ok(Step::Done(Ok(answer)));
+        let sent = change.unheard.as_ref().map(|unheard| unheard.keys.clone()).unwrap_or_default();
+        let read = self.replica.read(move |db| {
+            let plan = plan(db)?;
+            Ok((find(db, &sent, &by)?, expected(db, &plan)?, plan))
+        });
+        let (found, keys, plan) = read.await?;
+        match change.unheard.take_if(|_| found != Found::Open) {
+            Some(Unheard { answer, .. }) if found == Found::Written => {
+                return Ok(Step::Done(Ok(answer)));
+            }
+            Some(Unheard { is_once: true, .. }) => {
+                let why = "the answer was lost and others went on since, so whether it was done is not known";
+                return Err(Error::Unavailable(why.to_owned()));
+            }
+            _ => {}
         }
+        let is_once = matches!(plan, Plan::Once(..));
         match plan {
             Plan::Done(outcome) if change.is_known => Ok(Step::Done(outcome)),
             Plan::Done(_) => Ok(match self.sync(Source::State, until).await {
@@ -113,8 +158,8 @@ impl Shared {
                 }
                 Err(error) => Step::Again(error.to_string()),
             }),
-            Plan::Write(records, answer) => {
-                let messages = self.written(records, &last, &change.by)?;
+            Plan::Write(records, answer) | Plan::Once(records, answer) => {
+                let messages = self.written(records, &keys, &change.by)?;
                 let connection = self.server.connection();
                 match self.server.publish(messages).await {
                     Published::At(last) => {
@@ -123,7 +168,7 @@ impl Shared {
                         Ok(Step::Done(Ok(answer)))
                     }
                     Published::Unknown(why) => {
-                        change.answer = Some(answer);
+                        change.unheard = Some(Unheard { keys, answer, is_once });
                         Ok(Step::Again(why))
                     }
                     other => Ok(Step::Again(other.why())),
@@ -135,11 +180,11 @@ impl Shared {
     fn written(
         &self,
         records: Vec<Record>,
-        known: &[u64],
+        keys: &[(String, u64)],
         by: &str,
     ) -> Result<Vec<Message>, Error> {
-        let written = records.into_iter().zip(known).map(|(record, sequence)| {
-            let subject = self.server.names.record(&record.key());
+        let written = records.into_iter().zip(keys).map(|(record, (key, sequence))| {
+            let subject = self.server.names.record(key);
             let payload = serde_json::to_vec(&Written { by: by.to_owned(), record })?;
             Ok(Message::new(subject, payload).after(*sequence))
         });
@@ -314,7 +359,8 @@ pub(super) fn acquire(
     let expires_ms = now_ms.saturating_add(sql::millis(ttl));
     let (name, holder, note) = (name.to_owned(), holder.to_owned(), String::new());
     let lease = Lease { name, holder, epoch, expires_ms, note };
-    Ok(Plan::Write(vec![of(&lease)], lease))
+    // Each grant fences out the one before, and nobody may hold one that nobody was told of.
+    Ok(Plan::Once(vec![of(&lease)], lease))
 }
 
 fn of(lease: &Lease) -> Record {

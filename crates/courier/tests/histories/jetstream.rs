@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use courier::conformance::histories::record;
 use courier::jetstream::JetStream;
+use courier::{Courier, Error, LeaseError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -11,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::{ROUNDS, judge};
 
-async fn nodes(servers: &Servers) -> Vec<courier::Courier> {
+async fn nodes(servers: &Servers) -> Vec<Courier> {
     let mut nodes = Vec::new();
     for node in ["a", "b", "c"] {
         nodes.push(servers.open(node).await);
@@ -69,6 +70,14 @@ async fn a_server_that_is_killed_and_hangs() {
     }
 }
 
+/// A node whose connection can be broken.
+async fn behind(servers: &Servers, node: &str) -> (Courier, Proxy) {
+    let proxy = Proxy::start(servers.addresses()).await;
+    let mut options = servers.options(node);
+    options.servers = proxy.address();
+    (JetStream::open(options).await.unwrap(), proxy)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_cut_or_stand_still() {
     for seed in 0..ROUNDS {
@@ -77,10 +86,8 @@ async fn connections_that_are_cut_or_stand_still() {
         drop(servers.open("first").await);
         let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
         for node in ["a", "b", "c"] {
-            let proxy = Proxy::start(servers.addresses()).await;
-            let mut options = servers.options(node);
-            options.servers = proxy.address();
-            nodes.push(JetStream::open(options).await.unwrap());
+            let (node, proxy) = behind(&servers, node).await;
+            nodes.push(node);
             proxies.push(proxy);
         }
         let recording = record(&nodes, seed, 60);
@@ -104,4 +111,42 @@ async fn connections_that_are_cut_or_stand_still() {
         println!("{faults} faults of connections");
         judge(history.unwrap());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_not_granted_twice_for_one_acquisition_whose_answer_was_lost() {
+    let Some(servers) = Servers::start(1) else { return };
+    let b = servers.open("b").await;
+    let (a, proxy) = behind(&servers, "a").await;
+    let ttl = Duration::from_hours(1);
+    proxy.mute();
+    let first = tokio::spawn(async move { a.acquire("leader", "h", ttl, 1).await });
+    while b.lease("leader", 1).await.unwrap().is_none() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    // The same holder, by another node.
+    let second = b.acquire("leader", "h", ttl, 1).await.unwrap();
+    proxy.cut();
+    let first = first.await.unwrap();
+    assert!(matches!(first, Err(LeaseError::Failed(Error::Unavailable(_)))), "{first:?}");
+    assert_eq!(b.lease("leader", 1).await.unwrap(), Some(second));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_whose_answer_was_lost_is_known_by_what_it_wrote() {
+    let Some(servers) = Servers::start(1) else { return };
+    let b = servers.open("b").await;
+    let (a, proxy) = behind(&servers, "a").await;
+    proxy.mute();
+    let ttl = Duration::from_hours(1);
+    let granted = tokio::spawn(async move { a.acquire("leader", "h", ttl, 1).await });
+    let seen = loop {
+        match b.lease("leader", 1).await.unwrap() {
+            Some(seen) => break seen,
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    };
+    proxy.cut();
+    assert_eq!(granted.await.unwrap().unwrap(), seen);
+    assert_eq!(seen.epoch, 1);
 }

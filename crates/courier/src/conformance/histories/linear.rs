@@ -9,7 +9,7 @@ use std::fmt::{Debug, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 /// An operation of one task: when it was called, when it answered, and both in one value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Operation<O> {
     /// By the clock of its history.
     pub called: u64,

@@ -127,10 +127,15 @@ pub fn late(history: &[Operation<What>]) -> usize {
 /// Counts what the operations came to.
 ///
 /// # Errors
-/// Unless the history could have happened one operation after the other.
+/// Unless the history could have happened one operation after the other. It is kept in a file then, as JSON.
 pub fn judge(history: Vec<Operation<What>>) -> Result<Tally, Violation> {
     let tally = Tally::of(&history);
-    check::<OneSubject>(history).map_err(|why| format!("{tally}: {why}"))?;
+    let written = serde_json::to_vec(&history)?;
+    if let Err(why) = check::<OneSubject>(history) {
+        let file = std::env::temp_dir().join(format!("history-{:016x}.json", fnv(&written)));
+        std::fs::write(&file, written)?;
+        return Err(format!("{tally}: {why}; kept in {}", file.display()).into());
+    }
     Ok(tally)
 }
 
@@ -175,7 +180,7 @@ impl Competitor {
     }
 
     async fn work(&self, log: &Courier, history: &History, name: &str) -> Verdict {
-        let mut random = fnv(name);
+        let mut random = fnv(name.as_bytes());
         let mut next = move |below: u64| {
             random ^= random << 13;
             random ^= random >> 7;
@@ -269,9 +274,9 @@ impl Competitor {
     }
 }
 
-fn fnv(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
