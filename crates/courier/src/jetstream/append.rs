@@ -245,7 +245,7 @@ impl Appender {
         let first = last + 1 - facts().count() as u64;
         // The message that carries the fence, if that is one of its own, comes before the facts.
         let mut contents: Vec<Content> =
-            (last + 1 - count..first).map(|_| Content::Fence).collect();
+            (last + 1 - count..first).map(|_| Content::Nothing).collect();
         let mut knowledge = self.knowledge();
         for ((Job { batch, bodies, now_ms, .. }, n), position) in facts().zip(first..) {
             let stored = Arc::new(Stored::of(&batch.facts[n], &bodies[n], *now_ms));

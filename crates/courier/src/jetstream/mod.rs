@@ -22,9 +22,10 @@
 //! # Reading
 //!
 //! A question about the log asks the leader of the stream for its last message, waits until the replica is as
-//! far, and reads there. So it sees all that was acknowledged anywhere before it was asked, unless servers are cut
-//! off from each other: until they agree again on who leads, one may answer that does not know that it leads no more.
-//! A question is therefore never what decides, and neither is a refusal; changes are checked where they land.
+//! far, and reads there. So it sees all that was acknowledged anywhere before it was asked. A leader that is cut off
+//! may not know that it leads no more: who leads for the majority is shown by an empty message, unless the leader
+//! says that all its followers were with it a moment ago. Nothing but that moment rests on a clock, and no change
+//! does: changes are checked where they land.
 //! [`Engine::next`], which only has to be in order, waits for this node's own appends alone.
 //!
 //! # Appending
@@ -77,11 +78,11 @@
 //!
 //! A single server that loses its power may lose what it acknowledged last, unless its configuration says
 //! `sync_interval: always`. A replica that knows more than its stream sees that and is made anew. A server cut
-//! off from the majority takes nothing; but it may answer questions, and say why it refuses, with what was so
-//! before, until some seconds after it is joined again and has heard who leads now.
+//! off from the majority takes nothing.
 
 mod admission;
 mod append;
+mod current;
 mod follow;
 mod guards;
 mod keys;
@@ -99,7 +100,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
@@ -110,6 +111,7 @@ use crate::lease::Lease;
 use crate::without_secrets;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::{Appender, Job};
+use current::Proof;
 pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
 use replica::Replica;
 use server::Server;
@@ -243,6 +245,8 @@ struct Shared {
     replica: Replica,
     /// When the replica was last known to be at the end of a stream.
     synced: Mutex<[Option<Instant>; 3]>,
+    /// Who asks beside others shares what shows that the leader leads.
+    proofs: [tokio::sync::Mutex<Option<Proof>>; 3],
     repeated_ids: [AtomicU64; 2],
     repeated_contents: [AtomicU64; 2],
     /// Why a stream cannot be followed, as it was last said.
@@ -266,6 +270,7 @@ impl JetStream {
             replica,
             options,
             synced: Mutex::default(),
+            proofs: Default::default(),
             repeated_ids: Default::default(),
             repeated_contents: Default::default(),
             trouble: Mutex::default(),
@@ -354,65 +359,6 @@ impl Shared {
         let n = Source::Facts(stream).index();
         self.repeated_ids[n].fetch_add(repeats.by_id, Ordering::Relaxed);
         self.repeated_contents[n].fetch_add(repeats.by_content, Ordering::Relaxed);
-    }
-
-    /// Waits until the replica shows a message.
-    async fn arrive(&self, source: Source, sequence: u64, until: Instant) -> Result<(), Error> {
-        let mut applied = self.replica.applied(source);
-        if *applied.borrow() < sequence {
-            self.replica.want(source, sequence);
-        }
-        match timeout_at(until, applied.wait_for(|applied| *applied >= sequence)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => Err(self.unavailable()),
-        }
-    }
-
-    /// Waits until the replica shows all that is in a stream now.
-    async fn sync(&self, source: Source, until: Instant) -> Result<(), Error> {
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let gaps = self.replica.gaps(source);
-            let now = Instant::now();
-            let last = match timeout_at(until, self.server.state(source)).await {
-                Ok(Ok(state)) => state.last,
-                Ok(Err(error)) => {
-                    // No leader yet, or no server.
-                    if Instant::now() + pause > until {
-                        return Err(error);
-                    }
-                    sleep(pause).await;
-                    pause = sync_again(pause);
-                    continue;
-                }
-                Err(_) => return Err(self.unavailable()),
-            };
-            self.arrive(source, last, until).await?;
-            // A record that was replaced before it came here: its successor is behind `last`.
-            if self.replica.gaps(source) == gaps {
-                let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-                synced[source.index()] = Some(now);
-                return Ok(());
-            }
-        }
-    }
-
-    /// How long ago the replica was known to be at the end of a stream.
-    fn synced_since(&self, source: Source) -> Duration {
-        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        synced[source.index()].map_or(Duration::MAX, |synced| synced.elapsed())
-    }
-
-    /// The first `sync`: as long as the replica comes closer, it may take its time.
-    async fn catch_up(&self, source: Source) -> Result<(), Error> {
-        loop {
-            let before = self.replica.applied_now(source);
-            match self.sync(source, self.deadline()).await {
-                Err(_) if self.replica.applied_now(source) > before => {}
-                outcome => return outcome,
-            }
-        }
     }
 }
 

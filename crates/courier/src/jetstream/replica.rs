@@ -538,7 +538,7 @@ fn has(db: &Connection, stream: Stream, arrived: &Arrived) -> rusqlite::Result<b
         (Some(Content::Fact(_)), None) => stream == Stream::Operational,
         (Some(Content::Guard(wanted)), None) => guard(db, stream, &wanted.lease)?
             .is_some_and(|(state, sequence)| sequence > arrived.sequence || state == wanted.state),
-        (Some(Content::Fence) | None, None) => true,
+        (Some(Content::Nothing) | None, None) => true,
         _ => false,
     })
 }

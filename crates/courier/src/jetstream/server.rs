@@ -31,6 +31,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// a leader is replaced. The library's own default is a minute.
 const SIGN: Duration = Duration::from_secs(1);
 
+/// A leader asks its followers for a sign each second; if the last one is older than this, it may be that one of them
+/// looks for another leader.
+const HEARD_NS: u64 = 3_000_000_000;
+
 /// How long the server remembers the ids of messages.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
@@ -133,6 +137,8 @@ pub(super) struct StreamState {
     pub(super) last: u64,
     /// When it was made: tells it from one that was made anew under the same name.
     pub(super) created: String,
+    /// Whether no other server can lead it.
+    pub(super) is_surely_led: bool,
 }
 
 #[derive(Deserialize)]
@@ -164,11 +170,36 @@ struct Described {
     created: String,
     state: DescribedState,
     config: Config,
+    #[serde(default)]
+    cluster: DescribedCluster,
 }
 
 #[derive(Deserialize)]
 struct DescribedState {
     last_seq: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct DescribedCluster {
+    #[serde(default)]
+    replicas: Vec<Replica>,
+}
+
+/// Another server that has the stream.
+#[derive(Deserialize)]
+struct Replica {
+    /// How long ago the leader heard of it, in ns; 0 if it never did.
+    #[serde(default)]
+    active: u64,
+}
+
+impl Described {
+    /// Whether each server that could replace the leader answered it so short a time ago that it waits still. One
+    /// that hears nothing waits for 4 s at least; an answer may be a second on its way.
+    fn is_surely_led(&self) -> bool {
+        let heard = |replica: &Replica| (1..HEARD_NS).contains(&replica.active);
+        self.cluster.replicas.iter().all(heard)
+    }
 }
 
 /// No answer, or a no.
@@ -330,8 +361,10 @@ impl Server {
     pub(super) async fn state(&self, source: Source) -> Result<StreamState, Error> {
         let name = self.names.stream(source);
         match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
-            Ok(Described { created, state, .. }) => {
-                Ok(StreamState { last: state.last_seq, created })
+            Ok(described) => {
+                let is_surely_led = described.is_surely_led();
+                let Described { created, state, .. } = described;
+                Ok(StreamState { last: state.last_seq, created, is_surely_led })
             }
             Err(NoAnswer::Refused(no)) => Err(Error::Unavailable(no.description)),
             Err(NoAnswer::None(detail)) => Err(Error::Unavailable(detail)),
@@ -383,6 +416,12 @@ impl Server {
     /// A name that nobody else has, for a batch or a record.
     pub(super) fn unique(&self) -> String {
         format!("{}-{}", self.ours, self.batches.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Tells this node from most others.
+    pub(super) fn number(&self) -> u64 {
+        let byte = |number: u64, byte| number.wrapping_mul(31).wrapping_add(u64::from(byte));
+        self.ours.bytes().fold(0, byte)
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -497,7 +536,30 @@ fn is_new_enough(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_leader_is_sure_that_it_leads_while_all_others_were_heard_a_moment_ago() {
+        let is_surely_led = |active: &[u64]| {
+            let replicas: Vec<_> = active.iter().map(|ns| json!({ "active": ns })).collect();
+            let described = json!({
+                "created": "", "state": { "last_seq": 1 }, "cluster": { "replicas": replicas },
+                "config": Config::default(),
+            });
+            serde_json::from_value::<Described>(described).unwrap().is_surely_led()
+        };
+        for (active, is_sure) in [
+            (&[][..], true),
+            (&[500_000_000, 1_200_000_000], true),
+            (&[500_000_000, 3_100_000_000], false),
+            // Never since it leads.
+            (&[0, 500_000_000], false),
+        ] {
+            assert_eq!(is_surely_led(active), is_sure, "{active:?}");
+        }
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

@@ -22,6 +22,12 @@ pub(super) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// Ours: all of a fact but its subject and its body, as JSON, which has no line breaks.
 const FACT: &str = "Fact";
 
+/// Begins the keys of the state stream under which nothing is.
+const NOTHING: &str = "nothing.";
+
+/// How many of those there are.
+const KEYS_FOR_NOTHING: u64 = 64;
+
 /// One of the three streams of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
@@ -84,6 +90,15 @@ impl Names {
     /// Where a batch leaves the message that carries its fence, if none of its facts can.
     pub(super) fn fence(&self, stream: Stream) -> String {
         format!("{}.fence", self.root(Source::Facts(stream)))
+    }
+
+    /// Where a message says nothing but that it was taken. A key has one of those, so each node has its own, as
+    /// far as a few keys suffice.
+    pub(super) fn nothing(&self, source: Source, node: u64) -> String {
+        match source {
+            Source::Facts(stream) => self.fence(stream),
+            Source::State => self.record(&format!("{NOTHING}{}", node % KEYS_FOR_NOTHING)),
+        }
     }
 
     pub(super) fn record(&self, key: &str) -> String {
@@ -204,8 +219,8 @@ pub(super) enum Content {
     Fact(Arc<Stored>),
     Guard(Guard),
     Record(Box<Written>),
-    /// Carried the fence of a batch.
-    Fence,
+    /// Carried the fence of a batch, or showed who leads.
+    Nothing,
 }
 
 /// A fact as it lies in the stream.
@@ -247,6 +262,9 @@ impl Content {
         let rest = rest.ok_or("it is on a foreign subject")?;
         let unreadable = |error: serde_json::Error| error.to_string();
         if source == Source::State {
+            if rest.starts_with(NOTHING) {
+                return Ok(Self::Nothing);
+            }
             return Ok(Self::Record(serde_json::from_slice(payload).map_err(unreadable)?));
         }
         if let Some(subject) = rest.strip_prefix("fact.") {
@@ -267,7 +285,7 @@ impl Content {
             return Ok(Self::Guard(serde_json::from_slice(payload).map_err(unreadable)?));
         }
         if rest == "fence" {
-            Ok(Self::Fence)
+            Ok(Self::Nothing)
         } else {
             Err("it is on an unknown subject".to_owned())
         }

@@ -31,7 +31,8 @@ impl Proxy {
     pub(crate) async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("nats://{}", listener.local_addr().unwrap());
-        let fault = watch::Sender::new(Fault { cuts: 0, still_until: Instant::now(), is_mute: false });
+        let fault =
+            watch::Sender::new(Fault { cuts: 0, still_until: Instant::now(), is_mute: false });
         let faults = fault.subscribe();
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {

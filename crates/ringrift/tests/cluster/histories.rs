@@ -12,7 +12,7 @@ use std::{
 
 use courier::{
     Courier, Fact,
-    conformance::histories::{Competitor, History, Tally, excuse, facts, judge, late, resolve},
+    conformance::histories::{Competitor, History, Tally, facts, judge, resolve},
     jetstream::{JetStream, Options},
 };
 use serde_json::Value;
@@ -47,8 +47,6 @@ struct Contest {
     // Clients before the servers, servers before their hosts.
     clients: Vec<JoinHandle<Vec<Fact>>>,
     history: Arc<History>,
-    /// When, by the clock of the history, servers did not reach each other, or did not know yet who leads.
-    split: Vec<(u64, u64)>,
     servers: Servers,
     bed: Bed,
     folder: tempfile::TempDir,
@@ -66,8 +64,7 @@ impl Contest {
         });
         let servers = Servers::on(&program, hosts.to_vec());
         let history = Arc::new(History::default());
-        let mut contest =
-            Self { clients: Vec::new(), history, split: Vec::new(), servers, bed, folder };
+        let mut contest = Self { clients: Vec::new(), history, servers, bed, folder };
         // Makes the streams.
         drop(contest.facts("begin"));
         for (number, name) in CLIENTS.into_iter().enumerate() {
@@ -153,23 +150,8 @@ impl Contest {
         all.iter().filter(|operation| operation.is_appended(&by)).count()
     }
 
-    /// Servers do not reach each other for a while, then they do again. Until they agree on who leads, questions
-    /// may be answered with what was so before.
-    fn split(&mut self, what: &str, seconds: u64) {
-        let from = self.history.now();
-        self.meanwhile(what, seconds);
-        self.bed.heal();
-        self.goes_on();
-        wait_for("the servers to agree on who leads", GOES_ON, || {
-            let said = SERVERS.map(|name| leaders(self.bed.host(name)));
-            let are_all = said[0].as_ref().is_some_and(|leaders| leaders.len() == 3);
-            (are_all && said.iter().all(|leaders| *leaders == said[0])).then_some(())
-        });
-        self.split.push((from, self.history.now()));
-    }
-
-    /// A client and the servers do not reach each other for a while, then they do again.
-    fn lonely(&self, what: &str, seconds: u64) {
+    /// Some do not reach each other for a while, then they do again.
+    fn apart(&self, what: &str, seconds: u64) {
         self.meanwhile(what, seconds);
         self.bed.heal();
         self.goes_on();
@@ -205,39 +187,39 @@ impl Contest {
 
         let leader = self.leader();
         self.bed.part(&[SERVERS[leader]], &names(&others(leader)));
-        self.split("the leader is cut off from the other servers, clients from nobody", 14);
+        self.apart("the leader is cut off from the other servers, clients from nobody", 14);
 
         let leader = self.leader();
         let there = [&names(&others(leader))[..], &["c2", "c3"]].concat();
         self.bed.part(&[SERVERS[leader], "c1"], &there);
-        self.split("the leader and a client are cut off from all others", 14);
+        self.apart("the leader and a client are cut off from all others", 14);
 
         let leader = self.leader();
         let rest = others(leader);
         let there = [SERVERS[leader], SERVERS[rest[1]], "c1", "c3"];
         self.bed.part(&[SERVERS[rest[0]], "c2"], &there);
-        self.split("another server and a client are cut off from all others", 10);
+        self.apart("another server and a client are cut off from all others", 10);
 
         let leader = self.leader();
         for other in names(&others(leader)) {
             self.bed.mute(SERVERS[leader], other);
         }
-        self.split("the other servers do not hear the leader, which hears them", 12);
+        self.apart("the other servers do not hear the leader, which hears them", 12);
 
         let leader = self.leader();
         for other in names(&others(leader)) {
             self.bed.mute(other, SERVERS[leader]);
         }
-        self.split("the leader does not hear the other servers, which hear it", 12);
+        self.apart("the leader does not hear the other servers, which hear it", 12);
 
         for server in SERVERS {
             self.bed.mute("c3", server);
         }
-        self.lonely("no server hears a client, which hears them", 7);
+        self.apart("no server hears a client, which hears them", 7);
         for server in SERVERS {
             self.bed.mute(server, "c3");
         }
-        self.lonely("a client hears no server, which hear it", 7);
+        self.apart("a client hears no server, which hear it", 7);
 
         let leader = self.leader();
         for host in [SERVERS[leader], "c1"] {
@@ -266,10 +248,10 @@ impl Contest {
         }
         let seen = self.history.operations();
         let told = Tally::of(&seen);
-        println!("{} facts, {} told late; {told}", log.len(), late(&seen));
+        println!("{} facts; {told}", log.len());
         let began = Instant::now();
         let seen = resolve(seen, &log);
-        let tally = judge(excuse(seen, &self.split)).unwrap();
+        let tally = judge(seen).unwrap();
         println!("in order: {tally}; found in {:.1} s", began.elapsed().as_secs_f64());
         // Else nothing was tried.
         assert!(told.count(Tally::UNANSWERED) >= 10, "{told}");

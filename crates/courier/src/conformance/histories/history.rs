@@ -49,11 +49,6 @@ impl History {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// What its clock says.
-    pub fn now(&self) -> u64 {
-        self.so_far().clock
-    }
-
     fn so_far(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -28,7 +28,7 @@ pub(super) trait Machine {
     /// without an answer fits wherever it can have an effect.
     fn apply(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
 
-    /// Whether it leaves every state as it is.
+    /// Whether it leaves every state as it is: a question, or a refusal.
     fn only_looks(operation: &Self::Operation) -> bool;
 }
 
@@ -228,17 +228,10 @@ impl Machine for OneSubject {
     }
 
     fn only_looks(operation: &What) -> bool {
-        operation.only_looks()
-    }
-}
-
-impl What {
-    /// Whether it changes nothing: a question, or a refusal.
-    pub fn only_looks(&self) -> bool {
-        match self {
-            Self::Append { outcome, .. } => !matches!(outcome, Appended::At(_)),
-            Self::Last(_) | Self::Held { .. } | Self::Holds(_) => true,
-            Self::Acquired { .. } | Self::Released { .. } => false,
+        match operation {
+            What::Append { outcome, .. } => !matches!(outcome, Appended::At(_)),
+            What::Last(_) | What::Held { .. } | What::Holds(_) => true,
+            What::Acquired { .. } | What::Released { .. } => false,
         }
     }
 }

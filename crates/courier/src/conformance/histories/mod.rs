@@ -14,4 +14,4 @@ mod record;
 
 pub use history::{History, Life};
 pub use linear::{Appended, Operation, Tally, What};
-pub use record::{Competitor, excuse, facts, judge, late, record, resolve, run};
+pub use record::{Competitor, facts, judge, record, resolve, run};

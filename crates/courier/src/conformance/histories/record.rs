@@ -84,46 +84,6 @@ pub fn resolve(history: Vec<Operation<What>>, facts: &[Fact]) -> Vec<Operation<W
         .collect()
 }
 
-/// Leaves out what changed nothing and was told within these times, for engines whose servers may tell what was
-/// so before, while they cannot know who leads them. What was changed meanwhile stays.
-pub fn excuse(history: Vec<Operation<What>>, times: &[(u64, u64)]) -> Vec<Operation<What>> {
-    let is_excused = |Operation { called, answered, what }: &Operation<What>| {
-        let within =
-            |(from, to): &(u64, u64)| answered.is_some_and(|at| at >= *from) && called <= to;
-        what.only_looks() && times.iter().any(within)
-    };
-    history.into_iter().filter(|operation| !is_excused(operation)).collect()
-}
-
-/// How many were told of a position or an epoch though somebody had been told of a later one before they asked.
-pub fn late(history: &[Operation<What>]) -> usize {
-    // What a question was answered with or a change came to: a position, or else an epoch.
-    let (mut changed, mut told) = (Vec::new(), Vec::new());
-    for Operation { called, answered, what } in history {
-        let Some(answered) = *answered else { continue };
-        match what {
-            What::Append { outcome: Appended::At(at), .. } => changed.push((answered, (*at, 0))),
-            What::Acquired { epoch: Some(epoch), .. } => changed.push((answered, (0, *epoch))),
-            What::Append { outcome: Appended::Conflict(at), .. } | What::Last(at) => {
-                told.push((*called, (*at, u64::MAX)));
-            }
-            What::Holds(Some((_, epoch))) => told.push((*called, (u64::MAX, *epoch))),
-            _ => {}
-        }
-    }
-    changed.sort_unstable();
-    told.sort_unstable();
-    let mut changed = changed.into_iter().peekable();
-    let (mut position, mut epoch) = (0, 0);
-    let is_late = |(called, (at, of)): &(u64, (u64, u64))| {
-        while let Some((_, (next, granted))) = changed.next_if(|(answered, _)| answered < called) {
-            (position, epoch) = (position.max(next), epoch.max(granted));
-        }
-        *at < position || *of < epoch
-    };
-    told.iter().copied().filter(is_late).count()
-}
-
 /// Counts what the operations came to.
 ///
 /// # Errors
@@ -278,26 +238,4 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_so_before_is_excused_while_servers_are_apart_and_what_was_changed_is_not() {
-        let appended = |called, after, at| {
-            let (id, fence, outcome) = (String::new(), None, Appended::At(at));
-            let what = What::Append { id, after, fence, outcome };
-            Operation { called, answered: Some(called + 1), what }
-        };
-        let told = |called| Operation { called, answered: Some(called + 1), what: What::Last(3) };
-        let seen = vec![appended(0, 0, 3), appended(2, 3, 7), told(4)];
-        assert!(judge(seen.clone()).is_err());
-        assert_eq!(late(&seen), 1);
-        assert!(judge(excuse(seen.clone(), &[(6, 9)])).is_err());
-        judge(excuse(seen, &[(3, 4)])).unwrap();
-        let forked = vec![appended(0, 0, 3), appended(2, 0, 7)];
-        assert!(judge(excuse(forked, &[(0, 9)])).is_err());
-    }
 }

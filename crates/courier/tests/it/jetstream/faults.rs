@@ -103,6 +103,42 @@ async fn whole(log: &Courier, acknowledged: &[(String, u64)]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_followers_answers_no_question_and_with_one_it_does() {
+    let Some(servers) = Servers::start(3) else { return };
+    let log = servers.open("writer").await;
+    let position = log.append(STREAM, fact("first", "a").into(), 1).await.unwrap()[0];
+    let leader = servers.leader("test_pipeline").await;
+    let mut options = servers.options("node");
+    options.servers = servers.address(leader);
+    options.patience = Duration::from_secs(1);
+    // Three may have begun a moment ago.
+    let node = loop {
+        match JetStream::open(options.clone()).await {
+            Err(OpenError::Unreachable { .. } | OpenError::Failed(_)) => {}
+            opened => break opened.unwrap(),
+        }
+    };
+    let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
+    for other in &others {
+        servers.freeze(*other);
+    }
+    // Longer than what was heard of them counts, and shorter than the leader waits until it gives up.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let alone = node.head(STREAM).await;
+    assert!(matches!(alone, Err(Error::Unavailable(_))), "{alone:?}");
+    servers.thaw(others[0]);
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    let head = loop {
+        match node.head(STREAM).await {
+            Err(Error::Unavailable(_)) if tokio::time::Instant::now() < until => {}
+            head => break head.unwrap(),
+        }
+    };
+    assert_eq!(head, position);
+    servers.thaw(others[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_loses_nothing_and_the_engine_goes_on() {
     let Some(mut servers) = Servers::start(1) else { return };
     let log = servers.open("node").await;

@@ -114,9 +114,13 @@ impl Servers {
 
     /// The addresses of all.
     pub(crate) fn addresses(&self) -> String {
-        let all: Vec<_> =
-            self.ports.iter().map(|(port, _)| format!("nats://127.0.0.1:{port}")).collect();
+        let all: Vec<_> = (0..self.ports.len()).map(|n| self.address(n)).collect();
         all.join(",")
+    }
+
+    /// Where one listens.
+    pub(crate) fn address(&self, n: usize) -> String {
+        format!("nats://127.0.0.1:{}", self.ports[n].0)
     }
 
     /// A folder of a node.
@@ -164,9 +168,9 @@ impl Servers {
     }
 
     fn alive(&self) -> Vec<String> {
-        let all = self.ports.iter().zip(&self.children);
+        let all = self.children.iter().enumerate();
         let alive = all.filter(|(_, child)| child.is_some());
-        alive.map(|((port, _), _)| format!("nats://127.0.0.1:{port}")).collect()
+        alive.map(|(n, _)| self.address(n)).collect()
     }
 
     /// What the servers said.
