@@ -21,7 +21,7 @@ pub struct Operation<O> {
 
 /// What may follow from what.
 pub(super) trait Machine {
-    type Operation: Debug;
+    type Operation: Debug + PartialEq;
     type State: Clone + Eq + std::hash::Hash + Debug + Default;
 
     /// The state after an operation, if it can have answered like that in this state. An operation
@@ -92,8 +92,16 @@ pub(super) fn check<M: Machine>(mut history: Vec<Operation<M::Operation>>) -> Re
         if way.count == total {
             return Ok(());
         }
-        for n in next {
+        for (i, n) in next.iter().copied().enumerate() {
             let operation = &history[n];
+            // Of those without an answer that are alike, the one that was called first: it fits wherever another does.
+            let is_alike = |m: &usize| {
+                let other = &history[*m];
+                other.answered.is_none() && other.what == operation.what
+            };
+            if operation.answered.is_none() && next[..i].iter().any(is_alike) {
+                continue;
+            }
             let Some(state) = M::apply(&way.state, &operation.what) else {
                 if way.count >= deepest.0 {
                     deepest = (way.count, Some((n, way.state.clone())));
@@ -142,8 +150,8 @@ pub enum What {
     },
     /// The last position on the subject.
     Last(u64),
-    /// An acquisition by a holder that succeeded with this epoch; none if the answer did not come, and
-    /// both engines count by one.
+    /// An acquisition by a holder that succeeded with this epoch, the one after the last; none if the answer did
+    /// not come.
     Acquired {
         /// The holder.
         by: String,
@@ -210,8 +218,8 @@ impl Machine for OneSubject {
             What::Acquired { by, epoch } => {
                 let free = state.holder.as_ref().is_none_or(|holder| holder == by);
                 next.holder = Some(by.clone());
-                next.epoch = epoch.unwrap_or(state.epoch + 1);
-                free && next.epoch > state.epoch
+                next.epoch = state.epoch + 1;
+                free && epoch.is_none_or(|epoch| epoch == next.epoch)
             }
             What::Held { by } => state.holder.as_ref() == Some(by),
             What::Released { by, epoch } => {
@@ -348,6 +356,10 @@ mod tests {
                 ],
             ),
             (
+                "a grant that nobody asked for",
+                vec![operation(0, 1, acquired(1)), operation(2, 3, acquired(3))],
+            ),
+            (
                 "fenced before anybody took the lease",
                 vec![
                     operation(0, 1, acquired(1)),
@@ -368,5 +380,17 @@ mod tests {
             ];
             check::<OneSubject>(history).unwrap();
         }
+    }
+
+    #[test]
+    fn many_without_an_answer_are_tried_one_for_the_other() {
+        let acquired = |epoch| What::Acquired { by: "h".to_owned(), epoch };
+        let lost = (0..30).map(|called| Operation { called, answered: None, what: acquired(None) });
+        let grants = (1..40).filter(|epoch| epoch % 13 != 0);
+        let told =
+            grants.map(|epoch| operation(epoch * 100, epoch * 100 + 50, acquired(Some(epoch))));
+        let appends =
+            (1..400).map(|n| operation(n * 10, n * 10 + 9, append(n - 1, None, Appended::At(n))));
+        check::<OneSubject>(lost.chain(told).chain(appends).collect()).unwrap();
     }
 }
