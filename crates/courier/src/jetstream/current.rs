@@ -1,20 +1,35 @@
 //! Whether the replica shows all that is in the streams.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::server::{Message, Published};
 use super::wire::{Content, Source};
-use super::{Shared, sync_again};
+use super::{QUEUE, Shared, sync_again};
 use crate::error::Error;
 
-/// A message that its leader took for the majority, so that no other one led when it was sent; or why it did not.
-#[derive(Debug)]
-pub(super) struct Proof {
-    began: Instant,
-    position: Result<u64, String>,
+/// One who asks for a message that the leader takes for the majority, so that no other one leads: he gets its position,
+/// or why it was not taken.
+pub(super) type Doubt = oneshot::Sender<Result<u64, String>>;
+
+/// Doubts about the leader of a stream, and where they come to be answered.
+pub(super) fn doubts() -> (mpsc::Sender<Doubt>, mpsc::Receiver<Doubt>) {
+    mpsc::channel(QUEUE)
+}
+
+/// Answers doubts about the leader of a stream: those that wait together by one message.
+pub(super) async fn prove(shared: Arc<Shared>, source: Source, mut doubts: mpsc::Receiver<Doubt>) {
+    let mut together = Vec::new();
+    while doubts.recv_many(&mut together, QUEUE).await > 0 {
+        let proof = shared.prove(source).await;
+        for doubt in together.drain(..) {
+            // Nobody listens if he gave up.
+            drop(doubt.send(proof.clone()));
+        }
+    }
 }
 
 impl Shared {
@@ -67,26 +82,20 @@ impl Shared {
 
     /// The last message of a stream, or a later one than all that were acknowledged before this was asked.
     async fn end(&self, source: Source) -> Result<u64, Error> {
-        let asked = Instant::now();
         let state = self.server.state(source).await?;
         if state.is_surely_led {
             return Ok(state.last);
         }
-        let mut last = self.proofs[source.index()].lock().await;
-        let proof = match last.take() {
-            Some(proof) if proof.began >= asked => proof,
-            _ => self.prove(source).await,
-        };
-        let position = proof.position.clone();
-        *last = Some(proof);
-        position.map_err(Error::Unavailable)
+        let (doubt, proof) = oneshot::channel();
+        self.doubts[source.index()].send(doubt).await.map_err(|_| Error::Closed)?;
+        proof.await.map_err(|_| Error::Closed)?.map_err(Error::Unavailable)
     }
 
-    async fn prove(&self, source: Source) -> Proof {
-        let began = Instant::now();
+    /// Sends an empty message; gives its position once the majority has it.
+    async fn prove(&self, source: Source) -> Result<u64, String> {
         let connection = self.server.connection();
         let message = Message::new(self.server.names.nothing(source, self.server.number()), "");
-        let position = match self.server.publish(vec![message]).await {
+        match self.server.publish(vec![message]).await {
             Published::At(position) => {
                 let contents = match source {
                     Source::Facts(_) => vec![Content::Nothing],
@@ -96,8 +105,7 @@ impl Shared {
                 Ok(position)
             }
             other => Err(other.why()),
-        };
-        Proof { began, position }
+        }
     }
 
     /// How long ago the replica was known to be at the end of a stream.

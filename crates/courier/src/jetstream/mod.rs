@@ -111,7 +111,7 @@ use crate::lease::Lease;
 use crate::without_secrets;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::{Appender, Job};
-use current::Proof;
+use current::Doubt;
 pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
 use replica::Replica;
 use server::Server;
@@ -245,8 +245,8 @@ struct Shared {
     replica: Replica,
     /// When the replica was last known to be at the end of a stream.
     synced: Mutex<[Option<Instant>; 3]>,
-    /// Who asks beside others shares what shows that the leader leads.
-    proofs: [tokio::sync::Mutex<Option<Proof>>; 3],
+    /// Where those ask who doubt that the leader of a stream still leads.
+    doubts: [mpsc::Sender<Doubt>; 3],
     repeated_ids: [AtomicU64; 2],
     repeated_contents: [AtomicU64; 2],
     /// Why a stream cannot be followed, as it was last said.
@@ -265,19 +265,23 @@ impl JetStream {
         let (folder, retention) = (options.folder.clone(), options.retention);
         let opening = tokio::task::spawn_blocking(move || Replica::open(&folder, retention));
         let replica = opening.await.map_err(std::io::Error::other)??;
+        let [pipeline, operational, state] = Source::ALL.map(|_| current::doubts());
+        let (doubts, doubted) =
+            ([pipeline.0, operational.0, state.0], [pipeline.1, operational.1, state.1]);
         let shared = Arc::new(Shared {
             server,
             replica,
             options,
             synced: Mutex::default(),
-            proofs: Default::default(),
+            doubts,
             repeated_ids: Default::default(),
             repeated_contents: Default::default(),
             trouble: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        for source in Source::ALL {
+        for (source, doubted) in Source::ALL.into_iter().zip(doubted) {
             tasks.spawn(follow::follow(Arc::clone(&shared), source));
+            tasks.spawn(current::prove(Arc::clone(&shared), source, doubted));
         }
         let appenders = Stream::ALL.map(|stream| {
             let (appender, slow) = Appender::new(Arc::clone(&shared), stream);

@@ -120,14 +120,15 @@ async fn a_lease_is_not_granted_twice_for_one_acquisition_whose_answer_was_lost(
     let (a, proxy) = behind(&servers, "a").await;
     let ttl = Duration::from_hours(1);
     proxy.mute();
-    let first = tokio::spawn(async move { a.acquire("leader", "h", ttl, 1).await });
+    let mut first = JoinSet::new();
+    first.spawn(async move { a.acquire("leader", "h", ttl, 1).await });
     while b.lease("leader", 1).await.unwrap().is_none() {
         sleep(Duration::from_millis(20)).await;
     }
     // The same holder, by another node.
     let second = b.acquire("leader", "h", ttl, 1).await.unwrap();
     proxy.cut();
-    let first = first.await.unwrap();
+    let first = first.join_next().await.unwrap().unwrap();
     assert!(matches!(first, Err(LeaseError::Failed(Error::Unavailable(_)))), "{first:?}");
     assert_eq!(b.lease("leader", 1).await.unwrap(), Some(second));
 }
@@ -139,7 +140,8 @@ async fn an_acquisition_whose_answer_was_lost_is_known_by_what_it_wrote() {
     let (a, proxy) = behind(&servers, "a").await;
     proxy.mute();
     let ttl = Duration::from_hours(1);
-    let granted = tokio::spawn(async move { a.acquire("leader", "h", ttl, 1).await });
+    let mut granted = JoinSet::new();
+    granted.spawn(async move { a.acquire("leader", "h", ttl, 1).await });
     let seen = loop {
         match b.lease("leader", 1).await.unwrap() {
             Some(seen) => break seen,
@@ -147,6 +149,6 @@ async fn an_acquisition_whose_answer_was_lost_is_known_by_what_it_wrote() {
         }
     };
     proxy.cut();
-    assert_eq!(granted.await.unwrap().unwrap(), seen);
+    assert_eq!(granted.join_next().await.unwrap().unwrap().unwrap(), seen);
     assert_eq!(seen.epoch, 1);
 }

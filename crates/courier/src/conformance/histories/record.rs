@@ -93,7 +93,7 @@ pub fn judge(history: Vec<Operation<What>>) -> Result<Tally, Violation> {
     let written = serde_json::to_vec(&history)?;
     if let Err(why) = check::<OneSubject>(history) {
         let file = std::env::temp_dir().join(format!("history-{:016x}.json", fnv(&written)));
-        std::fs::write(&file, written)?;
+        fs_err::write(&file, written)?;
         return Err(format!("{tally}: {why}; kept in {}", file.display()).into());
     }
     Ok(tally)
