@@ -27,6 +27,23 @@ pub enum NodeState {
     Removed,
 }
 
+impl NodeState {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Alive, Self::Silent, Self::Ended, Self::Invited, Self::Removed];
+
+    /// The state in one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Silent => "silent",
+            Self::Ended => "ended",
+            Self::Invited => "invited",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// A node, as it is known here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "what is shown of a node; each stands alone")]

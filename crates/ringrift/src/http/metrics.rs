@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use ringrift_daemons::HttpPort as _;
+use ringrift_daemons::{HttpPort as _, NodeState, NodeView, survey};
 use ringrift_pipeline::{CatalogueError, Totals, WorkKind};
 use serde_json::Value;
 use warden::{DaemonView, Snapshot, State};
@@ -122,6 +122,7 @@ pub(super) fn render(app: &App, snapshot: &Snapshot, counted: Option<&str>) -> S
 pub(super) async fn counted(sources: &dyn Sources) -> Result<String, CatalogueError> {
     let mut text = Exposition::default();
     pipeline(&mut text, sources).await?;
+    cluster(&mut text, sources).await?;
     Ok(text.0)
 }
 
@@ -416,6 +417,70 @@ async fn pipeline(text: &mut Exposition, sources: &dyn Sources) -> Result<(), Ca
         "Dead letters that wait.",
         float(letters.pending + letters.retrying),
     );
+    Ok(())
+}
+
+/// A metric that each node has a series of.
+type PerNode = (&'static str, &'static str, fn(&NodeView) -> u64);
+
+const PER_NODE: &[PerNode] = &[
+    ("ringrift_node_silent_seconds", "Time since the node was heard of; 0 while it is.", |node| {
+        node.silent_seconds.unwrap_or(0)
+    }),
+    ("ringrift_node_draining", "1 if the node takes no new work.", |node| node.draining.into()),
+    ("ringrift_node_work_items", "Work items that the node has in hand.", |node| node.items),
+    ("ringrift_node_artefact_bytes", "Bytes of the artefacts that the node has.", |node| {
+        node.artefact_bytes
+    }),
+    ("ringrift_node_artefacts_alone", "Artefacts that no other node has.", |node| {
+        node.artefacts_alone
+    }),
+];
+
+/// The nodes, as this one sees them; nothing on one machine.
+async fn cluster(text: &mut Exposition, sources: &dyn Sources) -> Result<(), CatalogueError> {
+    use Kind::Gauge;
+    let cluster = survey(sources.catalogue(), sources.the_loop()).await?;
+    if cluster.nodes.is_empty() {
+        return Ok(());
+    }
+    let nodes = &cluster.nodes;
+    let count = |state| size(nodes.iter().filter(|node| node.state == state).count());
+    text.metric(
+        "ringrift_nodes",
+        Gauge,
+        "Nodes of the cluster by state.",
+        NodeState::ALL.map(|state| (vec![("state", state.word().to_owned())], count(state))),
+    );
+    text.one(
+        "ringrift_leader_known",
+        Gauge,
+        "1 if a node leads, as far as is known here.",
+        f64::from(u8::from(cluster.leader.is_some())),
+    );
+    text.one(
+        "ringrift_leads",
+        Gauge,
+        "1 if this node leads.",
+        f64::from(u8::from(nodes.iter().any(|node| node.here && node.leads))),
+    );
+    text.one(
+        "ringrift_artefacts",
+        Gauge,
+        "Artefacts that the log names and nobody trashed.",
+        float(cluster.artefacts),
+    );
+    text.one(
+        "ringrift_artefacts_with_few_copies",
+        Gauge,
+        "Those of them of which fewer than two living nodes have a copy that stays.",
+        float(cluster.few_copies),
+    );
+    for (name, help, figure) in PER_NODE {
+        let series =
+            nodes.iter().map(|node| (vec![("node", node.node.0.clone())], float(figure(node))));
+        text.metric(name, Gauge, help, series);
+    }
     Ok(())
 }
 

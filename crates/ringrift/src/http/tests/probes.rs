@@ -11,6 +11,7 @@ use ringrift_daemons::Obstacle;
 use tokio::time::Instant;
 use warden::{DaemonId, DaemonView, Health, State};
 
+use super::nodes::{plays, rests};
 use super::{World, critical, daemon, get, lived_in, opened};
 
 #[tokio::test]
@@ -132,6 +133,26 @@ async fn every_line_of_the_metrics_is_well_formed_and_the_figures_are_right() {
     value("ringrift_loop_lag_seconds");
     value("ringrift_daemon_last_cycle_seconds{daemon=\"EVENT_ROUTER\"}");
     value("ringrift_work_queued{config=\"hex8_2p\",kind=\"train\"}");
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_are_counted_and_one_machine_has_none() {
+    let alone = opened(&World::empty().await);
+    let text = get(&alone, "/metrics").await.body;
+    assert!(!text.contains("ringrift_node"), "{text}");
+    let world = World::of_a_cluster(&[("a".into(), rests()), ("b".into(), plays(1))]).await;
+    let series = parsed(&get(&opened(&world), "/metrics").await.body);
+    for (key, value) in [
+        ("ringrift_nodes{state=\"alive\"}", "2"),
+        ("ringrift_nodes{state=\"silent\"}", "0"),
+        ("ringrift_leader_known", "1"),
+        ("ringrift_leads", "1"),
+        ("ringrift_artefacts_with_few_copies", "0"),
+        ("ringrift_node_silent_seconds{node=\"b\"}", "0"),
+        ("ringrift_node_draining{node=\"b\"}", "0"),
+    ] {
+        assert_eq!(series.get(key).map(String::as_str), Some(value), "{key}");
+    }
 }
 
 /// The complaints that we live with: the names are the operators'.
