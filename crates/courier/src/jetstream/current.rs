@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::server::{Message, Published};
+use super::server::Published;
 use super::wire::{Content, Source};
 use super::{QUEUE, Shared, sync_again};
 use crate::error::Error;
@@ -94,8 +94,7 @@ impl Shared {
     /// Sends an empty message; gives its position once the majority has it.
     async fn prove(&self, source: Source) -> Result<u64, String> {
         let connection = self.server.connection();
-        let message = Message::new(self.server.names.nothing(source, self.server.number()), "");
-        match self.server.publish(vec![message]).await {
+        match self.server.publish(vec![self.server.nothing(source)]).await {
             Published::At(position) => {
                 let contents = match source {
                     Source::Facts(_) => vec![Content::Nothing],

@@ -117,7 +117,7 @@ use replica::Replica;
 use server::Server;
 use wire::Source;
 
-/// Changes of records that wait for those before them.
+/// Changes of records, and doubts about a leader, that wait for those before them.
 const QUEUE: usize = 64;
 
 /// Letters removed in one step.

@@ -418,10 +418,10 @@ impl Server {
         format!("{}-{}", self.ours, self.batches.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Tells this node from most others.
-    pub(super) fn number(&self) -> u64 {
-        let byte = |number: u64, byte| number.wrapping_mul(31).wrapping_add(u64::from(byte));
-        self.ours.bytes().fold(0, byte)
+    /// A message that says nothing but that it was taken.
+    pub(super) fn nothing(&self, source: Source) -> Message {
+        let node = blake3::hash(self.ours.as_bytes()).as_bytes()[0];
+        Message::new(self.names.nothing(source, node), "")
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(

@@ -26,7 +26,7 @@ const FACT: &str = "Fact";
 const NOTHING: &str = "nothing.";
 
 /// How many of those there are.
-const KEYS_FOR_NOTHING: u64 = 64;
+const KEYS_FOR_NOTHING: u8 = 64;
 
 /// One of the three streams of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,9 +92,9 @@ impl Names {
         format!("{}.fence", self.root(Source::Facts(stream)))
     }
 
-    /// Where a message says nothing but that it was taken. A key has one of those, so each node has its own, as
-    /// far as a few keys suffice.
-    pub(super) fn nothing(&self, source: Source, node: u64) -> String {
+    /// Where a message that says nothing goes. A key keeps one of those, so each node has its own key, as far as a
+    /// few suffice.
+    pub(super) fn nothing(&self, source: Source, node: u8) -> String {
         match source {
             Source::Facts(stream) => self.fence(stream),
             Source::State => self.record(&format!("{NOTHING}{}", node % KEYS_FOR_NOTHING)),

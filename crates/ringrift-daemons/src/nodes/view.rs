@@ -6,14 +6,13 @@ use std::{
 };
 
 use ringrift_pipeline::{Catalogue, CatalogueError, NodeHoldings, NodeId, NodeRow};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{LIVES, NodeReport, Seen};
 use crate::Loop;
 
 /// How a node stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
     /// It prolongs its lease.
     Alive,
@@ -41,6 +40,12 @@ impl NodeState {
             Self::Invited => "invited",
             Self::Removed => "removed",
         }
+    }
+}
+
+impl Serialize for NodeState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
     }
 }
 

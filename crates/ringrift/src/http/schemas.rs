@@ -1,7 +1,7 @@
 //! The shapes that `/api/openapi.json` promises. What belongs to the game (a verdict, a report, a
 //! board) is an object here: its fields are those of the facts, and grow with them.
 
-use ringrift_daemons::{CATEGORIES, PROFILES};
+use ringrift_daemons::{CATEGORIES, NodeState, PROFILES};
 use serde_json::{Map, Value, json};
 
 type Fields<'a> = &'a [(&'a str, Value)];
@@ -357,12 +357,11 @@ fn work() -> Value {
 }
 
 fn node() -> Value {
-    let states = ["alive", "silent", "ended", "invited", "removed"];
     object(&[
         ("node", text()),
         ("here", truth()),
         ("leads", truth()),
-        ("state", one_of(&states)),
+        ("state", one_of(&NodeState::ALL.map(NodeState::word))),
         ("draining", truth()),
         ("removed", truth()),
         ("silent_seconds", or_null(&count())),
