@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AFTER: Duration = Duration::from_secs(12);
 /// Nothing takes longer.
 const LIMIT: Duration = Duration::from_mins(1);
-const TURNS: u32 = 3;
+const TURNS: u32 = 6;
 
 /// Who writes.
 #[derive(Clone, Copy, PartialEq, Eq)]

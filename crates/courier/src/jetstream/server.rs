@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, StorageType};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Event, HeaderMap, Request};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -25,6 +27,10 @@ const LEAST_PAYLOAD: usize = 2 << 20;
 /// How long one question waits for its answer. A server answers in less than a millisecond; what
 /// takes longer waits for an election, and is asked again.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// A question that can be asked twice is asked again after so long, and any answer will do: whoever is elected
+/// meanwhile never heard of it.
+const AGAIN: Duration = Duration::from_millis(400);
 
 /// A connection on which nothing comes is asked for a sign so often, and given up at the third that stays away: a
 /// line that is cut without a word, or a machine that hangs, ends no connection. Within the six seconds after which
@@ -208,6 +214,14 @@ enum NoAnswer {
     None(String),
 }
 
+fn answer_in<T: serde::de::DeserializeOwned>(reply: &[u8]) -> Result<T, NoAnswer> {
+    match serde_json::from_slice(reply).map_err(|error| NoAnswer::None(error.to_string()))? {
+        Reply { error: Some(refusal), .. } => Err(NoAnswer::Refused(refusal)),
+        Reply { answer: Some(answer), .. } => Ok(answer),
+        Reply { .. } => Err(NoAnswer::None("a reply without an answer".to_owned())),
+    }
+}
+
 impl Server {
     /// Connects, checks what is there, and makes the streams that are missing.
     pub(super) async fn connect(options: &Options) -> Result<Self, OpenError> {
@@ -286,7 +300,7 @@ impl Server {
         let mut config = self.config(source, options);
         let until = tokio::time::Instant::now() + options.patience;
         loop {
-            let detail = match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
+            let detail = match self.describe(source).await {
                 Ok(described) => return check(source, &config, &described.config, options),
                 Err(NoAnswer::Refused(no)) if no.err_code == number::NO_STREAM && !options.make => {
                     let what = format!("has no log of the name {:?}", options.name);
@@ -359,8 +373,7 @@ impl Server {
 
     /// The last message of a stream, as its leader has it, and when the stream was made.
     pub(super) async fn state(&self, source: Source) -> Result<StreamState, Error> {
-        let name = self.names.stream(source);
-        match self.ask::<Described>(&format!("STREAM.INFO.{name}"), "").await {
+        match self.describe(source).await {
             Ok(described) => {
                 let is_surely_led = described.is_surely_led();
                 let Described { created, state, .. } = described;
@@ -424,6 +437,21 @@ impl Server {
         Message::new(self.names.nothing(source, node), "")
     }
 
+    /// What the leader of a stream says of it.
+    async fn describe(&self, source: Source) -> Result<Described, NoAnswer> {
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.names.stream(source));
+        let again_and_again = async {
+            let mut asked = FuturesUnordered::new();
+            loop {
+                asked.push(self.client.request(subject.clone(), bytes::Bytes::new()));
+                if let Ok(Some(reply)) = timeout(AGAIN, asked.next()).await {
+                    return reply;
+                }
+            }
+        };
+        answer_in(&self.answer(again_and_again).await.map_err(NoAnswer::None)?)
+    }
+
     async fn ask<T: serde::de::DeserializeOwned>(
         &self,
         question: &str,
@@ -431,14 +459,7 @@ impl Server {
     ) -> Result<T, NoAnswer> {
         let subject = format!("$JS.API.{question}");
         let request = self.client.request(subject, body.to_owned().into());
-        let reply = self.answer(request).await.map_err(NoAnswer::None)?;
-        let reply: Reply<T> =
-            serde_json::from_slice(&reply).map_err(|error| NoAnswer::None(error.to_string()))?;
-        match reply {
-            Reply { error: Some(refusal), .. } => Err(NoAnswer::Refused(refusal)),
-            Reply { answer: Some(answer), .. } => Ok(answer),
-            Reply { .. } => Err(NoAnswer::None(format!("{question} has no answer in its reply"))),
-        }
+        answer_in(&self.answer(request).await.map_err(NoAnswer::None)?)
     }
 
     /// Waits for an answer as long as one can come.
