@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::lease::Lease;
 
-/// Between two looks so much counts as silence of others at most: who could not look for longer was cut
-/// off himself, and knows nothing of that time.
+/// Between two looks so much counts as silence of others at most, unless the pause was longer on purpose: who could
+/// not look for longer was cut off himself, and knows nothing of that time.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
 
 /// Which leases are still prolonged, by the clock of who looks.
@@ -20,15 +20,23 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
 pub struct Sightings {
     seen: BTreeMap<String, (Lease, Instant)>,
     looked: Option<Instant>,
+    /// No look was meant to come within this after the last one.
+    pause: Duration,
 }
 
 impl Sightings {
+    /// Says that the next look comes after a pause of this length, of several seconds: what happens within it will be
+    /// seen then, and counts as nobody's silence before.
+    pub fn pause(&mut self, pause: Duration) {
+        self.pause = pause;
+    }
+
     /// Takes note of all leases as the log has them now, `log.leases(prefix, i64::MIN)`: those that were
-    /// given back are gone, those that ran out are not. To be called every few seconds.
+    /// given back are gone, those that ran out are not. To be called every few seconds, or after a [`pause`](Self::pause).
     pub fn note(&mut self, leases: Vec<Lease>, now: Instant) {
         let since_last = self.looked.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let blind = since_last.saturating_sub(BETWEEN_LOOKS);
-        self.looked = Some(now);
+        let blind = since_last.saturating_sub(self.pause.max(BETWEEN_LOOKS));
+        (self.looked, self.pause) = (Some(now), Duration::ZERO);
         let mut before = std::mem::take(&mut self.seen);
         for lease in leases {
             let since = match before.remove(&lease.name) {
@@ -42,12 +50,17 @@ impl Sightings {
     /// The lease of this name, and for how long it was seen to stand still.
     pub fn silent(&self, name: &str, now: Instant) -> Option<(&Lease, Duration)> {
         let (lease, since) = self.seen.get(name)?;
-        Some((lease, now.saturating_duration_since(*since)))
+        Some((lease, self.silence(*since, now)))
+    }
+
+    fn silence(&self, since: Instant, now: Instant) -> Duration {
+        let paused = self.looked.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        now.saturating_duration_since(since).saturating_sub(paused.min(self.pause))
     }
 
     /// All leases, by name, each with for how long it was seen to stand still.
     pub fn all(&self, now: Instant) -> impl Iterator<Item = (&Lease, Duration)> {
-        self.seen.values().map(move |(lease, since)| (lease, now.saturating_duration_since(*since)))
+        self.seen.values().map(move |(lease, since)| (lease, self.silence(*since, now)))
     }
 
     /// Whether anybody looked yet.
@@ -116,5 +129,34 @@ mod tests {
         seen.note(vec![lease.clone()], back + 3 * SECOND);
         seen.note(vec![lease], back + 6 * SECOND);
         assert_eq!(seen.silent("node.a", back + 6 * SECOND).unwrap().1, BETWEEN_LOOKS + 6 * SECOND);
+    }
+
+    #[test]
+    fn a_pause_that_was_meant_is_no_silence_until_it_is_over() {
+        let begin = Instant::now();
+        let lease = |expires_ms| Lease {
+            name: "node.a".into(),
+            holder: "a".into(),
+            epoch: 1,
+            expires_ms,
+            note: String::new(),
+        };
+        let mut seen = Sightings::default();
+        let silent = |seen: &Sightings, at: u32| {
+            seen.silent("node.a", begin + SECOND * at).map(|(_, silent)| silent)
+        };
+        seen.note(vec![lease(30_000)], begin);
+        seen.pause(20 * SECOND);
+        assert_eq!(silent(&seen, 20), Some(Duration::ZERO));
+        assert_eq!(silent(&seen, 23), Some(3 * SECOND), "the look does not come");
+        // It stood still all the time.
+        seen.note(vec![lease(30_000)], begin + 20 * SECOND);
+        seen.pause(20 * SECOND);
+        assert_eq!(silent(&seen, 20), Some(20 * SECOND));
+        assert_eq!(silent(&seen, 39), Some(20 * SECOND));
+        seen.note(vec![lease(60_000)], begin + 41 * SECOND);
+        assert_eq!(silent(&seen, 41), Some(Duration::ZERO));
+        // No pause was meant.
+        assert_eq!(silent(&seen, 43), Some(2 * SECOND));
     }
 }

@@ -1,8 +1,8 @@
 //! What a node costs while there are more and more of them: 10, 50 and 200 on one server, each with a connection,
 //! a replica and a projection of its own, all in this process, at the rates of a manager.
 //!
-//! Each node prolongs its lease every 7.5 s and looks at the leases of all every 4.5 s; two of them, the coordinators,
-//! look every 1.5 s. Every 30 s a node takes an item of work: one fact, fenced by its lease, which expects that nobody took it; and ends it with two facts in one batch.
+//! Each node prolongs its lease every 7.5 s and looks at the leases of all every 4.5 s, from 40 nodes on after as many
+//! tenths of a second as there are nodes; two of them, the coordinators, look every 1.5 s. Every 30 s a node takes an item of work: one fact, fenced by its lease, which expects that nobody took it; and ends it with two facts in one batch.
 //! One node leads: it prolongs that lease every 1.5 s and once a second orders what is due next and judges what
 //! was ended, so that there are five facts an item. Every node folds all facts.
 
@@ -25,8 +25,10 @@ const LOOK: Duration = Duration::from_millis(1500);
 const COORDINATORS: u32 = 2;
 /// A node prolongs its own once in so many looks of a coordinator.
 const PROLONG: u64 = 5;
-/// It looks at all once in so many, if it is no coordinator.
+/// It looks at all once in so many, if it is no coordinator,
 const SELDOM: u64 = 3;
+/// and more seldom where there are more nodes than so many for each.
+const NODES_A_LOOK: u64 = 15;
 const STAY: Duration = Duration::from_secs(30);
 /// An item of a node takes so long.
 const ITEM: Duration = Duration::from_secs(30);
@@ -127,11 +129,11 @@ async fn row(nodes: u32, time: Duration) -> Outcome<Value> {
         },
         "server": {
             "processor_ms_per_s": tenths(server / seconds),
-            "processor_ms_per_s_and_node": tenths(server / seconds / count),
+            "processor_ms_per_s_and_node": hundredths(server / seconds / count),
             "memory_mib": memory(pids[1])? >> 20,
         },
         "node": {
-            "processor_ms_per_s": tenths(here / seconds / count),
+            "processor_ms_per_s": hundredths(here / seconds / count),
             "memory_kib": (held >> 10) / u64::from(nodes),
         },
         "look_ms": {
@@ -147,6 +149,10 @@ async fn row(nodes: u32, time: Duration) -> Outcome<Value> {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn ratio(above: u64, below: u64) -> f64 {
     above as f64 / below.max(1) as f64
+}
+
+fn hundredths(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 fn tenths(number: f64) -> f64 {
@@ -189,7 +195,7 @@ async fn live(
                 if let Some(held) = &mut leader {
                     *held = log.renew(held, STAY, 0).await?;
                 }
-                if n >= COORDINATORS && looked % SELDOM != 0 {
+                if n >= COORDINATORS && looked % SELDOM.max(u64::from(nodes) / NODES_A_LOOK) != 0 {
                     continue;
                 }
                 let began = Instant::now();

@@ -36,32 +36,43 @@ const AHEAD: usize = 1000;
 const AHEAD_BYTES: usize = 16 << 20;
 
 /// When the server is asked for more while nobody waits for an answer: what others record wakes somebody here, who
-/// looks every few seconds anyway. So a node takes so many steps a second at most, however many others there are.
+/// looks every few seconds anyway. So a node takes so many steps a second at most, and fewer if more comes with each,
+/// however many others there are.
 struct Pace {
     /// The least time between two questions,
     gap: Duration,
-    /// and what it is in the long run;
+    /// and what it is in the long run, if each brings one message;
     each: Duration,
-    /// but for so many that were not asked before.
-    saved: u32,
+    /// if it brings many;
+    longest: Duration,
+    /// but for what was not used of so much time before.
+    saved: Duration,
     /// Before this the next question is too many.
     due: Instant,
 }
 
+/// Each message that a question brings is worth so long a wait before the next.
+const MESSAGE: Duration = Duration::from_millis(250);
+
 impl Pace {
     fn new(source: Source) -> Self {
-        let (gap, each, saved) = match source {
-            Source::Facts(_) => (Duration::from_millis(100), Duration::from_millis(500), 8),
+        let seconds = Duration::from_secs;
+        let (gap, each, longest, saved) = match source {
+            Source::Facts(_) => {
+                (Duration::from_millis(100), Duration::from_millis(500), seconds(2), seconds(4))
+            }
             // Each node of a cluster prolongs a lease every few seconds; who wants to know asks, and then waits.
-            Source::State => (Duration::from_secs(5), Duration::from_secs(5), 0),
+            Source::State => (seconds(5), seconds(5), seconds(20), Duration::ZERO),
         };
-        Self { gap, each, saved, due: Instant::now() }
+        Self { gap, each, longest, saved, due: Instant::now() }
     }
 
-    /// When to ask again after a question at this time.
-    fn next(&mut self, asked: Instant) -> Instant {
-        let earliest = asked.checked_sub(self.each * self.saved).unwrap_or(asked);
-        self.due = self.due.max(earliest) + self.each;
+    /// When to ask again after a question at this time which brought so many messages.
+    fn next(&mut self, asked: Instant, messages: usize) -> Instant {
+        let earliest = asked.checked_sub(self.saved).unwrap_or(asked);
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        let wait = MESSAGE.saturating_mul(messages).clamp(self.each, self.longest);
+        self.due = self.due.max(earliest) + wait;
         self.due.max(asked + self.gap)
     }
 }
@@ -133,7 +144,7 @@ async fn life(shared: &Shared, source: Source) -> Result<(), Failed> {
                         life.ask().await?;
                         asked = Instant::now();
                     } else {
-                        due = Some(pace.next(asked));
+                        due = Some(pace.next(asked, life.count));
                     }
                     if !life.write().await? {
                         return Ok(());
@@ -413,22 +424,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_come_at_once_and_many_together() {
         let mut pace = Pace::new(Source::Facts(Stream::Pipeline));
-        let mut ask = || {
+        let mut ask = |messages| {
             let asked = Instant::now();
-            let next = pace.next(asked);
+            let next = pace.next(asked, messages);
             (next - asked).as_millis()
         };
-        tokio::time::advance(Duration::from_mins(1)).await;
-        let mut waits = Vec::new();
-        for _ in 0..16 {
-            let wait = ask();
-            tokio::time::advance(Duration::from_millis(u64::try_from(wait).unwrap())).await;
-            waits.push(wait);
+        for (messages, quick, in_the_long_run) in [(1, 8, 500), (4, 4, 1000), (100, 2, 2000)] {
+            tokio::time::advance(Duration::from_mins(1)).await;
+            let mut waits = Vec::new();
+            for _ in 0..16 {
+                let wait = ask(messages);
+                tokio::time::advance(Duration::from_millis(u64::try_from(wait).unwrap())).await;
+                waits.push(wait);
+            }
+            assert!(waits[..quick].iter().all(|wait| *wait == 100), "{messages}: {waits:?}");
+            assert_eq!(waits[14..], [in_the_long_run; 2], "{messages}: {waits:?}");
+            assert!(waits.iter().all(|wait| (100..=in_the_long_run).contains(wait)), "{waits:?}");
         }
-        assert_eq!(waits[..8], [100; 8]);
-        assert_eq!(waits[14..], [500; 2]);
-        assert!(waits.iter().all(|wait| (100..=500).contains(wait)), "{waits:?}");
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(ask(), 100, "saved again");
+        assert_eq!(ask(1), 100, "saved again");
     }
 }

@@ -92,6 +92,7 @@ mod replica;
 mod server;
 mod wire;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,6 +114,7 @@ pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::{Appender, Job};
 use current::Doubt;
 pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
+use records::Renewal;
 use replica::Replica;
 use server::Server;
 use wire::Source;
@@ -247,6 +249,8 @@ struct Shared {
     synced: Mutex<[Option<Instant>; 3]>,
     /// Where those ask who doubt that the leader of a stream still leads.
     doubts: [mpsc::Sender<Doubt>; 3],
+    /// Leases that were prolonged here, by their keys.
+    renewals: Mutex<HashMap<String, Renewal>>,
     repeated_ids: [AtomicU64; 2],
     repeated_contents: [AtomicU64; 2],
     /// Why a stream cannot be followed, as it was last said.
@@ -274,6 +278,7 @@ impl JetStream {
             options,
             synced: Mutex::default(),
             doubts,
+            renewals: Mutex::default(),
             repeated_ids: Default::default(),
             repeated_contents: Default::default(),
             trouble: Mutex::default(),
@@ -575,22 +580,13 @@ impl Engine for JetStream {
     ) -> Answer<'a, Result<Lease, LeaseError>> {
         let lease = lease.clone();
         let shared = Arc::clone(&self.shared);
-        Box::pin(self.leases.run(async move {
-            let name = lease.name.clone();
-            let plan = move |db: &_| records::renew(db, &lease, ttl, now_ms);
-            let outcome = shared.change(plan).await;
-            guards::then(&shared, &name, outcome).await
-        }))
+        Box::pin(self.leases.run(async move { shared.renew(lease, ttl, now_ms).await }))
     }
 
     fn release<'a>(&'a self, lease: &'a Lease) -> Answer<'a, Result<(), Error>> {
         let lease = lease.clone();
         let shared = Arc::clone(&self.shared);
-        Box::pin(self.leases.run(async move {
-            let name = lease.name.clone();
-            let outcome = shared.change(move |db: &_| records::release(db, &lease)).await;
-            guards::then(&shared, &name, outcome).await
-        }))
+        Box::pin(self.leases.run(async move { shared.release(lease).await }))
     }
 
     fn lease<'a>(&'a self, name: &'a str, now_ms: i64) -> Answer<'a, Result<Option<Lease>, Error>> {

@@ -1,6 +1,7 @@
 //! Changes of the state stream: each key is compared and set, all keys of a change or none.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::replica::{last_lease, record};
 use super::server::{Message, Published};
 use super::wire::{Epoch, Record, Source, Written};
-use super::{Shared, sync_again};
+use super::{Shared, guards, sync_again};
 use crate::dead::{DeadLetter, LetterFilter, LetterState, NewLetter};
 use crate::embedded::sql;
 use crate::error::{Error, LeaseError};
@@ -87,6 +88,13 @@ fn find(db: &Connection, keys: &[(String, u64)], by: &str) -> rusqlite::Result<F
         }
     }
     Ok(found)
+}
+
+/// A lease as it was prolonged here last, and the message that says so.
+pub(super) struct Renewal {
+    connection: u64,
+    lease: Lease,
+    sequence: u64,
 }
 
 impl Shared {
@@ -175,6 +183,60 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Prolongs a lease. Whoever does so again on the same connection knows the message to be replaced, and its
+    /// guards: he waits neither for that message to come here nor for all that others wrote before it.
+    pub(super) async fn renew(
+        self: &Arc<Self>,
+        lease: Lease,
+        ttl: Duration,
+        now_ms: i64,
+    ) -> Result<Lease, LeaseError> {
+        let renewed =
+            Lease { expires_ms: now_ms.saturating_add(sql::millis(ttl)), ..lease.clone() };
+        let (key, connection) = (of(&renewed).key(), self.server.connection());
+        let last = self.renewals().remove(&key).filter(|last| {
+            last.connection == connection
+                && (&last.lease.holder, last.lease.epoch) == (&lease.holder, lease.epoch)
+                && last.lease.expires_ms > now_ms
+        });
+        if let Some(Renewal { sequence, .. }) = last {
+            let keys = [(key.clone(), sequence)];
+            let messages = self.written(vec![of(&renewed)], &keys, &self.server.unique())?;
+            if let Published::At(sequence) = self.server.publish(messages).await {
+                let renewal = Renewal { connection, lease: renewed.clone(), sequence };
+                self.renewals().insert(key, renewal);
+                return Ok(renewed);
+            }
+        }
+        let name = lease.name.clone();
+        let outcome = self.change(move |db: &_| renew(db, &lease, ttl, now_ms)).await;
+        let renewed = guards::then(self, &name, outcome).await?;
+        let (wanted, asked) = (renewed.clone(), key.clone());
+        let found = self.replica.read(move |db| {
+            let is_last =
+                last_lease(db, &wanted.name)?.is_some_and(|(holder, epoch, expires_ms)| {
+                    (holder, epoch, expires_ms)
+                        == (Some(wanted.holder), wanted.epoch, wanted.expires_ms)
+                });
+            Ok(is_last.then_some(record(db, &asked)?.0))
+        });
+        if let Some(sequence) = found.await? {
+            self.renewals().insert(key, Renewal { connection, lease: renewed.clone(), sequence });
+        }
+        Ok(renewed)
+    }
+
+    pub(super) async fn release(self: &Arc<Self>, lease: Lease) -> Result<(), Error> {
+        let name = lease.name.clone();
+        self.renewals().remove(&of(&lease).key());
+        let outcome = self.change(move |db: &_| release(db, &lease)).await;
+        guards::then(self, &name, outcome).await
+    }
+
+    fn renewals(&self) -> MutexGuard<'_, HashMap<String, Renewal>> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn written(
@@ -368,12 +430,7 @@ fn of(lease: &Lease) -> Record {
     Record::Lease { name, holder: Some(holder), epoch, expires_ms, note }
 }
 
-pub(super) fn renew(
-    db: &Connection,
-    lease: &Lease,
-    ttl: Duration,
-    now_ms: i64,
-) -> Planned<Lease, LeaseError> {
+fn renew(db: &Connection, lease: &Lease, ttl: Duration, now_ms: i64) -> Planned<Lease, LeaseError> {
     let held = sql::lease(db, &lease.name, now_ms)?;
     if held.is_none_or(|held| held.holder != lease.holder || held.epoch != lease.epoch) {
         let (name, epoch) = (lease.name.clone(), lease.epoch);
@@ -383,7 +440,7 @@ pub(super) fn renew(
     Ok(Plan::Write(vec![of(&renewed)], renewed))
 }
 
-pub(super) fn release(db: &Connection, lease: &Lease) -> Planned<()> {
+fn release(db: &Connection, lease: &Lease) -> Planned<()> {
     let Lease { name, holder, epoch, .. } = lease.clone();
     let found = last_lease(db, &name)?;
     let is_ours = found.is_some_and(|(by, found, _)| by == Some(holder) && found == epoch);

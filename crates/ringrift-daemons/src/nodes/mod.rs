@@ -145,6 +145,11 @@ impl Nodes {
         Ok(())
     }
 
+    /// Says that the next look comes after so many seconds: until then nobody counts as silent who was not.
+    pub fn pause(&self, pause: Duration) {
+        self.lock().pause(pause);
+    }
+
     /// Takes note of all leases as they were at a moment.
     pub(crate) fn note(&self, leases: Vec<Lease>, at: Instant) {
         self.lock().note(leases, at);

@@ -21,9 +21,12 @@ const NODE: Duration = Duration::from_secs(30);
 const LEADER_OF_OTHERS: Duration = Duration::from_secs(6);
 /// A lease is prolonged, or looked at, so often within its time.
 const LOOKS: u32 = 4;
-/// Who does not lead looks at the leases of others so seldom: with the longest time between two prolongings, 9 s, a node
-/// that lives is seen to move before it counts as silent. Each look brings a node all that moved, however many there are.
+/// Who does not lead looks at the leases of others so seldom. Each look brings a node all that moved: a few dozen nodes
+/// have moved within this, and twice as many cost as much in twice the time.
 const LOOK_OF_FOLLOWERS: Duration = Duration::from_secs(4);
+const NODES_A_SECOND: u32 = 10;
+/// But not more seldom: a node prolongs its lease after 9 s at the latest, so all that live have moved.
+const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
 /// What a manager holds.
 pub struct Seat {
@@ -45,8 +48,10 @@ pub struct Seat {
     /// When the lease of the leader was last prolonged, by our clock.
     prolonged: Instant,
     seen: Sightings,
-    /// When the leases of others were looked at.
+    /// When the leases of others were looked at,
     looked: Instant,
+    /// and for how long they are not.
+    pause: Duration,
     leases: Leases,
     nodes: Nodes,
     /// The log is out of reach, and that was said.
@@ -86,6 +91,7 @@ impl Seat {
             prolonged: Instant::now(),
             seen: Sightings::default(),
             looked: Instant::now(),
+            pause: Duration::ZERO,
             nodes: Nodes::default(),
             cut_off: false,
         };
@@ -122,20 +128,32 @@ impl Seat {
             }
             let led = self.leader.is_some();
             self.follow().await;
-            let is_due = self.competes || self.looked.elapsed() >= LOOK_OF_FOLLOWERS;
-            if self.shared && is_due {
-                self.looked = Instant::now();
-                if let Err(error) = self.nodes.look(&self.log).await
-                    && !self.cut_off
-                {
-                    warn!(%error, "who is in the cluster cannot be told");
-                }
+            if self.shared && self.looked.elapsed() >= self.pause {
+                self.look().await;
             }
             let leads = self.leader.is_some();
             if led != leads {
                 let leadership = if leads { Leadership::Held } else { Leadership::Lost };
                 // Refused by a supervisor that ends: then nothing runs any more.
                 drop(handle.lead(leadership).await);
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        self.looked = Instant::now();
+        match self.nodes.look(&self.log).await {
+            Ok(()) if self.competes => {}
+            Ok(()) => {
+                let nodes = u32::try_from(self.nodes.seen().len()).unwrap_or(u32::MAX);
+                self.pause = pause_of_followers(nodes);
+                self.nodes.pause(self.pause);
+            }
+            Err(error) => {
+                self.pause = self.pause.min(LOOK_OF_FOLLOWERS);
+                if !self.cut_off {
+                    warn!(%error, "who is in the cluster cannot be told");
+                }
             }
         }
     }
@@ -242,6 +260,23 @@ impl Seat {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// How long who does not lead waits between two looks at so many nodes.
+fn pause_of_followers(nodes: u32) -> Duration {
+    Duration::from_secs((nodes / NODES_A_SECOND).into()).clamp(LOOK_OF_FOLLOWERS, LONGEST_LOOK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_lead_looks_at_more_nodes_more_seldom() {
+        for (nodes, seconds) in [(0, 4), (5, 4), (40, 4), (80, 8), (200, 20), (u32::MAX, 20)] {
+            assert_eq!(pause_of_followers(nodes), Duration::from_secs(seconds), "{nodes}");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod faults;
 mod keys;
+mod leases;
 mod own;
 pub(crate) mod servers;
 mod suite;
