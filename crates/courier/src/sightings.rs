@@ -20,23 +20,23 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
 pub struct Sightings {
     seen: BTreeMap<String, (Lease, Instant)>,
     looked: Option<Instant>,
-    /// No look was meant to come within this after the last one.
+    /// So long the next look may take after the last one.
     pause: Duration,
 }
 
 impl Sightings {
-    /// Says that the next look comes after a pause of this length, of several seconds: what happens within it will be
-    /// seen then, and counts as nobody's silence before.
+    /// Says how long it may be, from now on, from one look to the next: what happens meanwhile will be seen then, and
+    /// counts as nobody's silence before.
     pub fn pause(&mut self, pause: Duration) {
         self.pause = pause;
     }
 
     /// Takes note of all leases as the log has them now, `log.leases(prefix, i64::MIN)`: those that were
-    /// given back are gone, those that ran out are not. To be called every few seconds, or after a [`pause`](Self::pause).
+    /// given back are gone, those that ran out are not. To be called every few seconds, or as often as [`pause`](Self::pause) says.
     pub fn note(&mut self, leases: Vec<Lease>, now: Instant) {
         let since_last = self.looked.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let blind = since_last.saturating_sub(self.pause.max(BETWEEN_LOOKS));
-        (self.looked, self.pause) = (Some(now), Duration::ZERO);
+        self.looked = Some(now);
         let mut before = std::mem::take(&mut self.seen);
         for lease in leases {
             let since = match before.remove(&lease.name) {
@@ -145,18 +145,17 @@ mod tests {
         let silent = |seen: &Sightings, at: u32| {
             seen.silent("node.a", begin + SECOND * at).map(|(_, silent)| silent)
         };
-        seen.note(vec![lease(30_000)], begin);
         seen.pause(20 * SECOND);
+        seen.note(vec![lease(30_000)], begin);
         assert_eq!(silent(&seen, 20), Some(Duration::ZERO));
         assert_eq!(silent(&seen, 23), Some(3 * SECOND), "the look does not come");
         // It stood still all the time.
         seen.note(vec![lease(30_000)], begin + 20 * SECOND);
-        seen.pause(20 * SECOND);
         assert_eq!(silent(&seen, 20), Some(20 * SECOND));
         assert_eq!(silent(&seen, 39), Some(20 * SECOND));
         seen.note(vec![lease(60_000)], begin + 41 * SECOND);
         assert_eq!(silent(&seen, 41), Some(Duration::ZERO));
-        // No pause was meant.
+        seen.pause(Duration::ZERO);
         assert_eq!(silent(&seen, 43), Some(2 * SECOND));
     }
 }

@@ -130,11 +130,20 @@ impl Claims {
         open: &[WorkRow],
         now_ms: i64,
     ) -> Result<(), CatalogueError> {
-        let claimed = |item: &&WorkRow| item.kind == self.kind && item.state == WorkState::Claimed;
-        for item in open.iter().filter(claimed) {
-            if self.held.contains_key(&item.id) {
-                continue;
-            }
+        let is_claimed = |item: &&WorkRow| {
+            item.kind == self.kind
+                && item.state == WorkState::Claimed
+                && !self.held.contains_key(&item.id)
+        };
+        let claimed: Vec<&WorkRow> = open.iter().filter(is_claimed).collect();
+        let is_of_another = |item: &WorkRow| item.node.as_ref() != Some(&self.the_loop.node);
+        if !self.leader_only
+            && claimed.iter().any(|item| is_of_another(item) && self.lost(item).is_some())
+        {
+            // The last look at the others may be older than the claim: the node may have begun since.
+            self.the_loop.nodes.look(self.catalogue.log()).await?;
+        }
+        for item in claimed {
             let Some(reason) = self.lost(item) else { continue };
             info!(work = %item.id, reason, "item given back");
             let released = WorkReleased { work: item.id.clone(), reason };

@@ -50,8 +50,8 @@ pub use far::{
 pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
 pub use machines::{Machine, Machines, Provided};
 pub use nodes::{
-    Asked, ClusterView, Given, NeighbourPort, Neighbours, NodeReport, NodeState, NodeView, Nodes,
-    Reached, Reporter, SaidWork, Seen, Sight, Why, survey, view_of,
+    Asked, ClusterView, GONE, Given, LIVES, NeighbourPort, Neighbours, NodeReport, NodeState,
+    NodeView, Nodes, Reached, Reporter, SaidWork, Seen, Sight, Why, survey, view_of,
 };
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{

@@ -72,7 +72,8 @@ impl Pace {
         let earliest = asked.checked_sub(self.saved).unwrap_or(asked);
         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
         let wait = MESSAGE.saturating_mul(messages).clamp(self.each, self.longest);
-        self.due = self.due.max(earliest) + wait;
+        // Questions before their time, because somebody waits, are no debt.
+        self.due = (self.due.max(earliest) + wait).min(asked + wait);
         self.due.max(asked + self.gap)
     }
 }
@@ -443,5 +444,7 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(ask(1), 100, "saved again");
+        let before_their_time: Vec<_> = (0..100).map(|_| ask(1000)).collect();
+        assert_eq!(before_their_time[99], 2000, "{before_their_time:?}");
     }
 }

@@ -92,9 +92,10 @@ fn find(db: &Connection, keys: &[(String, u64)], by: &str) -> rusqlite::Result<F
 
 /// A lease as it was prolonged here last, and the message that says so.
 pub(super) struct Renewal {
-    connection: u64,
     lease: Lease,
     sequence: u64,
+    /// The connection, and how many streams had been forgotten before: what lies behind either may be something else.
+    at: (u64, u64),
 }
 
 impl Shared {
@@ -151,7 +152,8 @@ impl Shared {
                 return Ok(Step::Done(Ok(answer)));
             }
             Some(Unheard { is_once: true, .. }) => {
-                let why = "the answer was lost and others went on since, so whether it was done is not known";
+                let why = "the answer was lost and others went on since, so whether it was done is not known: \
+                           look who holds it, or try again";
                 return Err(Error::Unavailable(why.to_owned()));
             }
             _ => {}
@@ -195,9 +197,10 @@ impl Shared {
     ) -> Result<Lease, LeaseError> {
         let renewed =
             Lease { expires_ms: now_ms.saturating_add(sql::millis(ttl)), ..lease.clone() };
-        let (key, connection) = (of(&renewed).key(), self.server.connection());
+        let key = of(&renewed).key();
+        let at = (self.server.connection(), self.replica.forgotten());
         let last = self.renewals().remove(&key).filter(|last| {
-            last.connection == connection
+            last.at == at
                 && (&last.lease.holder, last.lease.epoch) == (&lease.holder, lease.epoch)
                 && last.lease.expires_ms > now_ms
         });
@@ -205,8 +208,7 @@ impl Shared {
             let keys = [(key.clone(), sequence)];
             let messages = self.written(vec![of(&renewed)], &keys, &self.server.unique())?;
             if let Published::At(sequence) = self.server.publish(messages).await {
-                let renewal = Renewal { connection, lease: renewed.clone(), sequence };
-                self.renewals().insert(key, renewal);
+                self.renewals().insert(key, Renewal { lease: renewed.clone(), sequence, at });
                 return Ok(renewed);
             }
         }
@@ -222,8 +224,9 @@ impl Shared {
                 });
             Ok(is_last.then_some(record(db, &asked)?.0))
         });
-        if let Some(sequence) = found.await? {
-            self.renewals().insert(key, Renewal { connection, lease: renewed.clone(), sequence });
+        // Prolonged it is in any case.
+        if let Ok(Some(sequence)) = found.await {
+            self.renewals().insert(key, Renewal { lease: renewed.clone(), sequence, at });
         }
         Ok(renewed)
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::stream::{Config, StorageType};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Event, HeaderMap, Request};
@@ -443,7 +444,10 @@ impl Server {
         let again_and_again = async {
             let mut asked = FuturesUnordered::new();
             loop {
-                asked.push(self.client.request(subject.clone(), bytes::Bytes::new()));
+                // Without a connection they would all wait to be sent.
+                if asked.is_empty() || self.client.connection_state() == State::Connected {
+                    asked.push(self.client.request(subject.clone(), bytes::Bytes::new()));
+                }
                 if let Ok(Some(reply)) = timeout(AGAIN, asked.next()).await {
                     return reply;
                 }

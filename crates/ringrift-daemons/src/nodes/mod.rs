@@ -31,11 +31,11 @@ pub use view::{ClusterView, NodeState, NodeView, survey, view_of};
 pub(crate) const ALONE: &str = "this machine is alone";
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs
 /// its lease several times within this; one that was only cut off has its results refused.
-pub(crate) const GONE: Duration = Duration::from_secs(30);
+pub const GONE: Duration = Duration::from_secs(30);
 /// What is where is counted so often: it goes through all artefacts there are.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// A node that was silent for less is asked for artefacts.
-pub(crate) const LIVES: Duration = Duration::from_secs(15);
+pub const LIVES: Duration = Duration::from_secs(15);
 
 /// What is seen of a lease from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,6 +222,8 @@ impl Nodes {
         match seen.silent(&lease_of(node), Instant::now()) {
             _ if !seen.looked() => None,
             None => Some(format!("node {node} has left")),
+            // It began after the last look.
+            Some((lease, _)) if lease.epoch < epoch => None,
             Some((lease, _)) if lease.epoch > epoch => {
                 Some(format!("the process of node {node} that worked on it is gone"))
             }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use courier::{Courier, Lease, LeaseError, Sightings};
-use ringrift_daemons::{LEADER, Leases, Nodes, lease_of, prolong};
+use ringrift_daemons::{GONE, LEADER, LIVES, Leases, Nodes, Seen, lease_of, prolong};
 use ringrift_pipeline::NodeId;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -24,7 +24,7 @@ const LOOKS: u32 = 4;
 /// Who does not lead looks at the leases of others so seldom. Each look brings a node all that moved: a few dozen nodes
 /// have moved within this, and twice as many cost as much in twice the time.
 const LOOK_OF_FOLLOWERS: Duration = Duration::from_secs(4);
-const NODES_A_SECOND: u32 = 10;
+const NODES_A_SECOND: u64 = 10;
 /// But not more seldom: a node prolongs its lease after 9 s at the latest, so all that live have moved.
 const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
@@ -142,19 +142,18 @@ impl Seat {
 
     async fn look(&mut self) {
         self.looked = Instant::now();
-        match self.nodes.look(&self.log).await {
-            Ok(()) if self.competes => {}
-            Ok(()) => {
-                let nodes = u32::try_from(self.nodes.seen().len()).unwrap_or(u32::MAX);
-                self.pause = pause_of_followers(nodes);
-                self.nodes.pause(self.pause);
-            }
-            Err(error) => {
-                self.pause = self.pause.min(LOOK_OF_FOLLOWERS);
-                if !self.cut_off {
-                    warn!(%error, "who is in the cluster cannot be told");
-                }
-            }
+        let looked = self.nodes.look(&self.log).await;
+        if !self.competes {
+            self.pause = match &looked {
+                Ok(()) => pause_of_followers(&self.nodes.seen()),
+                Err(_) => LOOK_OF_FOLLOWERS,
+            };
+            self.nodes.pause(self.pause);
+        }
+        if let Err(error) = looked
+            && !self.cut_off
+        {
+            warn!(%error, "who is in the cluster cannot be told");
         }
     }
 
@@ -264,9 +263,15 @@ impl Seat {
     }
 }
 
-/// How long who does not lead waits between two looks at so many nodes.
-fn pause_of_followers(nodes: u32) -> Duration {
-    Duration::from_secs((nodes / NODES_A_SECOND).into()).clamp(LOOK_OF_FOLLOWERS, LONGEST_LOOK)
+/// How long who does not lead waits before he looks again, if he sees these: not long while one of them may be gone.
+fn pause_of_followers(seen: &[Seen]) -> Duration {
+    let may_be_gone =
+        |node: &Seen| node.silent.is_some_and(|silent| (LIVES..GONE).contains(&silent));
+    if seen.iter().any(may_be_gone) {
+        return LOOK_OF_FOLLOWERS;
+    }
+    let seconds = seen.len() as u64 / NODES_A_SECOND;
+    Duration::from_secs(seconds).clamp(LOOK_OF_FOLLOWERS, LONGEST_LOOK)
 }
 
 #[cfg(test)]
@@ -274,9 +279,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_does_not_lead_looks_at_more_nodes_more_seldom() {
-        for (nodes, seconds) in [(0, 4), (5, 4), (40, 4), (80, 8), (200, 20), (u32::MAX, 20)] {
-            assert_eq!(pause_of_followers(nodes), Duration::from_secs(seconds), "{nodes}");
+    fn who_does_not_lead_looks_at_more_nodes_more_seldom_and_soon_again_if_one_is_silent() {
+        let seen = |silent| Seen {
+            node: NodeId("a".into()),
+            epoch: 1,
+            silent: Some(Duration::from_secs(silent)),
+            overdue: None,
+            report: None,
+        };
+        let check = |others: usize, silent: u64, pause: u64| {
+            let mut all = vec![seen(0); others];
+            all.push(seen(silent));
+            assert_eq!(pause_of_followers(&all), Duration::from_secs(pause), "{others} {silent}");
+        };
+        for (others, pause) in [(0, 4), (4, 4), (39, 4), (79, 8), (199, 20), (9_999, 20)] {
+            check(others, 0, pause);
+        }
+        for (silent, pause) in [(14, 20), (15, 4), (29, 4), (30, 20)] {
+            check(199, silent, pause);
         }
     }
 }
