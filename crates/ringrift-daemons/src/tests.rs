@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    Catalogue, CheckJob, Config, Job, Record, SeedJob, WorkId, WorkReleased, WorkState,
+    Catalogue, CheckJob, Config, Job, NodeId, Record, SeedJob, WorkClaimed, WorkId, WorkReleased,
+    WorkState,
 };
 use tokio_util::sync::CancellationToken;
 use warden::{Cx, Daemon, Probe};
@@ -15,6 +16,7 @@ use crate::{
         auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
     },
     feedback::{curriculum_integration::CurriculumIntegration, feedback_loop::FeedbackLoop},
+    lease_of,
     pipeline::{
         auto_export::AutoExport, data_consolidation::DataConsolidation,
         data_pipeline::DataPipeline, npz_combination::NpzCombination,
@@ -198,6 +200,37 @@ async fn a_result_of_an_item_that_somebody_else_moved_is_void() {
     let committed = bed.catalogue.recent_batches(Some(hex()), 100).await.unwrap();
     let of_this = committed.iter().filter(|batch| batch.work == claimed.id).count();
     assert_eq!(of_this, 1, "played twice, counted once");
+}
+
+#[tokio::test]
+async fn work_of_another_node_is_given_back_when_that_has_left_and_not_when_it_has_just_begun() {
+    let bed = Bed::new().await;
+    bed.champion(hex()).await;
+    let shop = bed.workshop("slow");
+    let mut alone = Life::new(&bed, &bed.catalogue, &shop);
+    alone.queue_populator.cycle(&alone.cx).await.unwrap();
+    let item = bed.catalogue.open_works().await.unwrap().remove(0);
+    let bed = bed.in_a_cluster();
+    let mut life = Life::new(&bed, &bed.catalogue, &shop);
+    // At the last look there was nobody.
+    bed.sees_nodes(&[]);
+    let other = NodeId("other".into());
+    let log = bed.catalogue.log();
+    let lease = log.acquire(&lease_of(&other), "other", Duration::from_secs(30), 1).await.unwrap();
+    let (work, node, epoch) = (item.id.clone(), other.clone(), lease.epoch);
+    let claim = WorkClaimed { work, attempt: 1, node, epoch };
+    let claim = Record::after(claim, item.position);
+    bed.catalogue.for_source("somebody").record(vec![claim], 1).await.unwrap();
+    life.idle_resource.cycle(&life.cx).await.unwrap();
+    let claimed = bed.catalogue.work(&item.id).await.unwrap().unwrap();
+    assert_eq!((claimed.state, claimed.node), (WorkState::Claimed, Some(other)));
+
+    log.release(&lease).await.unwrap();
+    bed.the_loop.nodes.look(log).await.unwrap();
+    life.idle_resource.cycle(&life.cx).await.unwrap();
+    let queued = bed.catalogue.work(&item.id).await.unwrap().unwrap();
+    assert_eq!(queued.state, WorkState::Queued);
+    assert_eq!(queued.error.as_deref(), Some("node other has left"));
 }
 
 #[tokio::test]

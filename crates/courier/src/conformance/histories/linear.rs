@@ -163,6 +163,20 @@ pub enum What {
         /// The holder.
         by: String,
     },
+    /// A lease prolonged.
+    Renewed {
+        /// The holder.
+        by: String,
+        /// As it was granted.
+        epoch: u64,
+    },
+    /// The same, refused because it is not held any more.
+    Lost {
+        /// The holder.
+        by: String,
+        /// As it was granted.
+        epoch: u64,
+    },
     /// A lease given back.
     Released {
         /// The holder.
@@ -195,6 +209,12 @@ pub(super) struct SubjectState {
     epoch: u64,
 }
 
+impl SubjectState {
+    fn is_held(&self, by: &str, epoch: u64) -> bool {
+        self.holder.as_deref() == Some(by) && self.epoch == epoch
+    }
+}
+
 impl Machine for OneSubject {
     type Operation = What;
     type State = SubjectState;
@@ -222,8 +242,10 @@ impl Machine for OneSubject {
                 free && epoch.is_none_or(|epoch| epoch == next.epoch)
             }
             What::Held { by } => state.holder.as_ref() == Some(by),
+            What::Renewed { by, epoch } => state.is_held(by, *epoch),
+            What::Lost { by, epoch } => !state.is_held(by, *epoch),
             What::Released { by, epoch } => {
-                if state.holder.as_ref() == Some(by) && state.epoch == *epoch {
+                if state.is_held(by, *epoch) {
                     next.holder = None;
                 }
                 true
@@ -238,7 +260,11 @@ impl Machine for OneSubject {
     fn only_looks(operation: &What) -> bool {
         match operation {
             What::Append { outcome, .. } => !matches!(outcome, Appended::At(_)),
-            What::Last(_) | What::Held { .. } | What::Holds(_) => true,
+            What::Last(_)
+            | What::Held { .. }
+            | What::Holds(_)
+            | What::Renewed { .. }
+            | What::Lost { .. } => true,
             What::Acquired { .. } | What::Released { .. } => false,
         }
     }
@@ -276,6 +302,8 @@ impl Tally {
                 (_, What::Last(_) | What::Holds(_)) => "read",
                 (_, What::Acquired { .. }) => "acquired",
                 (_, What::Held { .. }) => "held by another",
+                (_, What::Renewed { .. }) => "renewed",
+                (_, What::Lost { .. }) => "lost",
                 (_, What::Released { .. }) => "released",
             };
             *counts.entry(kind).or_default() += 1;
@@ -353,6 +381,22 @@ mod tests {
                 vec![
                     operation(0, 1, acquired(1)),
                     operation(2, 3, What::Held { by: "h2".to_owned() }),
+                ],
+            ),
+            (
+                "prolonged after another one took it",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, What::Released { by: "h1".to_owned(), epoch: 1 }),
+                    operation(4, 5, acquired(2)),
+                    operation(6, 7, What::Renewed { by: "h1".to_owned(), epoch: 1 }),
+                ],
+            ),
+            (
+                "lost while it was held",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, What::Lost { by: "h1".to_owned(), epoch: 1 }),
                 ],
             ),
             (

@@ -157,7 +157,7 @@ impl Competitor {
                 let most = u64::try_from(self.pause.as_micros()).unwrap_or(u64::MAX - 1);
                 sleep(Duration::from_micros(next(most + 1))).await;
             }
-            match next(10) {
+            match next(12) {
                 0 => {
                     let by = self.holder.clone();
                     let called = history.call(Some(What::Acquired { by: by.clone(), epoch: None }));
@@ -196,6 +196,23 @@ impl Competitor {
                     let found = found.map(|found| found.map_or(0, |fact| fact.position));
                     last = found.unwrap_or(last);
                     history.answer(called, found.map(What::Last));
+                }
+                4 | 5 => {
+                    let Some(held) = lease.take() else { continue };
+                    let (by, epoch) = (self.holder.clone(), held.epoch);
+                    // Without an answer it is as if it never was: who holds it stays the same.
+                    let called = history.call(None);
+                    match log.renew(&held, TTL, NOW).await {
+                        Ok(renewed) => {
+                            history.answer(called, Some(What::Renewed { by, epoch }));
+                            lease = Some(renewed);
+                        }
+                        Err(LeaseError::Lost { .. }) => {
+                            history.answer(called, Some(What::Lost { by, epoch }));
+                        }
+                        Err(LeaseError::Failed(Error::Unavailable(_))) => lease = Some(held),
+                        Err(other) => return Err(other.into()),
+                    }
                 }
                 _ => {
                     let id = format!("{name}-{step}");
