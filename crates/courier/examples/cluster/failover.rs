@@ -54,7 +54,14 @@ async fn turn(side: Side) -> Outcome<f64> {
         num_replicas: 3,
         ..stream::Config::default()
     };
-    bare.create_stream(config).await?;
+    let asked = Instant::now();
+    // Servers that have just begun may not know each other yet.
+    while let Err(error) = bare.create_stream(config.clone()).await {
+        if asked.elapsed() > LIMIT {
+            return Err(error.into());
+        }
+        sleep(AGAIN).await;
+    }
     let name = if side == Side::Bare { "bare" } else { "bench_pipeline" };
     let stream = bare.get_stream(name).await?;
     let cluster = stream.cached_info().cluster.as_ref();
