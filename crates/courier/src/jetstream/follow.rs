@@ -35,9 +35,11 @@ const QUESTION: Duration = Duration::from_secs(20);
 const AHEAD: usize = 1000;
 const AHEAD_BYTES: usize = 16 << 20;
 
-/// When the server is asked for more while nobody waits for an answer: what others record wakes somebody here, who
-/// looks every few seconds anyway. So a node takes so many steps a second at most, and fewer if more comes with each,
-/// however many others there are.
+/// Each message that a question brings is worth so long a wait before the next.
+const MESSAGE: Duration = Duration::from_millis(250);
+
+/// When the server is asked for more while nobody waits for an answer, and so what others record wakes somebody here.
+/// A node takes so many steps a second at most, and fewer if more comes with each, however many others there are.
 struct Pace {
     /// The least time between two questions,
     gap: Duration,
@@ -50,9 +52,6 @@ struct Pace {
     /// Before this the next question is too many.
     due: Instant,
 }
-
-/// Each message that a question brings is worth so long a wait before the next.
-const MESSAGE: Duration = Duration::from_millis(250);
 
 impl Pace {
     fn new(source: Source) -> Self {

@@ -145,7 +145,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Says that the next look comes after so many seconds: until then nobody counts as silent who was not.
+    /// Says how long it may be from one look to the next: until then nobody counts as silent who was not.
     pub fn pause(&self, pause: Duration) {
         self.lock().pause(pause);
     }
