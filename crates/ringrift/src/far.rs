@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, pin::Pin, sync::Arc};
 
 use depot::{
     Depot, Hash,
-    far::{Credentials, Far, Options},
+    far::{Address, Credentials, Far, Options},
 };
 use ringrift_daemons::{Elsewhere, FarStore, OutOfReach, extension};
 use ringrift_pipeline::{BlobHash, Catalogue};
@@ -29,9 +29,14 @@ pub fn open(store: &Store) -> anyhow::Result<FarStore> {
 /// As [`open`].
 pub fn far(store: &Store) -> anyhow::Result<Option<Far>> {
     let Some(address) = store.address.clone() else { return Ok(None) };
-    let credentials = match &store.credentials {
-        Some(path) => Some(Credentials::of_file(path)?),
-        None => Credentials::of_names(|name| std::env::var_os(name)?.into_string().ok())?,
+    let credentials = match (&address, &store.credentials) {
+        (Address::Folder(_), _) => None,
+        (Address::Bucket { service, .. }, Some(path)) => {
+            Some(Credentials::of_file(*service, path)?)
+        }
+        (Address::Bucket { service, .. }, None) => {
+            Credentials::of_names(*service, |name| std::env::var_os(name)?.into_string().ok())?
+        }
     };
     let far = Far::open(Options {
         address,

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::workspace::{Workspace, succeed};
+use crate::{
+    check,
+    workspace::{Workspace, succeed},
+};
 
 /// A program that prints its figures: its name on the command line, package, feature, example, and what comes
 /// first among its words.
@@ -68,9 +71,8 @@ impl Part {
         let mut command = workspace.cargo(&["run", "--release", "--package", package]);
         command.args(["--features", feature, "--example", example, "--"]);
         command.args(self.word).args(words);
-        let ours = workspace.root().join("target/tools/nats/bin/nats-server");
-        if std::env::var_os("NATS_SERVER").is_none() && ours.is_file() {
-            command.env("NATS_SERVER", ours);
+        if let Some(server) = check::provide_nats_server(workspace)? {
+            command.env("NATS_SERVER", server);
         }
         succeed(command)
     }

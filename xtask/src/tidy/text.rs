@@ -78,6 +78,8 @@ const PUBLIC_HOSTS: &[&str] = &[
     "rustup.rs",
     "spdx.org",
     "sqlite.org",
+    "storage.googleapis.com",
+    "www.googleapis.com",
     "www.sqlite.org",
     "www.w3.org",
 ];
@@ -102,7 +104,7 @@ pub fn hosts(tree: &Tree, findings: &mut Vec<Finding>) {
 }
 
 /// Schemes of addresses that name a bucket or a folder, and no host.
-const WITHOUT_HOST: [&str; 2] = ["s3", "file"];
+const WITHOUT_HOST: [&str; 4] = ["s3", "gs", "az", "file"];
 
 /// Hosts of the addresses in a line; a host that is filled in at run time is none.
 fn addressed_hosts(line: &str) -> impl Iterator<Item = &str> {
@@ -241,7 +243,7 @@ mod tests {
         check("a http://127.0.0.1:8790/health, https://docs.rs.", &["127.0.0.1", "docs.rs"]);
         check("ssh://git@forge.corp:22/x http://[::1]:1/", &["forge.corp", "[::1]"]);
         check("format!(\"http://{address}/ready\") http://$HOST/", &[]);
-        check("s3://bucket/prefix \"S3://bucket\" file://mnt/far", &[]);
+        check("s3://bucket/prefix \"S3://bucket\" gs://bucket az://bucket file://mnt/far", &[]);
 
         let files = [
             (".cargo/config.toml", "[source.mirror]\n"),

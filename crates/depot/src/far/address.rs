@@ -1,25 +1,80 @@
-//! Where a far store is, and what proves us there.
+//! Where a far store is.
 
 use std::{
     fmt,
     net::IpAddr,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use fs_err as fs;
+/// Who keeps buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Amazon, or whoever else speaks S3.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage, whose word for a bucket is container.
+    Azure,
+}
 
-/// What an address may be.
-const ALLOWED: &str = "allowed are file:///FOLDER and s3://BUCKET or s3://BUCKET/PREFIX";
+impl Service {
+    const ALL: [Self; 3] = [Self::S3, Self::Google, Self::Azure];
+
+    /// What its addresses begin with.
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3://",
+            Self::Google => "gs://",
+            Self::Azure => "az://",
+        }
+    }
+
+    /// Refuses a name that no bucket of it can have; says what one is.
+    fn check_name(self, name: &str) -> Result<(), &'static str> {
+        let made_of =
+            |text: &str, beside: &[u8]| text.bytes().all(|b| is_plain(b) || beside.contains(&b));
+        let between = |most: usize| (3..=most).contains(&name.len());
+        let ends_plain = name.bytes().next().is_some_and(is_plain)
+            && name.bytes().next_back().is_some_and(is_plain);
+        let (is_name, rule) = match self {
+            // Source: Amazon S3, "General purpose bucket naming rules".
+            Self::S3 => (
+                between(63) && made_of(name, b"-."),
+                "3 to 63 lower case letters, digits, dots and hyphens",
+            ),
+            // Source: Google Cloud Storage, "Bucket naming guidelines". A name with dots is a domain.
+            Self::Google => (
+                between(if name.contains('.') { 222 } else { 63 })
+                    && made_of(name, b"-_.")
+                    && name.split('.').all(|part| (1..=63).contains(&part.len()))
+                    && name.parse::<IpAddr>().is_err()
+                    && !name.starts_with("goog"),
+                "3 to 63 lower case letters, digits, hyphens, underscores and dots, and not Google's own name",
+            ),
+            // Source: Azure Storage, "Naming and referencing containers, blobs, and metadata".
+            Self::Azure => (
+                between(63) && made_of(name, b"-") && !name.contains("--"),
+                "3 to 63 lower case letters, digits and single hyphens",
+            ),
+        };
+        if is_name && ends_plain { Ok(()) } else { Err(rule) }
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
 
 /// Where a store is. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A folder of this machine, e.g. of a disk in the network.
     Folder(PathBuf),
-    /// A bucket of a service that speaks S3.
+    /// A bucket.
     Bucket {
+        /// Who keeps it.
+        service: Service,
         /// Its name.
         name: String,
         /// What all keys begin with; empty = nothing.
@@ -30,13 +85,19 @@ pub enum Address {
 /// Why a text is no address, in one sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ParseAddressError(String);
+pub struct ParseAddressError(pub(super) String);
+
+impl Address {
+    /// What one may be.
+    pub const ALLOWED: &str = "file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with or without a prefix";
+}
 
 impl FromStr for Address {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
-        let refused = |what: &str| Err(ParseAddressError(format!("{what}: {ALLOWED}")));
+        let refused =
+            |what: &str| Err(ParseAddressError(format!("{what}: allowed is {}", Self::ALLOWED)));
         // Not shown: what stands before an @ is a password more often than not.
         if text.contains('@') {
             return refused("an address of a store holds no user and no password");
@@ -49,21 +110,14 @@ impl FromStr for Address {
             }
             return Ok(Self::Folder(path.components().collect()));
         }
-        let Some(rest) = text.strip_prefix("s3://") else {
+        let service = Service::ALL.into_iter().find(|service| text.starts_with(service.scheme()));
+        let Some(service) = service else {
             return refused(&format!("'{shown}' is no address of a store"));
         };
+        let rest = &text[service.scheme().len()..];
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        // Source: Amazon S3, "General purpose bucket naming rules".
-        let is_name = (3..=63).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
-            && !name.starts_with(['-', '.'])
-            && !name.ends_with(['-', '.']);
-        if !is_name {
-            return refused(&format!(
-                "'{shown}' names no bucket (3 to 63 lower case letters, digits, dots and hyphens)"
-            ));
+        if let Err(rule) = service.check_name(name) {
+            return refused(&format!("'{shown}' names no bucket ({rule})"));
         }
         let prefix = prefix.trim_end_matches('/');
         let is_part = |part: &str| {
@@ -72,12 +126,18 @@ impl FromStr for Address {
                 && part != ".."
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
         };
+        // Source: as for its names.
+        if service == Service::Azure && prefix.split('/').any(|part| part.ends_with('.')) {
+            return refused(&format!(
+                "a part of the prefix of '{shown}' ends with a dot, which Azure drops"
+            ));
+        }
         if !prefix.is_empty() && !prefix.split('/').all(is_part) {
             return refused(&format!(
                 "the prefix of '{shown}' has more than letters, digits, dots, hyphens and single slashes"
             ));
         }
-        Ok(Self::Bucket { name: name.to_owned(), prefix: prefix.to_owned() })
+        Ok(Self::Bucket { service, name: name.to_owned(), prefix: prefix.to_owned() })
     }
 }
 
@@ -85,8 +145,10 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "file://{}", path.display()),
-            Self::Bucket { name, prefix } if prefix.is_empty() => write!(f, "s3://{name}"),
-            Self::Bucket { name, prefix } => write!(f, "s3://{name}/{prefix}"),
+            Self::Bucket { service, name, prefix } => {
+                let slash = if prefix.is_empty() { "" } else { "/" };
+                write!(f, "{}{name}{slash}{prefix}", service.scheme())
+            }
         }
     }
 }
@@ -128,81 +190,24 @@ pub fn check_endpoint(endpoint: &str, plain: Plain) -> Result<(), ParseAddressEr
     ))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = match host.strip_prefix('[') {
+/// A host without its port.
+fn bare(host: &str) -> &str {
+    match host.strip_prefix('[') {
         Some(six) => six.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
-    };
+    }
+}
+
+/// An endpoint has no name, but a number.
+#[cfg(feature = "buckets")]
+pub(super) fn is_number(endpoint: &str) -> bool {
+    let host = bare(endpoint.split_once("://").map_or(endpoint, |(_, host)| host));
+    host == "localhost" || host.parse::<IpAddr>().is_ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = bare(host);
     bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// What proves us to a service. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The name of the key.
-    pub(crate) id: String,
-    /// The key.
-    pub(crate) secret: String,
-    /// What keys that end by themselves need beside.
-    pub(crate) session: Option<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials")
-    }
-}
-
-/// Names in files, and in upper case in the environment.
-const NAMES: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
-
-impl Credentials {
-    /// Those that can be looked up under the usual names, `AWS_ACCESS_KEY_ID` and so on; none if there are
-    /// none.
-    ///
-    /// # Errors
-    /// One of the two is there and the other is not.
-    pub fn of_names(
-        mut look_up: impl FnMut(&str) -> Option<String>,
-    ) -> Result<Option<Self>, ParseAddressError> {
-        let mut found = NAMES.map(|name| {
-            look_up(&name.to_uppercase())
-                .map(|text| text.trim().to_owned())
-                .filter(|t| !t.is_empty())
-        });
-        match (found[0].take(), found[1].take()) {
-            (Some(id), Some(secret)) => Ok(Some(Self { id, secret, session: found[2].take() })),
-            (None, None) => Ok(None),
-            _ => Err(ParseAddressError(
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together, and one is missing"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    /// Those of a file, with lines such as `aws_access_key_id = ...`, that nobody but its owner may read.
-    ///
-    /// # Errors
-    /// It cannot be read, others may read it, or a key is missing; the sentence shows nothing of it.
-    pub fn of_file(path: &Path) -> Result<Self, ParseAddressError> {
-        let refused = |what: String| ParseAddressError(what);
-        let file = path.display();
-        let mode = fs::metadata(path).map_err(|e| refused(e.to_string()))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(refused(format!("{file} may be read by others: `chmod 600 {file}`")));
-        }
-        let text = fs::read_to_string(path).map_err(|e| refused(e.to_string()))?;
-        let look_up = |wanted: &str| {
-            text.lines().find_map(|line| {
-                let (name, value) = line.split_once('=')?;
-                name.trim().eq_ignore_ascii_case(wanted).then(|| value.to_owned())
-            })
-        };
-        Self::of_names(look_up)
-            .ok()
-            .flatten()
-            .ok_or_else(|| refused(format!("{file} lacks a line {} or {}", NAMES[0], NAMES[1])))
-    }
 }
 
 #[cfg(test)]
@@ -228,6 +233,47 @@ mod tests {
         check("S3://copies", Err("is no address"));
         check("s3://Copies", Err("names no bucket"));
         check("s3://ab", Err("names no bucket"));
+        check("gs://my_copies/a/", Ok("gs://my_copies/a"));
+        check("gs://copies.example", Ok("gs://copies.example"));
+        check("az://my-copies/a/b", Ok("az://my-copies/a/b"));
+        let names = |scheme: &str, name: &str, is_one: bool| {
+            let text = format!("{scheme}://{name}");
+            assert_eq!(text.parse::<Address>().is_ok(), is_one, "{text}");
+        };
+        let long = "a".repeat(63);
+        let domain = [&*long, &*long, &*long, "example"].join(".");
+        for (name, in_s3, in_google, in_azure) in [
+            (&*long, true, true, true),
+            (&*format!("{long}a"), false, false, false),
+            (&*domain, false, true, false),
+            (&*format!("{domain}.{}", "a".repeat(23)), false, false, false),
+            ("a.b", true, true, false),
+            ("a_b", false, true, false),
+            ("a--b", true, true, false),
+            ("a..b", true, false, false),
+            ("google-copies", true, false, true),
+            ("10.0.0.1", true, false, false),
+            ("-copies", false, false, false),
+            ("copies_", false, false, false),
+            ("$root", false, false, false),
+            ("", false, false, false),
+        ] {
+            names("s3", name, in_s3);
+            names("gs", name, in_google);
+            names("az", name, in_azure);
+        }
+        check(
+            "gs://ab",
+            Err("names no bucket (3 to 63 lower case letters, digits, hyphens, under"),
+        );
+        check(
+            "az://my_copies",
+            Err("names no bucket (3 to 63 lower case letters, digits and single"),
+        );
+        check("az://copies/a./b", Err("which Azure drops"));
+        check("s3://copies/a./b", Ok("s3://copies/a./b"));
+        check("gs:/copies", Err("is no address"));
+        check("gs://key@copies", Err("no user and no password"));
         check("s3://copies/a//b", Err("the prefix of"));
         check("s3://copies/../b", Err("the prefix of"));
         check("s3://id:secret@copies/a", Err("no user and no password"));
@@ -255,34 +301,5 @@ mod tests {
         check("objects.example", Plain::Loopback, Some("is no endpoint"));
         check("ftp://objects.example", Plain::Loopback, Some("is no endpoint"));
         check("https://id:secret@objects.example", Plain::Loopback, Some("no password"));
-    }
-
-    #[test]
-    fn credentials_come_in_pairs_and_are_not_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys");
-        let write = |text: &str, mode: u32| {
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            Credentials::of_file(&path)
-        };
-        let whole = "[default]\naws_access_key_id = a\naws_secret_access_key=s=/3\n";
-        let read = write(whole, 0o600).unwrap();
-        assert_eq!((read.id.as_str(), read.secret.as_str(), &read.session), ("a", "s=/3", &None));
-        assert_eq!(format!("{read:?}"), "Credentials");
-        let error = write(whole, 0o640).unwrap_err().to_string();
-        assert!(error.contains("may be read by others") && !error.contains("s=/3"), "{error}");
-        let error = write("aws_access_key_id = a\n", 0o600).unwrap_err().to_string();
-        assert!(error.contains("lacks a line"), "{error}");
-
-        let of = |pairs: &[(&str, &str)]| {
-            Credentials::of_names(|name| {
-                pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
-            })
-        };
-        assert_eq!(of(&[]), Ok(None));
-        assert!(of(&[("AWS_ACCESS_KEY_ID", "a")]).is_err());
-        let both = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")];
-        assert_eq!(of(&both).unwrap().unwrap().secret, "s");
     }
 }

@@ -1,4 +1,4 @@
-//! Objects in a bucket of a service that speaks S3.
+//! Objects in a bucket of a service.
 
 use std::{
     io::{ErrorKind, Read},
@@ -9,17 +9,24 @@ use futures_util::StreamExt as _;
 use object_store::{
     BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
     PutPayload, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder},
+    aws::AmazonS3Builder,
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::GoogleCloudStorageBuilder,
     path::Path,
 };
 // Named for its feature alone: encryption without a library of its own choice, see `prepare`.
 use reqwest as _;
 use tokio::runtime::Runtime;
 
-use super::{Address, Credentials, FarError, FarResult, Objects, Options};
+use super::{
+    Address, Credentials, FarError, FarResult, Objects, Options, Plain,
+    address::is_number,
+    check_endpoint,
+    credentials::{AzureSecret, Proof},
+};
 
 /// Bytes sent at a time: what is longer goes up in parts of this size, and is there once all of them are.
-/// Source: S3, parts of 5 MiB at least.
+/// Source: S3 and Google, parts of 5 MiB at least; Azure takes any.
 const PART: usize = 8 << 20;
 /// A service that does not take a connection within this is away.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -29,11 +36,19 @@ const SILENCE: Duration = Duration::from_mins(2);
 const RETRIES: usize = 2;
 /// Time that they may take together.
 const RETRY_FOR: Duration = Duration::from_secs(20);
+/// Where Google has its buckets.
+const GOOGLE: &str = "https://storage.googleapis.com";
+/// Where Azure has those of an account, after its name.
+const AZURE: &str = "blob.core.windows.net";
+/// What services call a bucket that is not there.
+const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+/// What is in the text of a refusal; not every call gives it a kind of its own.
+const REFUSALS: [&str; 2] = ["status code: 401", "status code: 403"];
 /// Most that is shown of what a service says.
 const SHOWN: usize = 200;
 
 pub(super) struct Bucket {
-    store: AmazonS3,
+    store: Box<dyn ObjectStore>,
     name: String,
     prefix: String,
     /// Of its own, so that every caller may block. None only while it is dropped.
@@ -43,15 +58,27 @@ pub(super) struct Bucket {
 impl Bucket {
     pub(super) fn open(options: Options) -> FarResult<Self> {
         let shown = options.address.to_string();
-        let Address::Bucket { name, prefix } = options.address else {
+        let Address::Bucket { service, name, prefix } = options.address else {
             return Err(FarError::Refused(format!("{shown} is no bucket")));
         };
-        let Some(Credentials { id, secret, session }) = options.credentials else {
-            return Err(FarError::Refused(format!(
-                "{shown} needs credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, \
-                 or a file that store.credentials names"
-            )));
+        let Some(Credentials(proof)) = options.credentials else {
+            let wanted = Credentials::wanted(service);
+            return Err(FarError::Refused(format!("{shown} needs credentials: {wanted}")));
         };
+        let endpoint = options.endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+        let shows_proof = matches!(
+            proof,
+            Proof::Google(_) | Proof::Azure { secret: AzureSecret::Signature(_), .. }
+        );
+        if let Some(endpoint) = &endpoint
+            && shows_proof
+            && check_endpoint(endpoint, Plain::Loopback).is_err()
+        {
+            return Err(FarError::Refused(format!(
+                "{endpoint} is not encrypted, and whoever listens in between could use what proves us to {shown}: \
+                 allowed is https:// alone"
+            )));
+        }
         prepare();
         let client = ClientOptions::new()
             .with_timeout_disabled()
@@ -64,20 +91,61 @@ impl Bucket {
             max_retries: RETRIES,
             retry_timeout: RETRY_FOR,
         };
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&name)
-            .with_region(options.region)
-            .with_access_key_id(id)
-            .with_secret_access_key(secret)
-            .with_client_options(client)
-            .with_retry(retry);
-        if let Some(endpoint) = options.endpoint {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
-        }
-        if let Some(session) = session {
-            builder = builder.with_token(session);
-        }
-        let store = builder.build().map_err(|error| FarError::Refused(one_line(&error)))?;
+        let store: object_store::Result<Box<dyn ObjectStore>> = match proof {
+            Proof::S3 { id, secret, session } => {
+                let mut builder = AmazonS3Builder::new()
+                    .with_bucket_name(&name)
+                    .with_region(options.region)
+                    .with_access_key_id(id)
+                    .with_secret_access_key(secret)
+                    .with_client_options(client)
+                    .with_retry(retry);
+                if let Some(endpoint) = endpoint {
+                    builder = builder.with_endpoint(endpoint);
+                }
+                if let Some(session) = session {
+                    builder = builder.with_token(session);
+                }
+                builder.build().map(|store| Box::new(store) as _)
+            }
+            Proof::Google(account) => GoogleCloudStorageBuilder::new()
+                .with_bucket_name(&name)
+                .with_service_account_key(account)
+                // Always, since the file could name another one, that nobody has judged.
+                .with_base_url(endpoint.as_deref().unwrap_or(GOOGLE))
+                .with_client_options(client)
+                .with_retry(retry)
+                .build()
+                .map(|store| Box::new(store) as _),
+            Proof::Azure { account, secret } => {
+                let endpoint = match endpoint {
+                    // Source: Azure's own clients, "IP style". Nothing else says there whose account it is.
+                    Some(endpoint) if is_number(&endpoint) => format!("{endpoint}/{account}"),
+                    Some(endpoint) => endpoint,
+                    None => format!("https://{account}.{AZURE}"),
+                };
+                let (kind, secret) = match secret {
+                    AzureSecret::Key(key) => (AzureConfigKey::AccessKey, key),
+                    AzureSecret::Signature(sas) => (AzureConfigKey::SasKey, sas),
+                };
+                MicrosoftAzureBuilder::new()
+                    .with_container_name(&name)
+                    .with_account(account)
+                    .with_endpoint(endpoint)
+                    .with_config(kind, secret)
+                    .with_client_options(client)
+                    .with_retry(retry)
+                    .build()
+                    .map(|store| Box::new(store) as _)
+            }
+        };
+        // Not what it says: that could be a piece of what it was given.
+        let store = store.map_err(|_| {
+            FarError::Refused(format!(
+                "what is there to prove us to {shown} cannot be read; it needs {}",
+                Credentials::wanted(service)
+            ))
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("far")
@@ -103,12 +171,14 @@ impl Bucket {
     fn understood(&self, key: &str, error: &object_store::Error) -> FarError {
         use object_store::Error as E;
         let said = one_line(error);
-        if said.contains("NoSuchBucket") {
+        if NO_BUCKET.iter().any(|code| said.contains(code)) {
             return FarError::Refused(format!("the bucket {} is not there", self.name));
         }
+        let is_refusal = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
+            || REFUSALS.iter().any(|status| said.contains(status));
         match error {
             E::NotFound { .. } => FarError::Absent { key: key.to_owned() },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => FarError::Refused(format!(
+            _ if is_refusal => FarError::Refused(format!(
                 "the service refuses these credentials for the bucket {}",
                 self.name
             )),

@@ -1,4 +1,4 @@
-//! A store far away: a folder of another disk or machine, or a bucket of a service that speaks S3.
+//! A store far away: a folder of another disk or machine, or a bucket of a service.
 //!
 //! Files lie there by the hash of what is in them, so they never change, and whoever writes one twice
 //! writes the same. Nothing that the store says is believed: a file counts as there once it was read
@@ -18,6 +18,7 @@
 mod address;
 #[cfg(feature = "buckets")]
 mod bucket;
+mod credentials;
 mod folder;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,8 @@ use std::{
 
 use tracing::{info, warn};
 
-pub use address::{Address, Credentials, ParseAddressError, Plain, check_endpoint};
+pub use address::{Address, ParseAddressError, Plain, Service, check_endpoint};
+pub use credentials::Credentials;
 
 use crate::{Depot, Error, Fault, Hash, Stored};
 
@@ -47,9 +49,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Where it is.
     pub address: Address,
-    /// The service that has the bucket; none = Amazon's.
+    /// Where the service is; none = where Amazon, Google or Azure has it.
     pub endpoint: Option<String>,
-    /// The region that the bucket is in.
+    /// The region that the bucket is in; for S3 alone.
     pub region: String,
     /// Who may be talked to without encryption.
     pub plain: Plain,

@@ -27,6 +27,8 @@ use crate::Depot;
 
 /// What was asked for last stays known with its hash tree, so that it is not hashed again.
 const REMEMBERED: usize = 256;
+/// A file whose giving broke off is hashed, but not again within this: mostly the line was cut, or whoever asked has it.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// Events that may wait.
 const QUEUE: usize = 64;
 /// Who sends at a rate makes up for so much time that timers and a busy machine took: a piece takes less than
@@ -44,6 +46,8 @@ struct Lists {
     /// What is fetched at this moment.
     now: HashSet<iroh_blobs::Hash>,
     served: VecDeque<iroh_blobs::Hash>,
+    /// When those were hashed whose giving broke off.
+    looked: HashMap<iroh_blobs::Hash, Instant>,
 }
 
 /// A fetch that goes on until this is dropped.
@@ -85,6 +89,14 @@ impl Wanted {
         if served.len() > REMEMBERED {
             served.pop_front();
         }
+    }
+
+    fn may_look(&self, hash: iroh_blobs::Hash) -> bool {
+        let looked = &mut self.lock().looked;
+        looked.retain(|_, at| at.elapsed() < LOOK_AGAIN);
+        let may = !looked.contains_key(&hash);
+        looked.entry(hash).or_insert_with(Instant::now);
+        may
     }
 
     pub(super) fn all(&self) -> Vec<iroh_blobs::Hash> {
@@ -179,6 +191,7 @@ impl Server {
                 ProviderMessage::GetRequestReceived(mut message) => {
                     let server = Arc::clone(&server);
                     let peer = connections.get(&message.connection_id).copied().flatten();
+                    let hash = message.request.hash;
                     answers.spawn(async move {
                         let answer = match server.admit(peer) {
                             Ok(()) => server.offer(&message.request).await,
@@ -188,12 +201,17 @@ impl Server {
                         drop(message.tx.send(answer).await);
                         let Some(peer) = peer.filter(|_| given) else { return };
                         while let Ok(Some(update)) = message.rx.recv().await {
-                            let stats = match update {
-                                RequestUpdate::Completed(completed) => completed.stats,
-                                RequestUpdate::Aborted(aborted) => aborted.stats,
+                            let (stats, broke_off) = match update {
+                                RequestUpdate::Completed(completed) => (completed.stats, false),
+                                RequestUpdate::Aborted(aborted) => (aborted.stats, true),
                                 RequestUpdate::Started(_) | RequestUpdate::Progress(_) => continue,
                             };
                             server.tally.gave(peer, stats.payload_bytes_sent, &server.members);
+                            // What was sound when it was given last may be damaged since: what is read is held
+                            // against the hashes of then.
+                            if broke_off && server.wanted.may_look(hash) {
+                                server.look_at(own(&hash)).await;
+                            }
                         }
                     });
                 }
@@ -286,19 +304,26 @@ impl Server {
             Ok(tag) => {
                 warn!(%hash, actual = %own(&tag.hash()), "an artefact is damaged and not served");
                 self.tally.count(|served| served.not_here += 1);
-                let depot = self.depot.clone();
-                let moved = tokio::task::spawn_blocking(move || depot.quarantine(&hash)).await;
-                match moved {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => warn!(%hash, %error, "it cannot be set aside"),
-                    Err(ended) => warn!(%hash, %ended, "it cannot be set aside"),
-                }
+                self.look_at(hash).await;
                 Err(AbortReason::Permission)
             }
             Err(error) => {
                 warn!(%hash, %error, "an artefact cannot be served");
                 Err(AbortReason::RateLimited)
             }
+        }
+    }
+}
+
+impl Server {
+    /// Hashes a file, and sets it aside if it is damaged.
+    async fn look_at(&self, hash: crate::Hash) {
+        let depot = self.depot.clone();
+        let looked = tokio::task::spawn_blocking(move || depot.quarantine(&hash)).await;
+        match looked {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%hash, %error, "it cannot be set aside"),
+            Err(ended) => warn!(%hash, %ended, "it cannot be set aside"),
         }
     }
 }

@@ -405,6 +405,32 @@ async fn what_is_damaged_is_kept_aside_where_it_is_asked_for_and_where_it_is_rep
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_after_it_was_given_is_set_aside_when_it_is_asked_for_again() {
+    let nodes = [Node::new().await, Node::new().await, Node::new().await];
+    let [a, b, c] = &nodes;
+    introduce(&[a, b, c]);
+    let contents = contents(300_000);
+    let want = want_of(&contents);
+    a.depot.put_bytes(&contents, "npz").unwrap();
+    b.peers.fetch(&want, &[a.id()]).await.unwrap();
+    let path = a.depot.path_of(&want.hash).unwrap().unwrap();
+    // In place, of the same size, and sound where it begins.
+    let mut permissions = fs_err::metadata(&path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    fs_err::set_permissions(&path, permissions).unwrap();
+    let mut spoilt = contents.clone();
+    spoilt[250_000] ^= 1;
+    fs_err::write(&path, spoilt).unwrap();
+
+    let refused = c.peers.fetch(&want, &[a.id()]).await.unwrap_err();
+    assert!(why_not(&refused).contains("does not give it"), "{refused}");
+    until("it is set aside", || a.depot.quarantined().unwrap().len() == 1).await;
+    assert!(!a.depot.contains(&want.hash).unwrap());
+    c.peers.fetch(&want, &[a.id(), b.id()]).await.unwrap();
+    c.depot.verify(&want.hash).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_is_an_address_and_a_dead_one_keeps_nobody_apart_who_is_near() {
     for wrong in ["", "relay.example", "ftp://relay.example", "https://"] {
         let error = wrong.parse::<Relay>().unwrap_err().to_string();
@@ -418,4 +444,32 @@ async fn a_relay_is_an_address_and_a_dead_one_keeps_nobody_apart_who_is_near() {
     a.depot.put_bytes(&contents, "npz").unwrap();
     b.peers.fetch(&want, &[a.id()]).await.unwrap();
     b.depot.verify(&want.hash).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_reached_directly_is_reached_over_a_relay() {
+    let mut config = iroh_relay::server::ServerConfig::default();
+    config.relay = Some(iroh_relay::server::RelayConfig::new(loopback()));
+    let server = iroh_relay::server::Server::spawn(config).await.unwrap();
+    let relay: Relay = format!("http://{}", server.http_addr().unwrap()).parse().unwrap();
+    let over = |relay: &Relay| Node::over(None, vec![relay.clone()]);
+    let (a, b) = (over(&relay).await, over(&relay).await);
+    let contents = contents(300_000);
+    let want = want_of(&contents);
+    a.depot.put_bytes(&contents, "npz").unwrap();
+    // Nobody is told where the other is.
+    let members: BTreeMap<PeerId, Vec<SocketAddr>> =
+        [&a, &b].map(|node| (node.id(), Vec::new())).into();
+    for node in [&a, &b] {
+        node.peers.admit(members.clone());
+    }
+    b.peers.fetch(&want, &[a.id()]).await.unwrap();
+    b.depot.verify(&want.hash).unwrap();
+
+    // A third one without the relay is told no more, and reaches nobody.
+    let without = Node::new().await;
+    without.peers.admit(members);
+    let refused = without.peers.fetch(&want, &[a.id()]).await.unwrap_err();
+    assert!(why_not(&refused).contains("cannot be reached"), "{refused}");
+    server.shutdown().await.unwrap();
 }

@@ -1,42 +1,62 @@
-//! Buckets of a real service: moto, from the package index of Python.
+//! Buckets of three services: S3 by moto, Google by moto behind a check of its tokens, Azure by Azurite.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read as _},
+    net::{Shutdown, TcpListener, TcpStream},
     ops::ControlFlow,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
-use depot::far::{Credentials, Far, FarError, Options, Plain, Sent};
+use depot::far::{Credentials, Far, FarError, FarResult, Options, Plain, Sent, Service as Kind};
 
 use super::{Bench, flip};
 
-/// The Python that `cargo xtask check` puts there. Says so if there is none.
-fn python() -> Option<PathBuf> {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/s3/bin/python");
+/// What `cargo xtask check` puts there. Says so if there is none.
+fn tool(path: &str, name: &str) -> Option<PathBuf> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools").join(path);
     let found = Some(ours).filter(|file| file.is_file());
     if found.is_none() {
         println!(
-            "absent: moto, so far stores in buckets are not tested; to have it: cargo xtask check"
+            "absent: {name}, so far stores in its buckets are not tested; to have it: cargo xtask check"
         );
     }
     found
 }
 
 struct Service {
+    kind: Kind,
     url: String,
-    id: String,
-    secret: String,
+    /// What proves us, by the usual names.
+    ours: Vec<(&'static str, String)>,
+    /// Files that are named there.
+    _files: tempfile::TempDir,
     process: Child,
-    _stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
 }
 
 impl Service {
-    fn start(port: u16) -> Option<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/s3_server.py");
-        let mut process = Command::new(python()?)
-            .arg(script)
-            .args([&port.to_string(), "far-away"])
+    /// One with the bucket `far-away`.
+    fn start(kind: Kind) -> Option<Self> {
+        let python = tool("s3/bin/python", "moto")?;
+        let (script, words) = match kind {
+            Kind::S3 => ("s3_server.py", vec!["0".into()]),
+            Kind::Google => ("gcs_server.py", vec![]),
+            Kind::Azure => {
+                let main = "azure/node_modules/azurite/dist/src/blob/main.js";
+                ("azure_server.py", vec![tool(main, "Azurite")?.into_os_string()])
+            }
+        };
+        let mut process = Command::new(python)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(script))
+            .args(words)
+            .arg("far-away")
             .env("INITIAL_NO_AUTH_ACTION_COUNT", "1000000")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -45,33 +65,101 @@ impl Service {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let [url, id, secret]: [String; 3] = serde_json::from_str(&line).unwrap();
-        let stdin = process.stdin.take().unwrap();
-        Some(Self { url, id, secret, process, _stdin: stdin })
+        let said: Vec<String> = serde_json::from_str(&line).unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let names: &[&'static str] = match kind {
+            Kind::S3 => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+            Kind::Google => &["GOOGLE_APPLICATION_CREDENTIALS", "STRANGER"],
+            Kind::Azure => &["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "SAS"],
+        };
+        let mut ours: Vec<(&'static str, String)> =
+            names.iter().copied().zip(said[1..].iter().cloned()).collect();
+        if kind == Kind::Google {
+            for (name, contents) in &mut ours {
+                let path = files.path().join(name);
+                fs_err::write(&path, &*contents).unwrap();
+                fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+                *contents = path.display().to_string();
+            }
+        }
+        let stdin = process.stdin.take();
+        Some(Self { kind, url: said[0].clone(), ours, _files: files, process, stdin })
     }
 
-    fn far(&self, bucket: &str, secret: &str) -> Far {
-        let pairs = [("AWS_ACCESS_KEY_ID", &*self.id), ("AWS_SECRET_ACCESS_KEY", secret)];
-        let look_up = |name: &str| {
-            pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+    fn value(&self, name: &str) -> &str {
+        &self.ours.iter().find(|(n, _)| *n == name).unwrap().1
+    }
+
+    fn far(&self, bucket: &str) -> Far {
+        self.opened(bucket, &self.ours, &self.url).unwrap()
+    }
+
+    fn opened(
+        &self,
+        bucket: &str,
+        pairs: &[(&'static str, String)],
+        endpoint: &str,
+    ) -> FarResult<Far> {
+        let scheme = match self.kind {
+            Kind::S3 => "s3",
+            Kind::Google => "gs",
+            Kind::Azure => "az",
         };
+        let look_up =
+            |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
         Far::open(Options {
-            address: format!("s3://{bucket}/some/where").parse().unwrap(),
-            endpoint: Some(self.url.clone()),
+            address: format!("{scheme}://{bucket}/some/where").parse().unwrap(),
+            endpoint: Some(endpoint.to_owned()),
             region: "us-east-1".to_owned(),
             plain: Plain::Loopback,
-            credentials: Credentials::of_names(look_up).unwrap(),
+            credentials: Credentials::of_names(self.kind, look_up).unwrap(),
             rate: None,
         })
-        .unwrap()
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        drop(self.process.kill());
+        // It ends with its input, and ends what it has started.
+        drop(self.stdin.take());
         drop(self.process.wait());
     }
+}
+
+/// A line to a service that breaks after 6 MiB of answers, so many times. Ends with the process.
+struct Frail {
+    url: String,
+    breaks: Arc<AtomicUsize>,
+}
+
+impl Frail {
+    fn before(url: &str, breaks: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = format!("http://{}", listener.local_addr().unwrap());
+        let to = url.strip_prefix("http://").unwrap().to_owned();
+        let breaks = Arc::new(AtomicUsize::new(breaks));
+        let left = Arc::clone(&breaks);
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, off) = (near.unwrap(), TcpStream::connect(&to).unwrap());
+                let (mut from, mut into) = (near.try_clone().unwrap(), off.try_clone().unwrap());
+                thread::spawn(move || io::copy(&mut from, &mut into));
+                let left = Arc::clone(&left);
+                thread::spawn(move || pass_on(&off, &near, &left));
+            }
+        });
+        Self { url: ours, breaks }
+    }
+}
+
+fn pass_on(mut off: &TcpStream, mut near: &TcpStream, left: &AtomicUsize) {
+    let passed = io::copy(&mut off.take(6 << 20), &mut near);
+    let whole = matches!(passed, Ok(bytes) if bytes == 6 << 20);
+    let less = |left: usize| left.checked_sub(1);
+    if whole && left.try_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+        drop(io::copy(&mut off, &mut near));
+    }
+    drop((off.shutdown(Shutdown::Both), near.shutdown(Shutdown::Both)));
 }
 
 fn all(_: u64) -> ControlFlow<()> {
@@ -87,11 +175,10 @@ fn refused(result: Result<impl std::fmt::Debug, FarError>, part: &str, secret: &
     }
 }
 
-#[test]
-fn a_bucket_keeps_small_and_large_files_and_refuses_strangers() {
-    let Some(service) = Service::start(0) else { return };
+/// What every service does; wrong are proofs that it does not take, with what must not be shown of them.
+fn check_service(service: &Service, wrong: &[(Vec<(&'static str, String)>, &str)]) {
     let bench = Bench::new();
-    let far = service.far("far-away", &service.secret);
+    let far = service.far("far-away");
     let small = bench.depot.put_bytes(b"small", "txt").unwrap().hash;
     // Three parts, the last one short.
     let bytes: Vec<u8> = (0..(20_u32 << 20)).map(|i| (i % 251) as u8).collect();
@@ -113,11 +200,26 @@ fn a_bucket_keeps_small_and_large_files_and_refuses_strangers() {
     far.point("head", b"two", &mut all).unwrap();
     assert_eq!(far.pointer("head", 99, &mut all).unwrap().unwrap(), b"two");
 
-    refused(service.far("far-away", "wrong").verify(&small, &mut all), "refuses these", "wrong");
-    let stranger = service.far("nowhere", &service.secret);
-    refused(stranger.verify(&small, &mut all), "bucket nowhere is not there", &service.secret);
-    refused(stranger.put(&bench.depot, &small, &mut all), "is not there", &service.secret);
-    refused(stranger.list("blobs"), "is not there", &service.secret);
+    // A line that breaks is taken up where it broke.
+    let frail = Frail::before(&service.url, 2);
+    let far_off = service.opened("far-away", &service.ours, &frail.url).unwrap();
+    let third = Bench::new();
+    far_off.fetch(&third.depot, &large, (20 << 20, "bin"), &mut all).unwrap();
+    third.depot.verify(&large).unwrap();
+    assert_eq!(frail.breaks.load(Ordering::Relaxed), 0);
+
+    for (pairs, secret) in wrong {
+        let stranger = service.opened("far-away", pairs, &service.url).unwrap();
+        refused(stranger.verify(&small, &mut all), "refuses these credentials", secret);
+        refused(stranger.put(&bench.depot, &small, &mut all), "refuses these", secret);
+        refused(stranger.list("blobs"), "refuses these", secret);
+    }
+    let nowhere = service.far("nowhere");
+    for (_, secret) in &service.ours[1..] {
+        refused(nowhere.verify(&small, &mut all), "bucket nowhere is not there", secret);
+        refused(nowhere.put(&bench.depot, &small, &mut all), "is not there", secret);
+        refused(nowhere.list("blobs"), "is not there", secret);
+    }
 
     // An upload that is stopped leaves nothing that can be seen.
     let path = bench.depot.path_of(&large).unwrap().unwrap();
@@ -133,14 +235,65 @@ fn a_bucket_keeps_small_and_large_files_and_refuses_strangers() {
     assert!(matches!(far.verify(&third, &mut all), Err(FarError::Absent { .. })));
 }
 
-#[test]
-fn a_service_that_is_away_is_said_to_be() {
-    let Some(service) = Service::start(0) else { return };
+/// Once nobody listens any more: tried again, and then said, without what proves us.
+fn check_away(service: Service) {
     let bench = Bench::new();
     let small = bench.depot.put_bytes(b"small", "txt").unwrap().hash;
-    let far = service.far("far-away", &service.secret);
+    let far = service.far("far-away");
     far.put(&bench.depot, &small, &mut all).unwrap();
+    let secret = service.ours.last().unwrap().1.clone();
     drop(service);
-    let away = far.verify(&small, &mut all);
-    assert!(matches!(&away, Err(FarError::Away(what)) if !what.is_empty()), "{away:?}");
+    match far.verify(&small, &mut all) {
+        Err(FarError::Away(what)) => assert!(!what.is_empty() && !what.contains(&secret), "{what}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_bucket_keeps_small_and_large_files_and_refuses_strangers() {
+    let Some(service) = Service::start(Kind::S3) else { return };
+    let mut wrong = service.ours.clone();
+    wrong[1].1 = "wrong".into();
+    check_service(&service, &[(wrong, "wrong")]);
+    check_away(service);
+}
+
+#[test]
+fn a_bucket_of_google_does_the_same() {
+    let Some(service) = Service::start(Kind::Google) else { return };
+    let stranger = vec![("GOOGLE_SERVICE_ACCOUNT", service.value("STRANGER").to_owned())];
+    check_service(&service, &[(stranger, "PRIVATE KEY")]);
+    // A token is all that is needed, for an hour.
+    let open = service.opened("far-away", &service.ours, "http://objects.example");
+    refused(open, "allowed is https:// alone", "PRIVATE KEY");
+    let torn = service.value("STRANGER").to_owned();
+    fs_err::write(&torn, "{\"private_key\": 5, \"private_key_id\": \"hush\"}").unwrap();
+    let pairs = [("GOOGLE_SERVICE_ACCOUNT", torn)];
+    let open = service.opened("far-away", &pairs, &service.url);
+    refused(open, "cannot be read; it needs the file of a service account", "hush");
+    check_away(service);
+}
+
+#[test]
+fn a_container_of_azure_does_the_same_with_a_key_or_a_signature() {
+    let Some(service) = Service::start(Kind::Azure) else { return };
+    let account = service.ours[0].clone();
+    let with = |name: &'static str, value: &str| vec![account.clone(), (name, value.to_owned())];
+    let (key, sas) = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN");
+    let signature = service.value("SAS").to_owned();
+    let wrong = signature.replace("sig=", "sig=a");
+    check_service(&service, &[(with(key, "d3Jvbmc="), "d3Jvbmc="), (with(sas, &wrong), "sig=a")]);
+    let open = service.opened("far-away", &with(key, "no base"), &service.url);
+    refused(open, "cannot be read; it needs AZURE_STORAGE_ACCOUNT_NAME", "no base");
+    let open = service.opened("far-away", &with(sas, &signature), "http://objects.example");
+    refused(open, "allowed is https:// alone", &signature);
+    // Its key is only signed with.
+    service.opened("far-away", &service.ours, "http://objects.example").unwrap();
+
+    let mut signed = Service::start(Kind::Azure).unwrap();
+    let ours = with(sas, signed.value("SAS"));
+    signed.ours = ours;
+    let wrong = vec![signed.ours[0].clone(), (sas, wrong)];
+    check_service(&signed, &[(wrong, "sig=a")]);
+    check_away(signed);
 }

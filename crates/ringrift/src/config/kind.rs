@@ -104,7 +104,7 @@ impl Kind {
                 format!("a list out of {}", names.join(", "))
             }
             Self::Command => "a program with its first arguments".into(),
-            Self::FarStore => "file:///FOLDER, s3://BUCKET or s3://BUCKET/PREFIX".into(),
+            Self::FarStore => Address::ALLOWED.into(),
             Self::Endpoint => "https://objects.example or https://objects.example:9000".into(),
             Self::Path => "a path".into(),
             Self::Words(words) => format!("a list out of {}", words.join(", ")),
@@ -397,6 +397,7 @@ mod tests {
         check(&Kind::Command, "python3 trainer.py", Ok(json!(["python3", "trainer.py"])));
         check(&Kind::Command, " ", Err("a program"));
         check(&Kind::FarStore, "s3://far-away/a/", Ok(json!("s3://far-away/a")));
+        check(&Kind::FarStore, "az://far-away/a/", Ok(json!("az://far-away/a")));
         check(&Kind::FarStore, "far-away", Err("s3://BUCKET/PREFIX"));
         assert_eq!(Kind::FarStore.shown("s3://id:secret@far-away"), "...");
         check(&Kind::Endpoint, "http://127.0.0.1:9000", Ok(json!("http://127.0.0.1:9000")));

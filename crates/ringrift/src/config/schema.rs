@@ -230,9 +230,9 @@ pub fn keys() -> Vec<Key> {
         "store.endpoint",
         Kind::Endpoint,
         Value::Null,
-        "service that has the bucket; not set = Amazon's",
+        "service that has the bucket; not set = Amazon's, Google's or Azure's, as store.url begins",
     );
-    add("store.region", Kind::Name, json!("us-east-1"), "region of the bucket");
+    add("store.region", Kind::Name, json!("us-east-1"), "region of the bucket, for s3:// alone");
     add(
         "store.allow_http",
         Kind::Flag,
@@ -243,7 +243,7 @@ pub fn keys() -> Vec<Key> {
         "store.credentials",
         Kind::Path,
         Value::Null,
-        "file with aws_access_key_id and aws_secret_access_key; not set = those variables, in upper case",
+        "file that proves us to the service, see docs/cluster.md; not set = its usual variables",
     );
     for (_, entry) in registry() {
         let section = entry.section();

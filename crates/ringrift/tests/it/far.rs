@@ -1,6 +1,6 @@
 //! Far stores: in folders, and in buckets of a real service.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use crate::{
     bench::{Ended, check_refused, command, run, run_with, wait_for},
@@ -287,35 +287,64 @@ fn a_store_that_nobody_can_use_is_refused_with_a_sentence() {
         "feature `buckets`"
     };
     check_refused(&bucket, 2, &[sentence]);
+    if cfg!(feature = "buckets") {
+        let keys = folder.join("keys");
+        fs_err::write(&keys, "AZURE_STORAGE_ACCOUNT_KEY = hush\n").unwrap();
+        fs_err::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let env = [("RINGRIFT_STORE_CREDENTIALS", keys.to_str().unwrap())];
+        let google = run_with(folder, &["restore", "--from", "gs://far-away"], &env);
+        check_refused(&google, 2, &["is not the file of a service account"]);
+        let azure = run_with(folder, &["restore", "--from", "az://far-away/a"], &env);
+        check_refused(&azure, 2, &["AZURE_STORAGE_ACCOUNT_NAME", "one is missing"]);
+        assert!(!format!("{}{}", google.err, azure.err).contains("hush"));
+    }
 }
 
 #[cfg(feature = "buckets")]
 mod buckets {
     use std::{
         io::{BufRead as _, BufReader},
-        os::unix::fs::PermissionsExt as _,
-        process::{Child, Stdio},
+        process::{Child, ChildStdin, Stdio},
     };
 
     use super::*;
 
-    /// moto on loopback; ends with this.
+    /// A service on loopback; ends with this.
     struct Service {
         process: Child,
+        stdin: Option<ChildStdin>,
         env: Vec<(String, String)>,
+        /// What must be written down nowhere.
+        secrets: Vec<String>,
+        /// A file that is named in `env`.
+        _files: tempfile::TempDir,
     }
 
     impl Service {
-        fn start() -> Option<Self> {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            let python = root.join("target/tools/s3/bin/python");
-            if !python.is_file() {
-                absent("moto (cargo xtask check installs it), a service that speaks S3");
+        /// One whose addresses begin like this.
+        fn start(scheme: &str) -> Option<Self> {
+            let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
+            let python = tools.join("s3/bin/python");
+            let azurite = tools.join("azure/node_modules/azurite/dist/src/blob/main.js");
+            if !python.is_file() || scheme == "az" && !azurite.is_file() {
+                absent(
+                    "moto or Azurite (cargo xtask check installs them), services that have buckets",
+                );
                 return None;
             }
+            let (script, words, names) = match scheme {
+                "gs" => ("gcs", vec![], vec!["GOOGLE_APPLICATION_CREDENTIALS"]),
+                "az" => (
+                    "azure",
+                    vec![azurite.into_os_string()],
+                    vec!["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"],
+                ),
+                _ => ("s3", vec!["0".into()], vec!["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+            };
             let mut process = Command::new(python)
-                .arg(root.join("testdata/s3_server.py"))
-                .args(["0", "far-away"])
+                .arg(tools.join(format!("../../testdata/{script}_server.py")))
+                .args(words)
+                .arg("far-away")
                 .env("INITIAL_NO_AUTH_ACTION_COUNT", "1000000")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -324,14 +353,24 @@ mod buckets {
                 .unwrap();
             let mut line = String::new();
             BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            let [url, id, secret]: [String; 3] = serde_json::from_str(&line).unwrap();
-            let env = [
-                ("RINGRIFT_STORE_ENDPOINT", url),
-                ("AWS_ACCESS_KEY_ID", id),
-                ("AWS_SECRET_ACCESS_KEY", secret),
-            ];
-            let env = env.map(|(name, value)| (name.to_owned(), value));
-            Some(Self { process, env: env.into() })
+            let mut said: Vec<String> = serde_json::from_str(&line).unwrap();
+            let files = tempfile::tempdir().unwrap();
+            let secrets = match scheme {
+                // A line in the middle of its key.
+                "gs" => vec![said[1].split("\\n").nth(9).unwrap().to_owned()],
+                "az" => vec![said[2].clone()],
+                _ => said[1..].to_vec(),
+            };
+            if scheme == "gs" {
+                let path = files.path().join("account.json");
+                fs_err::write(&path, &said[1]).unwrap();
+                fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+                said[1] = path.display().to_string();
+            }
+            let names = ["RINGRIFT_STORE_ENDPOINT"].into_iter().chain(names);
+            let env = names.map(str::to_owned).zip(said).collect();
+            let stdin = process.stdin.take();
+            Some(Self { process, stdin, env, secrets, _files: files })
         }
 
         fn env(&self) -> Vec<(&str, &str)> {
@@ -341,18 +380,18 @@ mod buckets {
 
     impl Drop for Service {
         fn drop(&mut self) {
-            drop(self.process.kill());
+            // It ends with its input, and ends what it has started.
+            drop(self.stdin.take());
             drop(self.process.wait());
         }
     }
 
-    #[test]
-    fn every_command_of_the_page_works_with_a_bucket_and_no_secret_is_written_down() {
-        let Some(service) = Service::start() else { return };
+    fn check_page(place: &str) {
+        let scheme = place.split(':').next().unwrap();
+        let Some(service) = Service::start(scheme) else { return };
         let mut desk = Desk::new();
         desk.env.clone_from(&service.env);
-        let desk = follow_the_page(desk, "s3://far-away/ringrift");
-        let secrets = [&service.env[1].1, &service.env[2].1];
+        let desk = follow_the_page(desk, place);
         let mut open = vec![desk.dir.path().to_owned()];
         let mut looked_at = 0;
         while let Some(next) = open.pop() {
@@ -364,7 +403,7 @@ mod buckets {
                 }
                 let bytes = fs_err::read(&path).unwrap();
                 looked_at += 1;
-                for secret in secrets {
+                for secret in &service.secrets {
                     let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
                     assert!(!found, "{} holds a credential", path.display());
                 }
@@ -374,8 +413,23 @@ mod buckets {
     }
 
     #[test]
+    fn every_command_of_the_page_works_with_a_bucket_and_no_secret_is_written_down() {
+        check_page("s3://far-away/ringrift");
+    }
+
+    #[test]
+    fn every_command_of_the_page_works_with_a_bucket_of_google() {
+        check_page("gs://far-away/ringrift");
+    }
+
+    #[test]
+    fn every_command_of_the_page_works_with_a_container_of_azure() {
+        check_page("az://far-away/ringrift");
+    }
+
+    #[test]
     fn a_service_that_refuses_or_is_away_is_said_to_be() {
-        let Some(service) = Service::start() else { return };
+        let Some(service) = Service::start("s3") else { return };
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path();
         let restore = |url: &str, env: &[(&str, &str)]| {
