@@ -98,6 +98,13 @@ pub trait Engine: Send + Sync + 'static {
         subject: &'a str,
     ) -> Answer<'a, Result<Option<Fact>, Error>>;
 
+    /// The last fact on each subject that lies below this one, oldest first.
+    fn last_below<'a>(
+        &'a self,
+        stream: Stream,
+        subject: &'a str,
+    ) -> Answer<'a, Result<Vec<Fact>, Error>>;
+
     /// The position of the last fact; 0 if there never was one.
     fn head(&self, stream: Stream) -> Answer<'_, Result<u64, Error>>;
 

@@ -200,6 +200,23 @@ pub enum OpenError {
         /// What was said last.
         detail: String,
     },
+    /// The servers answer, and do not let this node in. Waiting does not help.
+    #[error(
+        "the servers at {servers} keep the log, and they do not let this node in: its token or its \
+         pass is wrong, or it was removed, and then it joins anew with another ticket and another key"
+    )]
+    TurnedAway {
+        /// Their addresses.
+        servers: String,
+    },
+    /// The file that proves this node to the servers does not.
+    #[error("{path} holds no credentials for the servers of the log: {detail}")]
+    NoCredentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The server cannot do what is asked of it.
     #[error(
         "the server at {server} is version {found}, at least {least} is needed: install a newer one"

@@ -209,7 +209,7 @@ impl From<NewFact> for Batch {
     }
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), AppendError> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), AppendError> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
         let what = format!(
             "the {what} {name:?}: it must have 1 to {MAX_NAME_BYTES} bytes, none a control character"
@@ -219,7 +219,7 @@ fn check_name(what: &str, name: &str) -> Result<(), AppendError> {
     Ok(())
 }
 
-fn check_subject(subject: &str) -> Result<(), AppendError> {
+pub(crate) fn check_subject(subject: &str) -> Result<(), AppendError> {
     let fits = subject.len() <= MAX_NAME_BYTES
         && subject.split('.').all(|token| {
             !token.is_empty()

@@ -136,6 +136,18 @@ impl Outbox {
         self.0.reader.read(list).await
     }
 
+    /// All batches, those that wait and those that the log did not take, the oldest first.
+    pub async fn all(&self) -> Result<Vec<Kept>, Error> {
+        let list = |db: &Connection| {
+            db.prepare_cached(
+                "SELECT number, stream, batch, time_ms, refused FROM batch ORDER BY number",
+            )?
+            .query_map([], kept)?
+            .collect()
+        };
+        self.0.reader.read(list).await
+    }
+
     /// Removes a batch, for good.
     pub async fn remove(&self, number: u64) -> Result<(), Error> {
         let work = move |db: &Connection| {
@@ -286,6 +298,10 @@ mod tests {
         assert_eq!(handed_in, HandedIn { taken: 1, refused: 1 });
         let refused = outbox.refused().await.unwrap();
         assert_eq!(refused.len(), 1);
+        let waits = fact("waits", "third").into();
+        outbox.put(stream, &waits, 4).await.unwrap();
+        let all = outbox.all().await.unwrap();
+        assert_eq!((&all[0], &all[1].batch, all.len()), (&refused[0], &waits, 2));
         assert_eq!(refused[0].batch, fact("late", "taken").after(0).into());
         let why = refused[0].refused.clone().unwrap();
         assert!(why.contains("the last fact on taken is at position 1"), "{why}");

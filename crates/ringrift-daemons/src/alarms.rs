@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use courier::Stream;
-use ringrift_pipeline::{AlarmChanged, Catalogue, CatalogueError, Operational, Topic as _};
+use ringrift_pipeline::{AlarmChanged, Catalogue, CatalogueError, Config, Operational, Topic as _};
+use serde::Serialize;
 use tracing::{info, warn};
 
 /// What this part says in the name of its daemon.
@@ -65,6 +66,53 @@ pub(crate) async fn alarm_of(
     })
 }
 
+/// An alarm that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Alarm {
+    /// Its name; in a cluster with the node that raised it, behind an @.
+    pub alarm: String,
+    /// What is wrong.
+    pub sentence: String,
+    /// Since when, ms.
+    pub since: i64,
+}
+
+impl Alarm {
+    /// Whether it is of this config, or of all.
+    pub(crate) fn concerns(&self, config: Config) -> bool {
+        let name = self.alarm.split('@').next().unwrap_or_default();
+        let last = name.rsplit('.').next().unwrap_or_default();
+        last.parse::<Config>().ok().is_none_or(|of| of == config)
+    }
+}
+
+/// All alarms that stand, of all nodes that are in the cluster, oldest first.
+///
+/// # Errors
+/// The log or the catalogue cannot be asked.
+pub async fn standing(catalogue: &Catalogue) -> Result<Vec<Alarm>, CatalogueError> {
+    let removed: Vec<String> = catalogue
+        .nodes()
+        .await?
+        .into_iter()
+        .filter(|row| row.removed)
+        .map(|row| format!("@{}", row.node))
+        .collect();
+    let facts = catalogue.log().last_below(Stream::Operational, "alarm").await?;
+    let mut standing = Vec::new();
+    for fact in facts {
+        // What a newer program says in another way is not understood, and that is all.
+        if let Ok(Operational::AlarmChanged(told)) = serde_json::from_value(fact.body)
+            && told.raised
+            && !removed.iter().any(|node| told.alarm.ends_with(node))
+        {
+            let AlarmChanged { alarm, sentence, .. } = told;
+            standing.push(Alarm { alarm, sentence, since: fact.time_ms });
+        }
+    }
+    Ok(standing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +136,30 @@ mod tests {
         assert_eq!(told().await, 1, "it stands already");
         next_life.set(catalogue, "a.b", None, 5).await.unwrap();
         assert_eq!(alarm_of(catalogue, "a.b").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn all_that_stand_are_told_but_for_those_of_nodes_that_were_removed() {
+        let bed = Bed::new().await;
+        let of = |name: &str| bed.catalogue.of_node(Some(ringrift_pipeline::NodeId(name.into())));
+        let raise = async |catalogue: &Catalogue, alarm: &str, sentence: Option<&str>| {
+            let sentence = sentence.map(ToOwned::to_owned);
+            Alarms::default().set(catalogue, alarm, sentence, 1).await.unwrap();
+        };
+        raise(&bed.catalogue, "progress.hex8_2p", Some("slow")).await;
+        raise(&bed.catalogue, "over", Some("was")).await;
+        raise(&bed.catalogue, "over", None).await;
+        raise(&of("a"), "memory", Some("full")).await;
+        raise(&of("gone"), "memory", Some("full")).await;
+        bed.node("gone").await;
+        let gone = ringrift_pipeline::NodeId("gone".into());
+        bed.record(vec![ringrift_pipeline::NodeRemoved { node: gone }.into()]).await;
+        let standing = standing(&bed.catalogue).await.unwrap();
+        let names: Vec<&str> = standing.iter().map(|alarm| alarm.alarm.as_str()).collect();
+        assert_eq!(names, ["progress.hex8_2p", "memory@a"]);
+        let hex: Config = "hex8_2p".parse().unwrap();
+        let square: Config = "square8_2p".parse().unwrap();
+        assert!(standing[0].concerns(hex) && !standing[0].concerns(square));
+        assert!(standing[1].concerns(hex) && standing[1].concerns(square));
     }
 }

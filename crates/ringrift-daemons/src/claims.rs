@@ -24,6 +24,8 @@ pub(crate) const EMITS: &[&str] =
     &[WorkClaimed::TOPIC, WorkReleased::TOPIC, WorkFailed::TOPIC, WorkCompleted::TOPIC];
 /// Attempts at one item; source: the worker contract, 3.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
+/// Least main memory that a machine trains with, bytes: the learner's rows and one worker beside it.
+pub(crate) const TRAINING_MEMORY: u64 = 1 << 30;
 /// Pause before anything is claimed again after an obstacle.
 const REST: Duration = Duration::from_secs(5);
 /// Time for workers to leave at an orderly stop: inside the 30 s that a level of daemons has.
@@ -80,9 +82,8 @@ impl Claims {
         catalogue: Catalogue,
         workshop: Workshop,
     ) -> Self {
-        workshop.claims(kind, true);
         let leads = registry().any(|(_, entry)| entry.spec.id == owner && entry.spec.leader_only);
-        Self {
+        let claims = Self {
             kind,
             owner,
             leader_only: leads,
@@ -93,7 +94,23 @@ impl Claims {
             counts: ClaimCounts::default(),
             resting: None,
             trouble: None,
-        }
+        };
+        // Nothing holds back for a kind that is never taken here.
+        claims.workshop.claims(kind, claims.lacks().is_none());
+        claims
+    }
+
+    /// What this machine lacks for such items, if another one of its cluster may have it.
+    fn lacks(&self) -> Option<String> {
+        let memory = self.the_loop.memory;
+        let is_small = self.kind == WorkKind::Train && memory < TRAINING_MEMORY;
+        (self.the_loop.shared && is_small).then(|| {
+            format!(
+                "this machine has {} MiB of memory, and a training wants {}: it leaves trainings to others",
+                memory >> 20,
+                TRAINING_MEMORY >> 20
+            )
+        })
     }
 
     /// Whether this node takes one more item of its kind: in a cluster its share of the slots, and more while
@@ -101,6 +118,9 @@ impl Claims {
     pub(crate) fn has_turn(&self, open: &[WorkRow]) -> bool {
         if !self.the_loop.shared {
             return true;
+        }
+        if self.lacks().is_some() {
+            return false;
         }
         let (slots, kinds) = (self.workshop.slots(), self.workshop.kinds());
         if self.held.len() < allowance(self.kind, slots, &kinds) {
@@ -331,13 +351,11 @@ impl Claims {
         }
     }
 
-    /// Degraded while the last item that ended failed.
+    /// Degraded while the last item that ended failed, and where no item will ever be taken.
     pub(crate) fn health(&self) -> Health {
-        match (&self.trouble, self.resting()) {
-            (Some(trouble), _) => Health::Degraded(trouble.clone()),
-            (None, Some(reason)) => Health::Degraded(reason.to_owned()),
-            (None, None) => Health::Healthy,
-        }
+        let resting = || self.resting().map(ToOwned::to_owned);
+        let reason = self.lacks().or_else(|| self.trouble.clone()).or_else(resting);
+        reason.map_or(Health::Healthy, Health::Degraded)
     }
 }
 

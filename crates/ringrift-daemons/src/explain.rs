@@ -5,18 +5,8 @@ use serde::Serialize;
 
 use crate::{
     Pressure,
-    alarms::alarm_of,
-    event::dlq_retry,
-    health::{
-        coordinator_health_monitor as coordinators,
-        daemon_watchdog::{self, alarm_on},
-        memory_monitor, progress_watchdog,
-        queue_monitor::{self, Queue},
-        work_queue_monitor,
-    },
-    recovery::disk_space_manager,
+    alarms::{Alarm, standing},
     registry, stage_view,
-    sync::auto_sync,
 };
 
 /// One sentence of an explanation.
@@ -89,45 +79,15 @@ pub(crate) async fn closed_gates(
 }
 
 async fn alarms(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, CatalogueError> {
-    let mut names = vec![progress_watchdog::alarm_on(config)];
-    names.extend(
-        [
-            daemon_watchdog::SILENCE,
-            daemon_watchdog::SUPERVISOR,
-            work_queue_monitor::STUCK,
-            work_queue_monitor::DEAD,
-            work_queue_monitor::DEPTH,
-            memory_monitor::ALARM,
-            disk_space_manager::ALARM,
-            auto_sync::ALARM,
-            dlq_retry::ALARM,
-            coordinators::LEADERLESS,
-            coordinators::RESTLESS,
-            coordinators::SILENT,
-        ]
-        .map(str::to_owned),
-    );
-    names.extend(Queue::ALL.map(queue_monitor::alarm_on));
-    let daemons = registry().filter(|(_, entry)| entry.is_built());
-    names.extend(daemons.map(|(_, entry)| alarm_on(entry.spec.id.0)));
-    let mut raised = Vec::new();
-    for name in names {
-        let here = alarm_of(catalogue, &name).await?;
-        let anywhere = match here {
-            Some(here) => Some(here),
-            None => alarm_of(&catalogue.of_node(None), &name).await?,
-        };
-        if let Some((sentence, since)) = anywhere {
-            raised.push(Sentence {
-                gate: format!("alarm {name}"),
-                open: false,
-                reason: sentence,
-                needs: String::new(),
-                since: Some(since),
-            });
-        }
-    }
-    Ok(raised)
+    let raised = standing(catalogue).await?.into_iter().filter(|alarm| alarm.concerns(config));
+    let sentence = |alarm: Alarm| Sentence {
+        gate: format!("alarm {}", alarm.alarm),
+        open: false,
+        reason: alarm.sentence,
+        needs: String::new(),
+        since: Some(alarm.since),
+    };
+    Ok(raised.map(sentence).collect())
 }
 
 async fn work(catalogue: &Catalogue, config: Config) -> Result<Vec<Sentence>, CatalogueError> {
@@ -243,7 +203,7 @@ mod tests {
         let mut alarms = Alarms::default();
         let alarm = Some("it failed".to_owned());
         alarms.set(&bed.catalogue, "daemon.EVALUATION", alarm, 6).await.unwrap();
-        let stalled = progress_watchdog::alarm_on(square());
+        let stalled = crate::health::progress_watchdog::alarm_on(square());
         alarms.set(&bed.catalogue, &stalled, Some("another config".into()), 6).await.unwrap();
         let work = WorkId::new(WorkKind::Train, hex(), 1);
         let job = Job::Train(TrainJob {

@@ -42,6 +42,7 @@ mod tests;
 mod topics;
 mod workshop;
 
+pub use alarms::{Alarm, standing};
 pub use blobs::{Blobs, Elsewhere, OutOfReach};
 pub use explain::{Sentence, explain};
 pub use far::{

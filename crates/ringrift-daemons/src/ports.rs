@@ -11,7 +11,7 @@ use std::{
 use ringrift_pipeline::{Catalogue, Config, NodeId};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
-use warden::{DaemonId, Snapshot, Wake};
+use warden::{DaemonId, Profile, Snapshot, State, Wake};
 
 use crate::{Blobs, FarStore, Leases, Machines, Neighbours, Nodes, Workshop, registry};
 
@@ -26,10 +26,14 @@ pub struct Loop {
     pub seed: u64,
     /// The data directory.
     pub data: PathBuf,
+    /// What kind of node this is.
+    pub profile: Profile,
     /// All roles on one machine: role tests are off, disk limits go by free bytes.
     pub standalone: bool,
     /// Other nodes have the same log.
     pub shared: bool,
+    /// Main memory of this machine, bytes.
+    pub memory: u64,
     /// The other nodes.
     pub nodes: Nodes,
 }
@@ -174,6 +178,17 @@ impl Bell {
         if let Some(supervision) = self.0.get() {
             supervision.wake_daemon(id);
         }
+    }
+
+    /// Wakes those of these daemons that run; says how many.
+    pub fn wake_running(&self, daemons: &[DaemonId]) -> usize {
+        let Some(snapshot) = self.snapshot() else { return 0 };
+        let runs = |id: DaemonId| snapshot.get(id).is_some_and(|view| view.state == State::Running);
+        let running: Vec<DaemonId> = daemons.iter().copied().filter(|id| runs(*id)).collect();
+        for id in &running {
+            self.wake_daemon(*id);
+        }
+        running.len()
     }
 
     /// The supervisor's newest view; none before it runs.

@@ -33,12 +33,17 @@ const fn retired(
 
 /// The 11 retired types. Source: manager contract, section 20.
 pub const RETIRED: &[Retired] = &[
-    retired("SYNC_COORDINATOR", "sync", Some("AUTO_SYNC"), "AUTO_SYNC plans and runs all syncs."),
+    retired(
+        "SYNC_COORDINATOR",
+        "sync",
+        Some("AUTO_SYNC"),
+        "Nobody plans for all: each node fetches by itself, AUTO_SYNC by its strategy.",
+    ),
     retired(
         "EPHEMERAL_SYNC",
         "sync",
         Some("AUTO_SYNC"),
-        "AUTO_SYNC has a strategy for nodes that may vanish.",
+        "AUTO_SYNC with the strategy `ephemeral` stops in good order once others have its batches.",
     ),
     retired(
         "HEALTH_CHECK",
@@ -61,8 +66,8 @@ pub const RETIRED: &[Retired] = &[
     retired(
         "NPZ_DISTRIBUTION",
         "distribution",
-        Some("MODEL_DISTRIBUTION"),
-        "MODEL_DISTRIBUTION hands out samples as well as models.",
+        Some("TRAINING_DATA_SYNC"),
+        "TRAINING_DATA_SYNC fetches windows on the nodes that train; nobody sends them.",
     ),
     retired(
         "REPLICATION_MONITOR",
@@ -80,18 +85,18 @@ pub const RETIRED: &[Retired] = &[
         "LAMBDA_IDLE",
         "provider",
         None,
-        "Idle rented nodes are ended by their provider's budget rule.",
+        "Nothing ends rented machines here: NODE_RECOVERY starts and reboots them, people end them.",
     ),
     retired(
         "VAST_IDLE",
         "provider",
         None,
-        "Idle rented nodes are ended by their provider's budget rule.",
+        "Nothing ends rented machines here: NODE_RECOVERY starts and reboots them, people end them.",
     ),
     retired(
         "CLUSTER_DATA_SYNC",
         "misc",
         Some("AUTO_SYNC"),
-        "AUTO_SYNC has a strategy that sends to every node.",
+        "AUTO_SYNC with the strategy `broadcast` has each node fetch models and windows by itself.",
     ),
 ];

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -129,6 +129,42 @@ impl Supervision for Ears {
     }
 }
 
+/// A supervisor under which the daemons run that it was told; it notes whom it wakes. A clone is the same.
+#[derive(Clone, Default)]
+pub(crate) struct Roster(Arc<Mutex<(Vec<DaemonId>, Vec<DaemonId>)>>);
+
+impl Roster {
+    /// The line to it.
+    pub(crate) fn bell(&self) -> Bell {
+        let bell = Bell::default();
+        bell.connect(self.clone());
+        bell
+    }
+
+    /// These run, no others.
+    pub(crate) fn run(&self, daemons: &[DaemonId]) {
+        self.0.lock().unwrap().0 = daemons.to_vec();
+    }
+
+    /// Whom it woke since it was asked last.
+    pub(crate) fn woken(&self) -> Vec<DaemonId> {
+        std::mem::take(&mut self.0.lock().unwrap().1)
+    }
+}
+
+impl Supervision for Roster {
+    fn wake(&self, _: Wake) {}
+
+    fn wake_daemon(&self, id: DaemonId) {
+        self.0.lock().unwrap().1.push(id);
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let daemons = self.0.lock().unwrap().0.iter().map(|id| view_of(*id)).collect();
+        Arc::new(Snapshot { daemons, ..Snapshot::default() })
+    }
+}
+
 impl Bed {
     pub(crate) async fn new() -> Self {
         Self::with(vec![hex()]).await
@@ -155,8 +191,10 @@ impl Bed {
                 node: NodeId("here".into()),
                 seed: 7,
                 data: dir.path().to_path_buf(),
+                profile: crate::STANDALONE,
                 standalone: true,
                 shared: false,
+                memory: 8 << 30,
                 nodes: Nodes::default(),
             }),
             now: Arc::new(AtomicI64::new(1_700_000_000_000)),
@@ -307,6 +345,7 @@ impl Bed {
             speaks: 1,
             slots: 2,
             playing: 2,
+            can: None,
         };
         self.record(vec![joined.into()]).await;
         node
@@ -595,6 +634,7 @@ impl Engine for FullDisk {
     delegate! {
         fn read<'a>(stream: Stream, after: u64, limit: usize) -> Said<'a, Vec<Fact>>;
         fn last_on<'a>(stream: Stream, subject: &'a str) -> Said<'a, Option<Fact>>;
+        fn last_below<'a>(stream: Stream, subject: &'a str) -> Said<'a, Vec<Fact>>;
         fn head<'a>(stream: Stream) -> Said<'a, u64>;
         fn identity<'a>() -> Said<'a, String>;
         fn position<'a>(stream: Stream, subscriber: &'a str) -> Said<'a, u64>;

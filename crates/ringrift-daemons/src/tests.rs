@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use courier::Lease;
 use ringrift_pipeline::{
     Catalogue, CheckJob, Config, Job, NodeId, Record, SeedJob, WorkClaimed, WorkId, WorkReleased,
     WorkState,
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use warden::{Cx, Daemon, Probe};
 
 use crate::{
-    Backlog, Finished, Loop, Obstacle, Order, Report, Running, WorkError, Workshop,
+    Backlog, Finished, Leases, Loop, Obstacle, Order, Report, Running, WorkError, Workshop,
     distribution::model_distribution::ModelDistribution,
     evaluation::{
         auto_promotion::AutoPromotion, evaluation::Evaluation, gauntlet_feedback::GauntletFeedback,
@@ -56,6 +57,13 @@ impl Life {
             };
         }
         let (cx, probe) = bed.cx::<QueuePopulator>();
+        let leases = Leases::of_node(&Lease {
+            name: lease_of(&the_loop.node),
+            holder: the_loop.node.to_string(),
+            epoch: 1,
+            expires_ms: 0,
+            note: String::new(),
+        });
         Self {
             selfplay_coordinator: daemon(with!(SelfplayCoordinator: the_loop)),
             queue_populator: QueuePopulator::new(
@@ -72,7 +80,7 @@ impl Life {
             training_trigger: daemon(with!(TrainingTrigger: blobs, shop, the_loop, pressure)),
             evaluation: daemon(with!(Evaluation: blobs, shop, the_loop, pressure)),
             auto_promotion: daemon(with!(AutoPromotion: blobs, the_loop)),
-            model_distribution: daemon(with!(ModelDistribution: blobs, the_loop)),
+            model_distribution: daemon(with!(ModelDistribution: blobs, the_loop, leases)),
             gauntlet_feedback: daemon(with!(GauntletFeedback: the_loop)),
             feedback_loop: daemon(with!(FeedbackLoop: the_loop)),
             curriculum_integration: daemon(with!(CurriculumIntegration: the_loop)),

@@ -5,11 +5,11 @@
 //! else is a panic, so the tests of a daemon find a declaration that lags behind.
 
 use ringrift_pipeline::{
-    AlarmChanged, ArtefactTrashed, ArtefactsHeld, ArtefactsOffered, ArtefactsReleased,
-    BatchRejected, DaemonRestartsChanged, DaemonStatusChanged, DeadLettersReplayed, GateChanged,
-    Kind, ModelAccepted, NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeInvited,
-    NodeJoined, NodeRemoved, Operational, RecoveryAttempted, RecoveryBegun, RecoveryEnded,
-    Topic as _, TrainingFellBack, WorkRaised, WorkReleased, kinds,
+    AlarmChanged, ArtefactTrashed, ArtefactsHeld, ArtefactsReleased, BatchRejected,
+    DaemonRestartsChanged, DaemonStatusChanged, DeadLettersReplayed, GateChanged, Kind,
+    ModelAccepted, NodeAdmitted, NodeAvailabilityChanged, NodeDrained, NodeInvited, NodeJoined,
+    NodeRemoved, Operational, RecoveryAttempted, RecoveryBegun, RecoveryEnded, Topic as _,
+    TrainingFellBack, WorkRaised, WorkReleased, kinds,
 };
 use warden::Transition;
 
@@ -63,7 +63,6 @@ const WAKES_NOBODY: &[(&str, &str)] = &[
         ArtefactsHeld::TOPIC,
         "the catalogue: each artefact is told by every node, too often to wake for",
     ),
-    (ArtefactsOffered::TOPIC, "the catalogue: who is to take them looks by itself"),
     (ArtefactsReleased::TOPIC, "the catalogue: who looks for copies looks by itself"),
     (
         NodeJoined::TOPIC,

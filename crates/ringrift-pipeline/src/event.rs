@@ -11,8 +11,9 @@ use ringrift_rules::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlobHash, Job, MatchResult, ModelId, NodeAvailabilityChanged, NodeId, NodeRecovered,
-    NodeUnhealthy, RecoveryAttempted, RecoveryBegun, RecoveryEnded, TrainReport, WorkId,
+    BlobHash, Capabilities, Job, MatchResult, ModelId, NodeAvailabilityChanged, NodeId,
+    NodeRecovered, NodeUnhealthy, RecoveryAttempted, RecoveryBegun, RecoveryEnded, TrainReport,
+    WorkId,
     topic::{bodies, facts},
 };
 
@@ -550,6 +551,9 @@ bodies! {
         pub slots: u32,
         /// Those of them that may play games; 0 = it plays none.
         pub playing: u32,
+        /// What its machine can do; none of a node that did not try.
+        #[serde(default)]
+        pub can: Option<Capabilities>,
     }
 
     /// See [`Event::NodeInvited`].

@@ -98,7 +98,8 @@ CREATE TABLE allocation (
 CREATE INDEX matches_by_age ON matches (config, position);
 CREATE TABLE nodes (
   node TEXT PRIMARY KEY, peer TEXT NOT NULL, addresses TEXT NOT NULL, role TEXT NOT NULL,
-  version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
+  version TEXT NOT NULL, slots INTEGER NOT NULL, playing INTEGER NOT NULL, can TEXT NOT NULL,
+  position INTEGER NOT NULL, since_ms INTEGER NOT NULL,
   draining INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0, speaks INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE played (
@@ -138,7 +139,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -460,10 +461,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
         Event::NodeJoined(e) => {
             tx.prepare_cached(
                 "INSERT INTO nodes (node, peer, addresses, role, version, slots, playing, position,
-                 since_ms, speaks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 since_ms, speaks, can) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                  ON CONFLICT (node) DO UPDATE
                  SET peer = ?2, addresses = ?3, role = ?4, version = ?5, slots = ?6, playing = ?7,
-                 position = ?8, since_ms = ?9, speaks = ?10, removed = 0",
+                 position = ?8, since_ms = ?9, speaks = ?10, can = ?11, removed = 0",
             )?
             .execute(params![
                 e.node.0,
@@ -475,7 +476,8 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
                 e.playing,
                 pos,
                 ms,
-                e.speaks
+                e.speaks,
+                json(&e.can)?
             ])?;
         }
         Event::NodeInvited(e) => {

@@ -62,6 +62,21 @@ pub enum Availability {
 }
 
 bodies! {
+    /// What a machine can do, as was tried when its manager began.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Capabilities {
+        /// Operating system and architecture, such as `linux/x86_64`.
+        pub platform: String,
+        /// Threads that can run at a time.
+        pub cores: u32,
+        /// Main memory, bytes; where a control group sets a limit, that.
+        pub memory_bytes: u64,
+        /// The instructions that evaluate a network here.
+        pub instructions: String,
+        /// Evaluations of a random network of `hex8_2p` that one thread does in a second, the rest of the machine as it was then.
+        pub evaluations_per_second: u64,
+    }
+
     /// See [`crate::Event::NodeUnhealthy`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct NodeUnhealthy {

@@ -53,6 +53,7 @@ impl Kind {
 
 /// Structs that are told inside a body, by the names of their types.
 pub const PARTS: &[(&str, &[Field])] = &[
+    ("Capabilities", crate::Capabilities::FIELDS),
     ("MatchResult", crate::MatchResult::FIELDS),
     ("Parameters", crate::Parameters::FIELDS),
     ("TrainReport", crate::TrainReport::FIELDS),

@@ -36,6 +36,12 @@ pub struct Membership {
     /// What the servers let this node in for, if they go by keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<String>,
+    /// The file of NATS credentials that lets this node to the servers, if they are others' and ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// The certificate of who signed for the servers, if they are others' and the system does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// Where this node's manager runs a server of the log, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<SocketAddr>,
@@ -86,7 +92,7 @@ impl Membership {
         let read: Self = toml::from_str(&text).map_err(|error| {
             anyhow::anyhow!(
                 "read {}: {}; allowed are the keys servers, log, listen, send_rate, relays, \
-                 pass and serve; `ringrift cluster join` writes it",
+                 pass, credentials, ca and serve; `ringrift cluster join` writes it",
                 path.display(),
                 error.message()
             )
@@ -181,8 +187,12 @@ pub fn log_options(
     };
     Ok(jetstream::Options {
         make: begin == Begin::Yes,
-        certificate: identity.is_some().then(|| dir.certificate()),
+        certificate: match &identity {
+            Some(_) => Some(dir.certificate()),
+            None => membership.ca.clone(),
+        },
         identity,
+        credentials: membership.credentials.clone(),
         ..jetstream::Options::new(&membership.servers, &membership.log, dir.replica())
     })
 }
@@ -222,6 +232,8 @@ mod tests {
             send_rate: None,
             relays: vec!["https://relay.example".into()],
             pass: None,
+            credentials: Some("/etc/node.creds".into()),
+            ca: Some("/etc/ca.pem".into()),
             serve: None,
         };
         membership.write(&dir).unwrap();
@@ -230,6 +242,23 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let shown = membership.to_string();
         assert_eq!(shown, "log ringrift at nats://g.example:4222, tls://h.example, c.example");
+    }
+
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn servers_of_others_are_reached_with_their_credentials_and_certificate() {
+        let (_folder, dir) = here();
+        let text = "servers = 'tls://a.example'\nlog = 'l'\n";
+        let options = |text: &str| {
+            fs_err::write(dir.membership(), text).unwrap();
+            let membership = Membership::of(&dir).unwrap().unwrap();
+            let options = log_options(&membership, &dir, Begin::No).unwrap();
+            (options.credentials, options.certificate)
+        };
+        assert_eq!(options(text), (None, None), "as before these keys were there");
+        let text = format!("{text}credentials = '/etc/node.creds'\nca = '/etc/ca.pem'\n");
+        let expected = (Some("/etc/node.creds".into()), Some("/etc/ca.pem".into()));
+        assert_eq!(options(&text), expected);
     }
 
     #[test]

@@ -197,6 +197,20 @@ pub async fn the_last_fact_is_that_of_the_exact_subject(fixture: &mut impl Fixtu
     Ok(())
 }
 
+/// A subject itself, and one that only begins with the same letters, are not below it.
+pub async fn the_last_fact_on_each_subject_below_one(fixture: &mut impl Fixture) -> Verdict {
+    let log = fixture.courier();
+    fill(&log, "a.b", &["1"]).await?;
+    fill(&log, "a.c.d", &["2"]).await?;
+    fill(&log, "a.b", &["3"]).await?;
+    fill(&log, "a", &["4"]).await?;
+    fill(&log, "ab.c", &["5"]).await?;
+    let ids = |facts: Vec<crate::Fact>| facts.into_iter().map(|fact| fact.id).collect::<Vec<_>>();
+    same!(ids(log.last_below(PIPELINE, "a").await?), ["2", "3"]);
+    same!(ids(log.last_below(PIPELINE, "b").await?), [""; 0]);
+    Ok(())
+}
+
 /// After a position, oldest first, not more than asked for.
 pub async fn reading_is_in_pages(fixture: &mut impl Fixture) -> Verdict {
     let log = fixture.courier();

@@ -107,6 +107,7 @@ macro_rules! conformance_suite {
             streams_do_not_see_each_other
             what_no_engine_takes_is_refused
             the_last_fact_is_that_of_the_exact_subject
+            the_last_fact_on_each_subject_below_one
             reading_is_in_pages
             the_tail_wakes_after_an_append
             the_log_survives_a_restart

@@ -265,6 +265,15 @@ impl Engine for Embedded {
         self.query(move |db| sql::last_on(db, stream, &subject))
     }
 
+    fn last_below<'a>(
+        &'a self,
+        stream: Stream,
+        subject: &'a str,
+    ) -> Answer<'a, Result<Vec<Fact>, Error>> {
+        let subject = subject.to_owned();
+        self.query(move |db| sql::last_below(db, stream, &subject))
+    }
+
     fn head(&self, stream: Stream) -> Answer<'_, Result<u64, Error>> {
         self.query(move |db| sql::head(db, stream))
     }

@@ -260,6 +260,21 @@ pub(crate) fn last_on(
     db.prepare_cached(&sql)?.query_row([subject], fact).optional()
 }
 
+pub(crate) fn last_below(
+    db: &Connection,
+    stream: Stream,
+    subject: &str,
+) -> rusqlite::Result<Vec<Fact>> {
+    let sql = on(
+        stream,
+        "SELECT position, id, subject, time_ms, source, cause, body FROM {stream} WHERE position IN \
+         (SELECT MAX(position) FROM {stream} WHERE subject > ?1 || '.' AND subject < ?1 || '/' GROUP BY subject) \
+         ORDER BY position",
+    );
+    // A slash comes right after a dot.
+    db.prepare_cached(&sql)?.query_map([subject], fact)?.collect()
+}
+
 pub(crate) fn last_position_on(
     db: &Connection,
     stream: Stream,

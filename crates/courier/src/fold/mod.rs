@@ -51,7 +51,7 @@ pub trait Projection: Send + 'static {
 }
 
 /// Why a projection is not where it should be.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     /// The file could not be made ready.
     #[error("open the projection {path}: {why}")]
@@ -89,6 +89,9 @@ pub enum FoldError {
         /// The file.
         path: PathBuf,
     },
+    /// The log that is to be folded does not answer.
+    #[error(transparent)]
+    Log(#[from] Error),
 }
 
 /// Folds the pipeline stream into one SQLite file, on a thread of its own, as facts come.
@@ -137,8 +140,8 @@ impl Folder {
     ) -> Result<Self, FoldError> {
         let file = path.to_path_buf();
         let fault = |why: String| FoldError::Open { path: path.to_path_buf(), why };
-        let identity = log.identity().await.map_err(|error| fault(error.to_string()))?;
-        let head = log.head(Stream::Pipeline).await.map_err(|error| fault(error.to_string()))?;
+        let identity = log.identity().await?;
+        let head = log.head(Stream::Pipeline).await?;
         let opened = tokio::task::spawn_blocking(move || {
             let opened = file::open(&file, &projection, &identity, head);
             opened.map(|opened| (opened, projection))
@@ -381,7 +384,7 @@ pub async fn folded<P: Projection>(
     let Some(position) = peeked.await.map_err(|error| fault(error.to_string()))? else {
         return Ok(None);
     };
-    let head = log.head(Stream::Pipeline).await.map_err(|error| fault(error.to_string()))?;
+    let head = log.head(Stream::Pipeline).await?;
     Ok((position <= head).then_some(position))
 }
 
@@ -400,7 +403,7 @@ pub async fn refold<P: Projection>(
     if path.exists() {
         return Err(fault("it exists already".to_owned()));
     }
-    let identity = log.identity().await.map_err(|error: Error| fault(error.to_string()))?;
+    let identity = log.identity().await?;
     let handle = tokio::runtime::Handle::current();
     let digest = tokio::task::spawn_blocking(move || {
         let opened = file::open(&file, &projection, &identity, through);

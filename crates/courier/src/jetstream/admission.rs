@@ -163,9 +163,11 @@ impl Ticket {
         };
         let unreachable =
             |detail: String| AdmissionError::Unreachable { servers: self.servers.clone(), detail };
-        let connect = options.connect().custom_inbox_prefix(prefix);
-        let connect = connect.request_timeout(Some(ANSWER));
-        let client = options.client(connect).await.map_err(unreachable)?;
+        let client = async {
+            let connect = options.connect()?.custom_inbox_prefix(prefix);
+            options.client(connect.request_timeout(Some(ANSWER))).await
+        };
+        let client = client.await.map_err(|error| unreachable(error.to_string()))?;
         let payload = serde_json::to_vec(&question).map_err(|_| AdmissionError::NotATicket)?;
         let until = Instant::now() + OPENS_WITHIN;
         let answer = loop {
@@ -315,11 +317,12 @@ impl Door {
     /// # Errors
     /// The servers do not answer.
     pub async fn open(options: &Options, authority: Arc<Authority>) -> Result<Self, OpenError> {
-        let unreachable =
-            |detail: String| OpenError::Unreachable { servers: options.shown(), detail };
-        let client = options.client(options.connect()).await.map_err(unreachable)?;
+        let client = options.client(options.connect()?).await?;
         let asked = client.queue_subscribe(door(&options.name), "door".to_owned()).await;
-        let asked = asked.map_err(|error| unreachable(error.to_string()))?;
+        let asked = asked.map_err(|error| OpenError::Unreachable {
+            servers: options.shown(),
+            detail: error.to_string(),
+        })?;
         Ok(Self { client, asked, authority, log: options.name.clone() })
     }
 

@@ -12,7 +12,8 @@ use tracing::warn;
 
 use super::Shared;
 use super::known::{Depth, Knowledge, Known};
-use super::server::{BATCH, Message, Published, remembered};
+use super::server::{BATCH, Message, Published};
+use super::streams::remembered;
 use super::wire::{Content, EXPECTED_IN_ALL, Epoch, Source, Stored, fact_headers};
 use crate::courier::Repeats;
 use crate::error::{AppendError, Error};

@@ -411,7 +411,8 @@ fn read(
         Ok(content) => Some(content),
         Err(why) => {
             warn!(stream = source.name(), sequence, subject, why, "a message of others");
-            None
+            let key = shared.server.names.key(source, subject)?;
+            Some(Content::Unreadable { key: key.to_owned() })
         }
     }
 }

@@ -375,6 +375,8 @@ impl Authority {
         } else {
             String::new()
         };
+        // Nobody else has what one server alone acknowledged: it is on its disk before.
+        let flushed = if site.all.len() > 1 { "" } else { ", sync_interval: always" };
         let (account, system) = (self.account.public_key(), self.system.public_key());
         let text = format!(
             "# To be started in its folder. The keys in here are public.\n\
@@ -382,7 +384,7 @@ impl Authority {
              listen: {:?}\n\
              max_payload: 8MB\n\
              tls {{ cert_file: \"server.pem\", key_file: \"server.key\", timeout: 5 }}\n\
-             jetstream {{ store_dir: \"store\" }}\n\
+             jetstream {{ store_dir: \"store\"{flushed} }}\n\
              {routes}\
              operator: {operator}\n\
              system_account: {system}\n\
@@ -409,7 +411,8 @@ impl Authority {
             .encode(&self.system)
             .map_err(failed("the authority"))?;
         let options = Options { identity: Some(Identity::of(key, pass)), ..options.clone() };
-        let client = options.client(options.connect()).await.map_err(refused)?;
+        let client = async { options.client(options.connect()?).await };
+        let client = client.await.map_err(|error| refused(error.to_string()))?;
         let account = self.log_account(keys)?;
         let asked = client.request("$SYS.REQ.CLAIMS.UPDATE", account.into());
         let answer = tokio::time::timeout(ANSWER, asked).await;

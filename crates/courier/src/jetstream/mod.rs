@@ -77,7 +77,7 @@
 //! Facts that must not wait go to an [`crate::Outbox`].
 //!
 //! A single server that loses its power may lose what it acknowledged last, unless its configuration says
-//! `sync_interval: always`. A replica that knows more than its stream sees that and is made anew. A server cut
+//! `sync_interval: always`, as that of [`Authority::furnish`] does. A replica that knows more than its stream sees that and is made anew. A server cut
 //! off from the majority takes nothing.
 
 mod admission;
@@ -87,33 +87,33 @@ mod follow;
 mod guards;
 mod keys;
 mod known;
+mod options;
 mod records;
 mod replica;
 mod server;
+mod streams;
 mod wire;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
-use crate::embedded::{Retention, sql};
+use crate::embedded::sql;
 use crate::error::{AppendError, Error, LeaseError, OpenError};
 use crate::fact::{Batch, Fact, Stream};
 use crate::lease::Lease;
-use crate::without_secrets;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::{Appender, Job};
 use current::Doubt;
 pub use keys::{Authority, Identity, KeyError, ROUTES, Site, public_bytes, public_key, route};
+pub use options::Options;
 use records::Renewal;
 use replica::Replica;
 use server::Server;
@@ -124,107 +124,6 @@ const QUEUE: usize = 64;
 
 /// Letters removed in one step.
 const PURGED_AT_ONCE: usize = 500;
-
-/// Where the log is and how long to wait for it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Addresses of servers, joined by commas: `nats://a.example:4222,nats://b.example:4222`. A user and password
-    /// or a token may stand before the host, as in any address; `tls://` encrypts.
-    pub servers: String,
-    /// Who this node is to them; none = what stands in the addresses.
-    pub identity: Option<Identity>,
-    /// The certificate of who signed for the servers, a PEM file; none = those that the system believes.
-    pub certificate: Option<PathBuf>,
-    /// The log's name, in front of everything on the server: letters, digits, `-` and `_`.
-    pub name: String,
-    /// This node's folder for the replica. Not for two nodes.
-    pub folder: PathBuf,
-    /// Whether a log that is not there is made; otherwise it is refused, so that a wrong name or a server
-    /// that lost its store is noticed.
-    pub make: bool,
-    /// Replicas of the streams when they are made; none means three in a cluster, one otherwise.
-    pub replicas: Option<usize>,
-    /// How long anything is tried while no server answers. An election takes six seconds.
-    pub patience: Duration,
-    /// Appends that may wait for the stream to themselves; who comes later waits in his own task.
-    pub queue: usize,
-    /// What the operational stream keeps.
-    pub retention: Retention,
-}
-
-impl Options {
-    /// A log of this name on these servers, with the usual limits.
-    pub fn new(
-        servers: impl Into<String>,
-        name: impl Into<String>,
-        folder: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            servers: servers.into(),
-            identity: None,
-            certificate: None,
-            name: name.into(),
-            folder: folder.into(),
-            make: true,
-            replicas: None,
-            patience: Duration::from_secs(15),
-            queue: 256,
-            retention: Retention::default(),
-        }
-    }
-
-    /// The addresses for people.
-    fn shown(&self) -> String {
-        without_secrets(&self.servers)
-    }
-
-    /// Connects, or says why not.
-    async fn client(&self, connect: ConnectOptions) -> Result<Client, String> {
-        let connecting = connect.connect(self.addresses().0);
-        let connected = timeout(self.patience, connecting).await;
-        let connected = connected.map_err(|_| "no answer".to_owned())?;
-        connected.map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation => {
-                "they do not let this node in: its token or its pass is wrong, or it was removed, and \
-                 then it joins anew with another ticket and another key"
-                    .to_owned()
-            }
-            _ => error.to_string(),
-        })
-    }
-
-    /// How the servers are connected to: what proves this node, and what proves them.
-    fn connect(&self) -> ConnectOptions {
-        let connect = ConnectOptions::new();
-        let connect = match (&self.identity, self.addresses().1) {
-            (Some(identity), _) => identity.prove(connect),
-            (None, Some(token)) => connect.token(token),
-            (None, None) => connect,
-        };
-        match &self.certificate {
-            Some(file) => connect.add_root_certificates(file.clone()).require_tls(true),
-            None => connect,
-        }
-    }
-
-    /// The addresses, and the token that stands before the host of one of them. A user with a password stays
-    /// there, where the client finds it.
-    fn addresses(&self) -> (Vec<String>, Option<String>) {
-        let mut token = None;
-        let addresses = self.servers.split(',').map(|address| {
-            let address = address.trim();
-            let (scheme, rest) = address.split_once("://").unwrap_or(("nats", address));
-            match rest.rsplit_once('@') {
-                Some((secret, host)) if !secret.contains(':') => {
-                    token = Some(secret.to_owned());
-                    format!("{scheme}://{host}")
-                }
-                _ => address.to_owned(),
-            }
-        });
-        (addresses.collect(), token)
-    }
-}
 
 /// The engine on the streams of a NATS server or cluster.
 ///
@@ -262,7 +161,7 @@ impl JetStream {
     ///
     /// # Errors
     /// [`OpenError::TooOld`] and [`OpenError::Unfit`] if the server does not do what is needed,
-    /// [`OpenError::Unreachable`] if none answers.
+    /// [`OpenError::Unreachable`] if none answers, [`OpenError::TurnedAway`] if they do not let this node in.
     pub async fn open(options: Options) -> Result<Courier, OpenError> {
         check_name(&options)?;
         let server = Server::connect(&options).await?;
@@ -442,6 +341,15 @@ impl Engine for JetStream {
         self.ask(only(stream), move |db| sql::last_on(db, stream, &subject))
     }
 
+    fn last_below<'a>(
+        &'a self,
+        stream: Stream,
+        subject: &'a str,
+    ) -> Answer<'a, Result<Vec<Fact>, Error>> {
+        let subject = subject.to_owned();
+        self.ask(only(stream), move |db| sql::last_below(db, stream, &subject))
+    }
+
     fn head(&self, stream: Stream) -> Answer<'_, Result<u64, Error>> {
         self.ask(only(stream), move |db| sql::head(db, stream))
     }
@@ -607,27 +515,5 @@ impl Engine for JetStream {
             self.shared.guard_all(&prefix, self.shared.deadline()).await?;
             Ok(found)
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_taken_from_the_addresses_and_a_user_stays_there() {
-        let check = |servers: &str, addresses: &[&str], token: Option<&str>| {
-            let found = Options::new(servers, "log", "folder").addresses();
-            assert_eq!(found.0, addresses, "{servers}");
-            assert_eq!(found.1.as_deref(), token, "{servers}");
-        };
-        check("nats://a.example:4222, b", &["nats://a.example:4222", "b"], None);
-        check(
-            "tls://secret@a.example:4222,nats://b.example",
-            &["tls://a.example:4222", "nats://b.example"],
-            Some("secret"),
-        );
-        check("secret@a.example:4222", &["nats://a.example:4222"], Some("secret"));
-        check("nats://me:secret@a.example", &["nats://me:secret@a.example"], None);
     }
 }

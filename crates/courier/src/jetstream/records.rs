@@ -18,6 +18,9 @@ use crate::error::{Error, LeaseError};
 use crate::fact::Stream;
 use crate::lease::Lease;
 
+/// Bytes of an error that a letter keeps: a letter is one message, with the body of its fact.
+const ERROR_BYTES: usize = 64 << 10;
+
 /// What a change comes to, with the state as it is known.
 pub(super) enum Plan<T, E> {
     /// Nothing is to be written.
@@ -342,7 +345,7 @@ pub(super) fn bury(db: &Connection, new: &NewLetter, now_ms: i64) -> Planned<u64
         subscriber: new.subscriber.clone(),
         stream: new.stream,
         fact,
-        error: new.error.clone(),
+        error: kept(&new.error),
         attempts: new.attempts,
         buried_ms: now_ms,
         retried_ms,
@@ -350,6 +353,11 @@ pub(super) fn bury(db: &Connection, new: &NewLetter, now_ms: i64) -> Planned<u64
     })));
     records.extend(advanced(db, new.stream, &new.subscriber, new.position)?);
     Ok(Plan::Write(records, id))
+}
+
+/// What a letter keeps of an error.
+fn kept(error: &str) -> String {
+    error[..error.floor_char_boundary(ERROR_BYTES)].to_owned()
 }
 
 fn letter(db: &Connection, id: u64) -> rusqlite::Result<Option<DeadLetter>> {
@@ -383,7 +391,7 @@ pub(super) fn settle(
     changed(db, id, |letter| {
         letter.state = state;
         if let Some(error) = error {
-            error.clone_into(&mut letter.error);
+            letter.error = kept(error);
             letter.attempts += 1;
         }
     })

@@ -504,6 +504,9 @@ fn apply(
                     wakes.0[Source::Facts(stream).index()] = Wake::Look;
                 }
             }
+            (Source::State, Some(Content::Unreadable { key })) => {
+                wrote(db, key, message.sequence, "")?;
+            }
             _ => {}
         }
     }
@@ -594,9 +597,15 @@ fn take(db: &Connection, sequence: u64, written: &Written) -> rusqlite::Result<O
             db.execute("DELETE FROM letter WHERE id = ?1", [letter])?;
         }
     }
-    db.prepare_cached("INSERT OR REPLACE INTO record (key, sequence, by) VALUES (?1, ?2, ?3)")?
-        .execute(params![written.record.key(), sequence, written.by])?;
+    wrote(db, &written.record.key(), sequence, &written.by)?;
     Ok(again)
+}
+
+/// Keeps which message is the last under a key.
+fn wrote(db: &Connection, key: &str, sequence: u64, by: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO record (key, sequence, by) VALUES (?1, ?2, ?3)")?
+        .execute(params![key, sequence, by])?;
+    Ok(())
 }
 
 /// The last message under a key, and who wrote it.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::stream::{Config, StorageType};
+use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Event, HeaderMap, Request};
 use futures_util::StreamExt as _;
@@ -15,15 +15,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::Options;
+use super::streams::{self, LARGEST};
 use super::wire::{BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, EXPECTED, EXPECTED_ON, Names, Source};
 use crate::error::{Error, OpenError};
 
 /// The oldest server that does all we ask for: from 2.12 on a batch is atomic, and this is the oldest
 /// of them that the suite passes with. (2.12.0 has no message ids in batches.)
 const LEAST: (u64, u64, u64) = (2, 12, 8);
-
-/// A body of [`crate::MAX_BODY_BYTES`], its head, and the error in a dead letter fit in.
-const LEAST_PAYLOAD: usize = 2 << 20;
 
 /// How long one question waits for its answer. A server answers in less than a millisecond; what
 /// takes longer waits for an election, and is asked again.
@@ -41,19 +39,6 @@ const SIGN: Duration = Duration::from_secs(1);
 /// A leader asks its followers for a sign each second; if the last one is older than this, it may be that one of them
 /// looks for another leader.
 const HEARD_NS: u64 = 3_000_000_000;
-
-/// How long the server remembers the ids of messages.
-const REMEMBERED: Duration = Duration::from_mins(10);
-
-/// The same for a stream: not longer than its messages, or the server would not have it.
-pub(super) fn remembered(source: Source, options: &Options) -> Duration {
-    match options.retention.max_age {
-        age if source == Source::Facts(crate::Stream::Operational) && !age.is_zero() => {
-            age.min(REMEMBERED)
-        }
-        _ => REMEMBERED,
-    }
-}
 
 /// Most messages of an atomic batch. Source: the server's own limit.
 pub(super) const BATCH: usize = 1000;
@@ -188,6 +173,8 @@ struct DescribedState {
 
 #[derive(Default, Deserialize)]
 struct DescribedCluster {
+    /// Of one server alone there is none.
+    name: Option<String>,
     #[serde(default)]
     replicas: Vec<Replica>,
 }
@@ -227,13 +214,11 @@ impl Server {
     /// Connects, checks what is there, and makes the streams that are missing.
     pub(super) async fn connect(options: &Options) -> Result<Self, OpenError> {
         let servers = options.shown();
-        let unreachable =
-            |detail: String| OpenError::Unreachable { servers: servers.clone(), detail };
         let (connected, lost) = watch::channel(0_u64);
         let named = options.name.clone();
         let turned_away = AtomicBool::new(false);
         let connect = options
-            .connect()
+            .connect()?
             .name(format!("{} log", options.name))
             .request_timeout(Some(ANSWER))
             .connection_timeout(ANSWER)
@@ -265,16 +250,16 @@ impl Server {
                 }
                 std::future::ready(())
             });
-        let client = options.client(connect).await.map_err(unreachable)?;
+        let client = options.client(connect).await?;
         let info = client.server_info();
         if !is_new_enough(&info.version) {
             let (major, minor, patch) = LEAST;
             let least = format!("{major}.{minor}.{patch}");
             return Err(OpenError::TooOld { server: servers, found: info.version, least });
         }
-        if info.max_payload < LEAST_PAYLOAD {
+        if info.max_payload < LARGEST {
             let what = format!(
-                "takes messages of {} bytes, at least {LEAST_PAYLOAD} are needed: \
+                "takes messages of {} bytes, at least {LARGEST} are needed: \
                  set `max_payload: 8MB` in its configuration",
                 info.max_payload
             );
@@ -298,11 +283,23 @@ impl Server {
     /// Makes a stream unless it is there, and checks what must be so.
     async fn establish(&self, source: Source, options: &Options) -> Result<(), OpenError> {
         let name = self.names.stream(source);
-        let mut config = self.config(source, options);
+        let mut config = streams::config(&self.names, source, options);
         let until = tokio::time::Instant::now() + options.patience;
         loop {
             let detail = match self.describe(source).await {
-                Ok(described) => return check(source, &config, &described.config, options),
+                Ok(Described { config: found, cluster, .. }) => {
+                    let what = streams::wrong(&config, &found)
+                        .map(|wrong| format!("has a stream {name} that {wrong}"));
+                    if let Some(what) = what {
+                        return Err(OpenError::Unfit { server: options.shown(), what });
+                    }
+                    if cluster.name.is_some()
+                        && let Some(weak) = streams::weak(&config, &found)
+                    {
+                        error!(log = options.name, "the stream {name} {weak}");
+                    }
+                    return Ok(());
+                }
                 Err(NoAnswer::Refused(no)) if no.err_code == number::NO_STREAM && !options.make => {
                     let what = format!("has no log of the name {:?}", options.name);
                     return Err(OpenError::Unfit { server: options.shown(), what });
@@ -343,32 +340,6 @@ impl Server {
                 return Err(OpenError::Unreachable { servers: options.shown(), detail });
             }
             sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    fn config(&self, source: Source, options: &Options) -> Config {
-        Config {
-            name: self.names.stream(source),
-            subjects: vec![format!("{}.>", self.names.root(source))],
-            storage: StorageType::File,
-            num_replicas: options.replicas.unwrap_or(3),
-            duplicate_window: remembered(source, options),
-            max_messages: -1,
-            max_bytes: -1,
-            max_message_size: -1,
-            max_consumers: -1,
-            max_messages_per_subject: if source == Source::State { 1 } else { -1 },
-            max_age: match source {
-                Source::Facts(crate::Stream::Operational) => options.retention.max_age,
-                _ => Duration::ZERO,
-            },
-            // What is in the log stays there, whoever connects.
-            deny_delete: true,
-            deny_purge: source != Source::Facts(crate::Stream::Operational),
-            // For the guards among the operational facts, which must outlive them.
-            allow_message_ttl: source == Source::Facts(crate::Stream::Operational),
-            allow_atomic_publish: true,
-            ..Config::default()
         }
     }
 
@@ -523,33 +494,6 @@ impl Server {
             (None, _) => Published::Unknown("an answer without a position".to_owned()),
         }
     }
-}
-
-/// What must be so of a stream that is there, whoever made it.
-fn check(
-    source: Source,
-    wanted: &Config,
-    found: &Config,
-    options: &Options,
-) -> Result<(), OpenError> {
-    let kept = found.max_messages <= 0 && found.max_bytes <= 0;
-    let wrong = if found.subjects != wanted.subjects {
-        Some(format!("takes {:?}, not {:?}", found.subjects, wanted.subjects))
-    } else if !found.allow_atomic_publish {
-        Some("takes no atomic batches: switch `allow_atomic` on".to_owned())
-    } else if found.max_messages_per_subject != wanted.max_messages_per_subject {
-        let (found, wanted) = (found.max_messages_per_subject, wanted.max_messages_per_subject);
-        Some(format!("keeps {found} messages a subject, not {wanted}"))
-    } else if source != Source::Facts(crate::Stream::Operational)
-        && !(kept && found.max_age == Duration::ZERO)
-    {
-        Some("has limits, and what is in it must be kept for ever: remove them".to_owned())
-    } else {
-        None
-    };
-    let Some(wrong) = wrong else { return Ok(()) };
-    let what = format!("has a stream {} that {wrong}", found.name);
-    Err(OpenError::Unfit { server: options.shown(), what })
 }
 
 /// The part before a dash, number by number.

@@ -1,13 +1,16 @@
 //! What is in a message: subjects, headers, and the records of the state stream.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::dead::DeadLetter;
-use crate::fact::{NewFact, Stream};
+use crate::error::AppendError;
+use crate::fact::{MAX_BODY_BYTES, NewFact, Stream, check_name, check_subject};
 
 /// Headers of the server. Source: its documents on consistency headers and atomic batches.
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -103,6 +106,12 @@ impl Names {
 
     pub(super) fn record(&self, key: &str) -> String {
         format!("{}.{key}", self.root(Source::State))
+    }
+
+    /// The key of a record by its subject; none if records lie elsewhere.
+    pub(super) fn key<'a>(&self, source: Source, subject: &'a str) -> Option<&'a str> {
+        let is_state = source == Source::State;
+        subject.strip_prefix(&self.root(source))?.strip_prefix('.').filter(|_| is_state)
     }
 }
 
@@ -203,6 +212,77 @@ impl Record {
             Self::Removed { letter } => format!("letter.{letter}"),
         }
     }
+
+    /// The largest number that has to fit the tables of a replica.
+    fn largest(&self) -> u64 {
+        match self {
+            Self::Identity { .. } => 0,
+            Self::Lease { epoch, .. } => *epoch,
+            Self::Subscriber { position, in_hand, .. } => *position.max(in_hand),
+            Self::Letters { last } => *last,
+            Self::Letter(letter) => letter.id.max(letter.fact.position),
+            Self::Removed { letter } => *letter,
+        }
+    }
+}
+
+/// Tables have signed numbers only.
+fn check_number(number: u64) -> Result<(), String> {
+    match i64::try_from(number) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("the number {number} is too large")),
+    }
+}
+
+/// JSON of which a value can be made. Looking over it alone lets pass numbers and letters that are none.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self, A::Error> {
+        while all.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self, A::Error> {
+        while all.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// A record and who wrote it: whoever did not hear an answer knows his own by it.
@@ -219,6 +299,10 @@ pub(super) enum Content {
     Fact(Arc<Stored>),
     Guard(Guard),
     Record(Box<Written>),
+    /// Nothing that can be read, under the key of a record: the next who writes it comes after this.
+    Unreadable {
+        key: String,
+    },
     /// Carried the fence of a batch, or showed who leads.
     Nothing,
 }
@@ -265,12 +349,27 @@ impl Content {
             if rest.starts_with(NOTHING) {
                 return Ok(Self::Nothing);
             }
-            return Ok(Self::Record(serde_json::from_slice(payload).map_err(unreadable)?));
+            let written: Box<Written> = serde_json::from_slice(payload).map_err(unreadable)?;
+            if written.record.key() != rest {
+                return Err(format!("it is a record of {}", written.record.key()));
+            }
+            check_number(written.record.largest())?;
+            return Ok(Self::Record(written));
         }
         if let Some(subject) = rest.strip_prefix("fact.") {
             let head = headers.and_then(|headers| headers.get(FACT)).ok_or("it has no head")?;
             let head: Head<'_> = serde_json::from_str(head.as_str()).map_err(unreadable)?;
-            serde_json::from_slice::<serde::de::IgnoredAny>(payload).map_err(unreadable)?;
+            if payload.len() > MAX_BODY_BYTES {
+                return Err(format!("its body has {} bytes", payload.len()));
+            }
+            let refused = |error: AppendError| error.to_string();
+            check_subject(subject).map_err(refused)?;
+            check_name("id", &head.id).map_err(refused)?;
+            check_name("source", &head.source).map_err(refused)?;
+            if let Some(cause) = &head.cause {
+                check_name("cause", cause).map_err(refused)?;
+            }
+            serde_json::from_slice::<Readable>(payload).map_err(unreadable)?;
             let body = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
             return Ok(Self::Fact(Arc::new(Stored {
                 id: head.id.into_owned(),
@@ -281,8 +380,13 @@ impl Content {
                 body: body.to_owned(),
             })));
         }
-        if rest.starts_with("guard.") {
-            return Ok(Self::Guard(serde_json::from_slice(payload).map_err(unreadable)?));
+        if let Some(of) = rest.strip_prefix("guard.") {
+            let guard: Guard = serde_json::from_slice(payload).map_err(unreadable)?;
+            if token(&guard.lease) != of {
+                return Err(format!("it is a guard of {}", guard.lease));
+            }
+            check_number(guard.state.epoch)?;
+            return Ok(Self::Guard(guard));
         }
         if rest == "fence" {
             Ok(Self::Nothing)
@@ -310,7 +414,7 @@ mod tests {
     fn a_fact_comes_out_of_its_message_as_it_went_in() {
         let names = Names("log".to_owned());
         let stream = Stream::Pipeline;
-        let fact = NewFact::new(" ä:\u{2028} 1 ", "a.b", "m\u{85}e", json!({ "x": [1, "\n"] }));
+        let fact = NewFact::new(" ä:\u{2028} 1 ", "a.b", "m\u{a0}e", json!({ "x": [1, "\n"] }));
         let fact = fact.caused_by("\"quoted\"");
         let body = fact.body.to_string();
         let headers = fact_headers(&fact, 7).unwrap();
@@ -334,6 +438,51 @@ mod tests {
         ] {
             let wrong = Content::read(&names, source, subject, None, payload.as_bytes());
             let wrong = wrong.expect_err(subject);
+            assert!(wrong.contains(part), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_no_table_takes_is_named_before_it_gets_there() {
+        let names = Names("log".to_owned());
+        let wrong = |source, subject: &str, head: Option<serde_json::Value>, payload: &str| {
+            let mut headers = HeaderMap::new();
+            if let Some(head) = head {
+                headers.insert(FACT, head.to_string());
+            }
+            let payload = payload.as_bytes();
+            Content::read(&names, source, subject, Some(&headers), payload).expect_err(subject)
+        };
+        let facts = Source::Facts(Stream::Pipeline);
+        let head = |id: &str| Some(json!({ "id": id, "source": "m", "time_ms": 1 }));
+        let long = format!("\"{}\"", "x".repeat(MAX_BODY_BYTES));
+        for (subject, head, payload, part) in [
+            ("a", head("i"), &*long, "its body has 1048578 bytes"),
+            ("a", head("i"), "1e999", "number out of range"),
+            ("a", head("i"), r#"{"a":["\ud800"]}"#, "hex escape"),
+            ("a", head("i"), "{}{", "trailing characters"),
+            ("a", head(""), "1", "the id \"\""),
+            ("a", head(&"i".repeat(256)), "1", "1 to 255 bytes"),
+            (&*"a".repeat(256), head("i"), "1", "the subject"),
+        ] {
+            let wrong = wrong(facts, &names.fact(Stream::Pipeline, subject), head, payload);
+            assert!(wrong.contains(part), "{wrong}");
+        }
+        let huge = u64::MAX;
+        let guard = |lease: &str| json!({ "lease": lease, "epoch": huge, "over": false });
+        for (lease, part) in [("l", "is too large"), ("m", "it is a guard of m")] {
+            let guard = guard(lease).to_string();
+            let wrong = wrong(facts, "log.pipeline.guard.l", None, &guard);
+            assert!(wrong.contains(part), "{wrong}");
+        }
+        for (key, record, part) in [
+            ("letters", json!({ "kind": "letters", "last": huge }), "is too large"),
+            ("letter.1", json!({ "kind": "letters", "last": 1 }), "it is a record of letters"),
+            ("letters", json!({ "kind": "letter", "last": 1 }), "missing field"),
+        ] {
+            let mut record = record;
+            record["by"] = json!("me");
+            let wrong = wrong(Source::State, &names.record(key), None, &record.to_string());
             assert!(wrong.contains(part), "{wrong}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use courier::conformance::histories::{History, Life, facts, record, resolve, run};
+use courier::conformance::histories::{History, Life, Tally, facts, record, resolve, run};
 use courier::{Embedded, Options};
 
 use crate::{ROUNDS, judge};
@@ -23,7 +23,8 @@ async fn tasks_of_one_process() {
     for seed in 0..ROUNDS {
         let dir = tempfile::tempdir().unwrap();
         let log = Embedded::open(&dir.path().join("log"), Options::default()).unwrap();
-        judge(record(&vec![log; 4], seed, 100).await.unwrap());
+        let tally = judge(record(&vec![log; 4], seed, 100).await.unwrap());
+        assert!(tally.count(Tally::TAKEN_OVER) > 0, "no lease ran out");
     }
 }
 

@@ -1,16 +1,23 @@
 //! The engine of a cluster, with real servers that are killed and connections that are cut.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use courier::conformance::histories::record;
+use courier::conformance::Verdict;
+use courier::conformance::histories::{
+    Competitor, History, Operation, Tally, What, facts, resolve,
+};
 use courier::jetstream::JetStream;
 use courier::{Courier, Error, LeaseError};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::{ROUNDS, judge};
+
+/// The longest wait of a task before each step: a history of many seconds is to be looked through in one.
+const PAUSE: Duration = Duration::from_millis(20);
 
 async fn nodes(servers: &Servers) -> Vec<Courier> {
     let mut nodes = Vec::new();
@@ -20,21 +27,68 @@ async fn nodes(servers: &Servers) -> Vec<Courier> {
     nodes
 }
 
+/// A history that goes on until all faults have been: none comes when it is over.
+struct Recording {
+    history: Arc<History>,
+    log: Courier,
+    nodes: JoinSet<Verdict>,
+}
+
+impl Recording {
+    /// Waits until it has begun.
+    async fn begin(logs: Vec<Courier>, seed: u64) -> Self {
+        let (history, log) = (Arc::new(History::default()), logs[0].clone());
+        let mut nodes = JoinSet::new();
+        for (n, log) in logs.into_iter().enumerate() {
+            let mut node = Competitor::new(&format!("{seed}-{n}"), n);
+            node.pause = PAUSE;
+            let history = Arc::clone(&history);
+            nodes.spawn(async move { node.compete(&log, &history).await });
+        }
+        let mut recording = Self { history, log, nodes };
+        recording.goes_on().await;
+        recording
+    }
+
+    fn appended(&self) -> usize {
+        Tally::of(&self.history.operations()).count(Tally::APPENDED)
+    }
+
+    /// Waits until more is appended: what failed before failed in the middle of it.
+    async fn goes_on(&mut self) {
+        let before = self.appended();
+        let until = Instant::now() + Duration::from_mins(1);
+        while self.appended() < before + 10 {
+            if let Some(ended) = self.nodes.try_join_next() {
+                panic!("a node ended before the history: {ended:?}");
+            }
+            assert!(Instant::now() < until, "nothing is appended any more");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn end(mut self) -> Vec<Operation<What>> {
+        self.history.close();
+        while let Some(ended) = self.nodes.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        resolve(self.history.operations(), &facts(&self.log).await.unwrap())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_of_three_that_is_killed() {
     for seed in 0..ROUNDS {
         let Some(mut servers) = Servers::start(3) else { return };
-        let nodes = nodes(&servers).await;
-        let mut recording = JoinSet::new();
-        recording.spawn(async move { record(&nodes, seed, 80).await });
+        let mut recording = Recording::begin(nodes(&servers).await, seed).await;
         for stream in ["test_pipeline", "KV_test"] {
-            sleep(Duration::from_millis(700)).await;
             let leader = servers.leader(stream).await;
             servers.kill(leader);
             sleep(Duration::from_secs(3)).await;
             servers.begin(leader);
+            recording.goes_on().await;
         }
-        judge(recording.join_next().await.unwrap().unwrap().unwrap());
+        judge(recording.end().await);
     }
 }
 
@@ -42,31 +96,20 @@ async fn a_leader_of_three_that_is_killed() {
 async fn a_server_that_is_killed_and_hangs() {
     for seed in 0..ROUNDS {
         let Some(mut servers) = Servers::start(1) else { return };
-        let nodes = nodes(&servers).await;
-        let recording = record(&nodes, seed, 250);
-        tokio::pin!(recording);
-        let mut faults = 0;
-        let history = loop {
-            tokio::select! {
-                history = &mut recording => break history,
-                () = sleep(Duration::from_millis(700)), if faults < 5 => {
-                    // First: all else may be over before.
-                    if faults == 0 {
-                        servers.freeze(0);
-                        // Longer than a question waits for its answer; nobody works meanwhile.
-                        sleep(Duration::from_millis(2500)).await;
-                        servers.thaw(0);
-                    } else {
-                        servers.kill(0);
-                        servers.begin(0);
-                    }
-                    faults += 1;
-                }
+        let mut recording = Recording::begin(nodes(&servers).await, seed).await;
+        for fault in 0..5 {
+            if fault == 0 {
+                servers.freeze(0);
+                // Longer than a question waits for its answer; nobody works meanwhile.
+                sleep(Duration::from_millis(2500)).await;
+                servers.thaw(0);
+            } else {
+                servers.kill(0);
+                servers.begin(0);
             }
-        };
-        println!("{faults} faults of the server");
-        assert!(faults > 0, "nothing failed");
-        judge(history.unwrap());
+            recording.goes_on().await;
+        }
+        judge(recording.end().await);
     }
 }
 
@@ -90,26 +133,19 @@ async fn connections_that_are_cut_or_stand_still() {
             nodes.push(node);
             proxies.push(proxy);
         }
-        let recording = record(&nodes, seed, 60);
-        tokio::pin!(recording);
-        let mut faults = 0;
-        let history = loop {
-            tokio::select! {
-                history = &mut recording => break history,
-                () = sleep(Duration::from_millis(150)), if faults < 12 => {
-                    let proxy = &proxies[faults % 3];
-                    if faults % 4 == 3 {
-                        // Longer than a question waits for its answer.
-                        proxy.hold(Duration::from_millis(2500));
-                    } else {
-                        proxy.cut();
-                    }
-                    faults += 1;
-                }
+        let mut recording = Recording::begin(nodes, seed).await;
+        for fault in 0..12 {
+            let proxy = &proxies[fault % 3];
+            if fault % 4 == 3 {
+                // Longer than a question waits for its answer.
+                proxy.hold(Duration::from_millis(2500));
+            } else {
+                proxy.cut();
             }
-        };
-        println!("{faults} faults of connections");
-        judge(history.unwrap());
+            sleep(Duration::from_millis(150)).await;
+        }
+        recording.goes_on().await;
+        judge(recording.end().await);
     }
 }
 

@@ -16,7 +16,7 @@ mod proxy;
 mod servers;
 
 #[cfg(test)]
-use courier::conformance::histories::{Operation, What};
+use courier::conformance::histories::{Operation, Tally, What};
 
 /// Histories of each kind.
 #[cfg(test)]
@@ -24,6 +24,8 @@ const ROUNDS: u64 = if cfg!(feature = "long") { 20 } else { 1 };
 
 /// Says what came of a history, and ends the test unless it could have happened one operation after the other.
 #[cfg(test)]
-fn judge(history: Vec<Operation<What>>) {
-    println!("{}", courier::conformance::histories::judge(history).unwrap());
+fn judge(history: Vec<Operation<What>>) -> Tally {
+    let tally = courier::conformance::histories::judge(history).unwrap();
+    println!("{tally}");
+    tally
 }

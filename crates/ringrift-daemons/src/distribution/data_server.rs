@@ -188,6 +188,7 @@ mod tests {
             speaks: 1,
             slots: 0,
             playing: 0,
+            can: None,
             position: 0,
             since_ms: 0,
             draining: false,

@@ -263,6 +263,7 @@ mod tests {
             runs: None,
             workers: Some(4),
             playing: Some(4),
+            can: None,
             items: 1,
             artefacts: 0,
             artefact_bytes: 0,

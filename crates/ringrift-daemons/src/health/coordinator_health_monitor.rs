@@ -298,6 +298,7 @@ mod tests {
             runs: None,
             workers: None,
             playing: None,
+            can: None,
             items: 0,
             artefacts: 0,
             artefact_bytes: 0,

@@ -96,8 +96,6 @@ pub struct P2pRecovery {
     isolated: u32,
     restarted: Option<Instant>,
     restarts: u64,
-    /// Since when nobody holds the leader's lease.
-    leaderless: Option<Instant>,
 }
 
 impl Emits for P2pRecovery {
@@ -131,7 +129,6 @@ impl Daemon for P2pRecovery {
             isolated: 0,
             restarted: None,
             restarts: 0,
-            leaderless: None,
         }
     }
 
@@ -177,7 +174,7 @@ impl P2pRecovery {
             answering: status.answering,
             needed: status.needed,
             mute: status.mute.keys().cloned().collect(),
-            leaderless: self.leaderless(),
+            leaderless: self.the_loop.nodes.leaderless(),
         };
         let faults = judge(&seen, &self.config);
         let is_isolated = faults.iter().any(|fault| matches!(fault, Fault::Isolated(_)));
@@ -204,18 +201,6 @@ impl P2pRecovery {
         let others = rows.into_iter().filter(|row| row.node != self.the_loop.node && !row.removed);
         let lives = |node: &NodeId| matches!(self.the_loop.nodes.sight(node), Sight::Still(still) if still < LIVES);
         Ok(others.map(|row| row.node).filter(lives).collect())
-    }
-
-    /// For how long nobody leads, as seen from here.
-    fn leaderless(&mut self) -> Duration {
-        match self.the_loop.nodes.leaders_sight() {
-            Sight::Still(still) => {
-                self.leaderless = None;
-                still
-            }
-            Sight::Untold => Duration::ZERO,
-            Sight::Left => self.leaderless.get_or_insert_with(Instant::now).elapsed(),
-        }
     }
 
     fn may_restart(&self) -> bool {

@@ -61,6 +61,8 @@ struct Inner {
     competes: AtomicBool,
     /// What this one says of itself, as it stands at its lease with the next prolonging.
     says: Mutex<String>,
+    /// Since when nobody holds the leader's lease.
+    unled: Mutex<Option<Instant>>,
     /// What is where, and when that was counted.
     copies: Mutex<Option<(Instant, Arc<Copies>)>>,
 }
@@ -152,7 +154,10 @@ impl Nodes {
 
     /// Takes note of all leases as they were at a moment.
     pub(crate) fn note(&self, leases: Vec<Lease>, at: Instant) {
+        let is_led = leases.iter().any(|lease| lease.name == LEADER);
         self.lock().note(leases, at);
+        let mut unled = self.0.unled.lock().unwrap_or_else(PoisonError::into_inner);
+        *unled = if is_led { None } else { unled.or(Some(at)) };
     }
 
     /// What is seen of a node's lease.
@@ -163,6 +168,18 @@ impl Nodes {
     /// What is seen of the leader's lease.
     pub fn leaders_sight(&self) -> Sight {
         self.sight_of(LEADER)
+    }
+
+    /// For how long nobody leads, as seen from here: nobody prolongs the lease, or nobody has it.
+    pub fn leaderless(&self) -> Duration {
+        match self.leaders_sight() {
+            Sight::Still(still) => still,
+            Sight::Untold => Duration::ZERO,
+            Sight::Left => {
+                let unled = *self.0.unled.lock().unwrap_or_else(PoisonError::into_inner);
+                unled.map_or(Duration::ZERO, |since| since.elapsed())
+            }
+        }
     }
 
     fn sight_of(&self, lease: &str) -> Sight {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ringrift_pipeline::{Catalogue, CatalogueError, NodeHoldings, NodeId, NodeRow};
+use ringrift_pipeline::{Capabilities, Catalogue, CatalogueError, NodeHoldings, NodeId, NodeRow};
 use serde::{Serialize, Serializer};
 
 use super::{LIVES, NodeReport, Seen};
@@ -77,6 +77,8 @@ pub struct NodeView {
     pub workers: Option<u32>,
     /// Those of them that may play games.
     pub playing: Option<u32>,
+    /// What its machine can do.
+    pub can: Option<Capabilities>,
     /// Items of work that it has in hand, as the log has it.
     pub items: u64,
     /// Artefacts that it says it has.
@@ -221,6 +223,7 @@ fn node(name: &NodeId, row: Option<&NodeRow>, seen: Option<&Seen>) -> NodeView {
         runs: row.map(|row| row.role.clone()),
         workers: row.map(|row| row.slots),
         playing: row.map(|row| row.playing),
+        can: row.and_then(|row| row.can.clone()),
         items: 0,
         artefacts: 0,
         artefact_bytes: 0,
@@ -311,6 +314,7 @@ mod tests {
             speaks: 1,
             slots: 4,
             playing: 4,
+            can: None,
         }
     }
 

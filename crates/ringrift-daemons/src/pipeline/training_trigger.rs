@@ -25,7 +25,7 @@ use crate::{
     on,
     pipeline::auto_export::AutoExport,
     runs::{Ended, Runs},
-    sync::stale_fallback::may_begin,
+    sync::stale_fallback::{Newer, may_begin},
 };
 
 /// `[daemons.training_trigger]`.
@@ -84,6 +84,7 @@ pub struct TrainingTrigger {
     pressure: Pressure,
     claims: Claims,
     seeds: Runs<GameConfig>,
+    newer: Newer,
 }
 
 impl Emits for TrainingTrigger {
@@ -131,8 +132,8 @@ impl Daemon for TrainingTrigger {
             catalogue.clone(),
             workshop.clone(),
         );
-        let seeds = Runs::default();
-        Self { config, catalogue, blobs, workshop, the_loop, pressure, claims, seeds }
+        let (seeds, newer) = (Runs::default(), Newer::default());
+        Self { config, catalogue, blobs, workshop, the_loop, pressure, claims, seeds, newer }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -214,15 +215,14 @@ impl TrainingTrigger {
             unread,
             window: window.clone().filter(|window| !window.trained),
         };
+        // Asked whatever the others say: it counts since when it sees newer samples.
+        let fallback = may_begin(&mut self.newer, &self.catalogue, &self.the_loop, config).await?;
         let gate = first_closed([
             brake(&self.pressure),
             is_due(&due, self.config.min_new_rows),
             rest_after_deaths(WorkKind::Train, deaths, last_ms, cx.now()),
+            fallback,
         ]);
-        let gate = match gate {
-            Gate::Allow => may_begin(&self.catalogue, &self.the_loop, config).await?,
-            closed @ Gate::Deny { .. } => closed,
-        };
         tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
         if let (Gate::Allow, Some(window)) = (&gate, due.window) {
             let generation =

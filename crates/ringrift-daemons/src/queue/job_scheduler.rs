@@ -493,6 +493,13 @@ mod tests {
         assert!(trainings.has_turn(&with(&[&training])));
         drop(trainings);
         assert!(games.has_turn(&with(&[&training])), "nobody here trains");
+
+        let small = Arc::new(Loop { memory: 900 << 20, ..(*the_loop).clone() });
+        let of_small =
+            Claims::new(WorkKind::Train, TrainingTrigger::ID, small, bed.catalogue.clone(), shop);
+        assert!(!of_small.has_turn(&with(&[&training])), "it has not got the memory");
+        let said = "this machine has 900 MiB of memory, and a training wants 1024: it leaves trainings to others";
+        assert_eq!(of_small.health(), warden::Health::Degraded(said.to_owned()));
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! `DISK_SPACE_MANAGER`: holds production back while the disk runs out, and empties the trash.
 //!
-//! Reads   free bytes of the data directory's file system, the store, what the log names.
-//! Writes  the brake; files that no fact names into the trash; the trash into nothing.
-//! Never   needs the database to do so: on a full disk that is what cannot write.
+//! Reads   free bytes of the data directory's file system, the store, what the log and the outbox name.
+//! Writes  the brake; files that no fact names into the trash, and back if one names them after all; the trash
+//!         into nothing.
+//! Never   needs to write into the database to do so: on a full disk that is what cannot be done.
 
 use std::{
     collections::HashSet,
@@ -37,6 +38,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const BALLAST: usize = 1 << 20;
 /// Steps towards the sweep that are taken before somebody is let in.
 const SWEEP_STEP: usize = 64;
+/// The grounds on which orphans go to the trash, up to their age: by them they are known there.
+const ORPHAN: &str = "no fact has named it for";
 
 /// `[daemons.disk_space_manager]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,6 +102,8 @@ pub struct Status {
     pub freed: u64,
     /// Files that no fact named, removed since the daemon started.
     pub orphans: u64,
+    /// Those that a fact named after all, taken out of the trash since the daemon started.
+    pub restored: u64,
 }
 
 /// Asks the operating system; tests put another answer in its place.
@@ -246,6 +251,7 @@ impl DiskSpaceManager {
 
     /// Frees what may be freed at once: the trash, whatever its age.
     async fn make_room(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        self.bring_back(cx).await?;
         let now_ms = cx.now();
         let emptied =
             self.blobs.with(move |depot| depot.empty_trash(Duration::ZERO, now_ms)).await??;
@@ -283,8 +289,51 @@ impl DiskSpaceManager {
         }
     }
 
+    /// Takes out of the trash what went there as an orphan and is named by a fact now: who played it may have
+    /// been cut off when it was swept. If it cannot be told what is named, all orphans come back, for a sweep
+    /// that can tell.
+    async fn bring_back(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        let trashed = self.blobs.with(Depot::trashed).await??;
+        let mut orphans: Vec<Hash> = trashed
+            .into_iter()
+            .filter(|trashed| trashed.why.contains(ORPHAN))
+            .map(|trashed| trashed.hash)
+            .collect();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let named = async {
+            // The outbox first: what is handed in meanwhile was in it.
+            let mut named = self.kept().await?;
+            named.extend(self.named().await?);
+            anyhow::Ok(named)
+        };
+        match named.await {
+            Ok(named) => orphans.retain(|hash| named.contains(hash)),
+            Err(error) => warn!(error = format!("{error:#}"), "what facts name cannot be told"),
+        }
+        for step in orphans.chunks(SWEEP_STEP) {
+            cx.beat()?;
+            let step = step.to_vec();
+            self.status.restored +=
+                self.blobs.with(move |depot| restore_orphans(depot, &step)).await??;
+        }
+        Ok(())
+    }
+
+    /// What the outbox names.
+    async fn kept(&self) -> anyhow::Result<HashSet<Hash>> {
+        self.catalogue.kept_artefacts().await?.iter().map(parse).collect()
+    }
+
+    /// What the log names, as far as it is folded.
+    async fn named(&self) -> anyhow::Result<HashSet<Hash>> {
+        self.catalogue.blobs(None).await?.iter().map(|row| parse(&row.hash)).collect()
+    }
+
     /// Empties the old trash, and trashes files that no fact names.
     async fn sweep(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        self.bring_back(cx).await?;
         let (grace, now_ms) = (self.config.trash_grace, cx.now());
         let emptied = self.blobs.with(move |depot| depot.empty_trash(grace, now_ms)).await??;
         self.note_freed(emptied);
@@ -298,18 +347,16 @@ impl DiskSpaceManager {
         if old.is_empty() {
             return Ok(());
         }
+        // What waits for a log out of reach is named, too. The outbox before the log: what is handed in between
+        // the two looks is then in either.
+        let kept = self.kept().await?;
         // A catalogue that is behind the log does not know yet what it will name.
         let head = self.catalogue.log().head(Stream::Pipeline).await?;
         if self.catalogue.position().await? < head {
             return Ok(());
         }
-        let named: HashSet<Hash> = self
-            .catalogue
-            .blobs(None)
-            .await?
-            .iter()
-            .map(|row| parse(&row.hash))
-            .collect::<anyhow::Result<_>>()?;
+        let mut named = self.named().await?;
+        named.extend(kept);
         let mut orphans: Vec<Hash> = old.into_iter().filter(|hash| !named.contains(hash)).collect();
         orphans.truncate(self.config.max_orphans_per_cycle);
         for step in orphans.chunks(SWEEP_STEP) {
@@ -341,7 +388,7 @@ fn older_than(depot: &Depot, born_before_ms: i64) -> depot::Result<Vec<Hash>> {
 fn trash_orphans(depot: &Depot, orphans: &[Hash], age: &str, now_ms: i64) -> depot::Result<u64> {
     let mut removed = 0;
     for hash in orphans {
-        let warrant = Warrant::Retention(format!("no fact has named it for {age}"));
+        let warrant = Warrant::Retention(format!("{ORPHAN} {age}"));
         match depot.trash(hash, &warrant, now_ms) {
             Ok(()) => removed += 1,
             Err(depot::Error::Fault(depot::Fault::Missing { .. })) => {}
@@ -349,6 +396,23 @@ fn trash_orphans(depot: &Depot, orphans: &[Hash], age: &str, now_ms: i64) -> dep
         }
     }
     Ok(removed)
+}
+
+fn restore_orphans(depot: &Depot, orphans: &[Hash]) -> depot::Result<u64> {
+    let mut restored = 0;
+    for hash in orphans {
+        match depot.restore(hash) {
+            Ok(was_there) => restored += u64::from(was_there),
+            // Not worth keeping; whoever names it finds it missing, and says so.
+            Err(depot::Error::Fault(fault @ depot::Fault::Wrong { .. })) => {
+                warn!(%hash, %fault, "a file of the trash that a fact names is damaged");
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        warn!(%hash, "a fact names a file of the trash: it is back");
+    }
+    Ok(restored)
 }
 
 /// Free bytes below which production stops, and at which it goes on.
@@ -381,196 +445,4 @@ fn mib(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-    use crate::{
-        alarms::alarm_of,
-        testbed::{Bed, FullDisk, blocked, done, hex},
-    };
-
-    const MIB: u64 = 1 << 20;
-    const GIB: u64 = 1 << 30;
-
-    #[test]
-    fn one_machine_goes_by_free_bytes_and_a_cluster_by_shares() {
-        let check = |total, standalone, expected: (u64, u64)| {
-            assert_eq!(limits(total, standalone, &Config::default()), expected);
-        };
-        check(1000 * GIB, true, (2 * GIB, 4 * GIB));
-        check(50 * GIB, true, (GIB, 2 * GIB));
-        check(500 * MIB, true, (10 * MIB, 20 * MIB));
-        check(0, true, (0, 0));
-        let (limit, calm) = limits(1000, false, &Config::default());
-        assert!((149..=151).contains(&limit) && (299..=301).contains(&calm), "{limit} {calm}");
-    }
-
-    /// A manager on a file system of 5000 MiB (limit 100, calm 200) with so much free.
-    fn manager(bed: &Bed, config: Config) -> (DiskSpaceManager, Arc<AtomicU64>) {
-        let ports = (
-            bed.catalogue_of::<DiskSpaceManager>(),
-            bed.blobs.clone(),
-            bed.the_loop.clone(),
-            bed.pressure.clone(),
-        );
-        let mut daemon = DiskSpaceManager::new(config, ports);
-        let free = Arc::new(AtomicU64::new(5000));
-        let told = free.clone();
-        daemon.look = Arc::new(move |_| {
-            Ok(Disk { total: 5000 * MIB, available: told.load(Ordering::Relaxed) * MIB })
-        });
-        (daemon, free)
-    }
-
-    fn trash(bed: &Bed, text: &str, at_ms: i64) -> Hash {
-        let hash = parse(&bed.put(text)).unwrap();
-        let warrant = Warrant::Retention("test".into());
-        bed.blobs.depot().trash(&hash, &warrant, at_ms).unwrap();
-        hash
-    }
-
-    #[tokio::test]
-    async fn it_holds_below_the_limit_and_lets_go_at_twice_of_it() {
-        let bed = Bed::new().await;
-        let (mut daemon, free) = manager(&bed, Config::default());
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        for (mib, holds) in
-            [(5000, false), (100, false), (99, true), (100, true), (199, true), (200, false)]
-        {
-            free.store(mib, Ordering::Relaxed);
-            let status = done(daemon.cycle(&cx).await);
-            assert_eq!(status.holding, holds, "{mib} MiB");
-            assert_eq!(bed.pressure.obstacle().is_some(), holds, "{mib} MiB");
-            assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap().is_some(), holds);
-        }
-        free.store(99, Ordering::Relaxed);
-        let status = done(daemon.cycle(&cx).await);
-        let why = "99 MiB are free on the disk of the data directory, less than 100 MiB";
-        assert_eq!(daemon.health(&status), Health::Degraded(why.into()));
-        let (owner, obstacle) = bed.pressure.obstacle().unwrap();
-        assert_eq!((owner, obstacle.reason.as_str()), ("DISK_SPACE_MANAGER", why));
-        assert_eq!(obstacle.needs, "200 MiB free");
-        daemon.stop(&cx).await.unwrap();
-        assert!(bed.pressure.obstacle().is_none());
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_measured_counts_as_full() {
-        let bed = Bed::new().await;
-        let (mut daemon, _) = manager(&bed, Config::default());
-        daemon.look = Arc::new(|_| Err(std::io::Error::other("it is gone")));
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        let reason = blocked(daemon.cycle(&cx).await);
-        assert_eq!(reason, "the disk cannot be measured: it is gone");
-        assert!(bed.pressure.obstacle().is_some());
-    }
-
-    #[tokio::test]
-    async fn the_trash_is_emptied_after_its_grace_and_at_once_when_the_disk_is_full() {
-        let bed = Bed::new().await;
-        let now = bed.now.load(Ordering::Relaxed);
-        let config = Config { sweep_every: Duration::ZERO, ..Config::default() };
-        let (mut daemon, free) = manager(&bed, config);
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        let day = 24 * 3_600_000;
-        trash(&bed, "old", now - day);
-        let young = trash(&bed, "young", now - day + 60_000);
-        let left = || bed.blobs.depot().trashed().unwrap();
-        assert_eq!(done(daemon.cycle(&cx).await).freed, 3);
-        assert_eq!(left().iter().map(|trashed| trashed.hash).collect::<Vec<_>>(), [young]);
-        assert_eq!(done(daemon.cycle(&cx).await).freed, 3, "a second cycle finds nothing");
-        free.store(50, Ordering::Relaxed);
-        assert_eq!(done(daemon.cycle(&cx).await).freed, 8);
-        assert!(left().is_empty());
-    }
-
-    #[tokio::test]
-    async fn only_old_files_that_no_fact_names_are_orphans() {
-        let bed = Bed::new().await;
-        let named = bed.batch(hex(), &["g1"]).await;
-        let orphan = bed.put("nobody's");
-        let present = |hash: &ringrift_pipeline::BlobHash| {
-            bed.blobs.depot().contains(&parse(hash).unwrap()).unwrap()
-        };
-        // Files get the machine's time, so the bed's clock must follow it.
-        let born = fs_err::metadata(bed.blobs.path_of(&orphan).await.unwrap().unwrap())
-            .unwrap()
-            .modified()
-            .unwrap()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap();
-        bed.now.store(i64::try_from(born.as_millis()).unwrap(), Ordering::Relaxed);
-        let config = Config { sweep_every: Duration::ZERO, ..Config::default() };
-        let (mut daemon, free) = manager(&bed, config);
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        bed.pass_time(Duration::from_mins(59));
-        done(daemon.cycle(&cx).await);
-        assert!(present(&orphan), "too young");
-
-        free.store(50, Ordering::Relaxed);
-        done(daemon.cycle(&cx).await);
-        free.store(5000, Ordering::Relaxed);
-        bed.pass_time(Duration::from_mins(30));
-        done(daemon.cycle(&cx).await);
-        assert!(present(&orphan), "the disk was full: its fact may not have been written yet");
-
-        bed.pass_time(Duration::from_mins(31));
-        assert_eq!(done(daemon.cycle(&cx).await).orphans, 1);
-        assert!(!present(&orphan) && present(&named));
-        let trashed = bed.blobs.depot().trashed().unwrap();
-        assert_eq!(trashed[0].why, "retention: no fact has named it for 1h");
-        assert_eq!(done(daemon.cycle(&cx).await).orphans, 1, "a second cycle finds nothing");
-    }
-
-    #[tokio::test]
-    async fn it_brakes_and_makes_room_when_nothing_can_be_written() {
-        let bed = Bed::new().await;
-        let (mut daemon, free) = manager(&bed, Config::default());
-        let (catalogue, full) = FullDisk::below(&bed).await;
-        daemon.catalogue = catalogue;
-        full.store(true, Ordering::Relaxed);
-        free.store(0, Ordering::Relaxed);
-        trash(&bed, "young", bed.now.load(Ordering::Relaxed));
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!((status.holding, status.freed), (true, 5));
-        assert!(bed.pressure.obstacle().is_some());
-        assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap(), None);
-        full.store(false, Ordering::Relaxed);
-        done(daemon.cycle(&cx).await);
-        assert!(alarm_of(&bed.catalogue, ALARM).await.unwrap().is_some(), "told when it can be");
-    }
-
-    #[tokio::test]
-    async fn ballast_is_kept_in_good_times_and_dropped_in_the_worst() {
-        let bed = Bed::new().await;
-        let (mut daemon, free) = manager(&bed, Config::default());
-        let (cx, _probe) = bed.cx::<DiskSpaceManager>();
-        done(daemon.cycle(&cx).await);
-        let ballast = bed.data().join("run").join("ballast");
-        assert_eq!(fs_err::metadata(&ballast).unwrap().len(), BALLAST as u64);
-        free.store(50, Ordering::Relaxed);
-        done(daemon.cycle(&cx).await);
-        assert!(ballast.exists());
-        free.store(0, Ordering::Relaxed);
-        done(daemon.cycle(&cx).await);
-        assert!(!ballast.exists());
-        free.store(5000, Ordering::Relaxed);
-        done(daemon.cycle(&cx).await);
-        assert!(ballast.exists());
-    }
-
-    #[tokio::test]
-    async fn a_stop_in_the_middle_keeps_the_brake_set() {
-        let bed = Bed::new().await;
-        let (mut daemon, free) = manager(&bed, Config::default());
-        free.store(50, Ordering::Relaxed);
-        let (cx, probe) = bed.cx::<DiskSpaceManager>();
-        // The beat before the disk is measured again.
-        probe.stop_at_beat(4);
-        assert!(daemon.cycle(&cx).await.unwrap_err().is::<warden::Stopping>());
-        assert!(bed.pressure.obstacle().is_some());
-        assert!(manager(&bed, Config::default()).0.status.holding, "the next life takes it over");
-    }
-}
+mod tests;

@@ -166,7 +166,10 @@ impl OrphanDetection {
         let age = i64::try_from(self.config.min_age.as_millis()).unwrap_or(i64::MAX);
         let born_before = cx.now().saturating_sub(age);
         // The files first: one that is named between the two looks is then known.
-        let old = self.blobs.with(move |depot| old_games(depot, born_before)).await??;
+        let mut old = self.blobs.with(move |depot| old_games(depot, born_before)).await??;
+        // What waits for a log out of reach is told by who played it.
+        let kept = self.catalogue.kept_artefacts().await?;
+        old.retain(|file| !kept.contains(&file.hash));
         let head = self.catalogue.log().head(Stream::Pipeline).await?;
         if self.catalogue.position().await? < head {
             // A catalogue that is behind the log does not know yet what it will name.
@@ -229,6 +232,8 @@ impl OrphanDetection {
         if !self.the_loop.shared || !self.leases.leads() {
             self.homeless.note([]);
             self.status.lost.clear();
+            // What was said while this node led is for another one to say now.
+            self.alarms.set(&self.catalogue, LOST, None, cx.now()).await?;
             return Ok(());
         }
         cx.beat()?;
@@ -478,6 +483,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn games_that_wait_in_the_outbox_are_told_by_who_played_them() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        let weights = bed.catalogue.champion(hex()).await.unwrap().unwrap().model.weights;
+        let played = bed.old_file(&packed(&game(weights.as_str(), 1)), "gz");
+        let outbox = courier::Outbox::open(&bed.data().join("outbox")).unwrap();
+        let catalogue = bed.catalogue.with_outbox(outbox);
+        let mut daemon = daemon(&bed);
+        daemon.catalogue = crate::testbed::handed_to::<OrphanDetection>(&catalogue);
+        let path = bed.blobs.path_of(&played).await.unwrap().unwrap();
+        let file = File { hash: played.clone(), bytes: 1, path: path.clone() };
+        let committed = GamesCommitted {
+            work: WorkId("selfplay-hex8_2p-here.1.0".into()),
+            ..read_games(&path).unwrap().committed(&file, ModelId::new(hex(), 0))
+        };
+        catalogue.keep(vec![Record::first(committed.clone())], 1).await.unwrap();
+        let (cx, _probe) = bed.cx::<OrphanDetection>();
+        assert_eq!(done(daemon.cycle(&cx).await).registered, 0);
+        assert_eq!(catalogue.hand_in().await.unwrap(), 1);
+        let head = bed.facts().await;
+        bed.catalogue.shows(head, Duration::from_secs(9)).await.unwrap();
+        assert_eq!(done(daemon.cycle(&cx).await).registered, 0);
+        assert_eq!(bed.catalogue.batch(&played).await.unwrap().unwrap().work, committed.work);
+    }
+
+    #[tokio::test]
     async fn games_of_an_unknown_model_are_an_alarm_until_they_are_gone() {
         let bed = Bed::new().await;
         let orphan = bed.old_file(&packed(&game("ab", 1)), "gz");
@@ -518,6 +549,13 @@ mod tests {
         daemon.config.patience = Duration::ZERO;
         let status = done(daemon.cycle(&cx).await);
         assert_eq!(status.lost, [format!("games {lost}")]);
+        assert!(alarm_of(&bed.catalogue, LOST).await.unwrap().is_some());
+        daemon.leases.lead(None);
+        assert_eq!(done(daemon.cycle(&cx).await).lost, Vec::<String>::new());
+        let stands = alarm_of(&bed.catalogue, LOST).await.unwrap();
+        assert_eq!(stands, None, "it leads no more: another one says so");
+        daemon.leases.lead(Some(&lease));
+        done(daemon.cycle(&cx).await);
         assert!(alarm_of(&bed.catalogue, LOST).await.unwrap().is_some());
         bed.live(&["far"]).await;
         let status = done(daemon.cycle(&cx).await);

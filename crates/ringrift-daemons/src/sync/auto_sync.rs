@@ -1,11 +1,14 @@
-//! `AUTO_SYNC`: looks whether what the log names is really in the store, whole, and keeps a mirror.
+//! `AUTO_SYNC`: has here what the node's strategy wants of what the log names, looks whether what is here is whole,
+//! and keeps a mirror.
 //!
-//! Reads   artefacts that the log named since the last look.
-//! Writes  an alarm on artefacts that are missing or damaged; copies into the mirror folder, if one
-//!         is configured, and from it when something here is damaged.
-//! Never   deletes, neither here nor in the mirror.
+//! Reads   artefacts that the log named since the last look, the disk of this node, who lives and has what.
+//! Writes  into the store what the strategy fetches, while nothing holds this node back and its disk has room; an
+//!         alarm on artefacts that are missing or damaged; copies into the mirror folder, if one is configured,
+//!         and from it when something here is damaged. On a node that may vanish `artefacts.held` and
+//!         `artefacts.offered` for what only it has.
+//! Never   deletes, neither here nor in the mirror; nor sends anything: whoever is to have it fetches it.
 //!
-//! On one machine there are no peers, and that is healthy.
+//! On one machine there are no peers, and that is healthy: everything is here, whatever the strategy.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,20 +21,24 @@ use anyhow::Context as _;
 use courier::Stream;
 use depot::{Depot, Hash, Options};
 use ringrift_pipeline::{
-    BlobHash, BlobRow, Catalogue, CheckpointSaved, GamesCommitted, MatchPlayed, ModelCreated,
-    SamplesExported, WindowCombined,
+    ArtefactsHeld, ArtefactsOffered, BlobHash, BlobRow, Catalogue, CheckpointSaved, GamesCommitted,
+    Gate, MatchPlayed, ModelCreated, SamplesExported, Topic as _, WindowCombined,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
-use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
+use warden::{Cx, Daemon, DaemonId, DaemonView, Health, Outcome, Priority, Profile, Spec};
 
+use super::{
+    last_copies::{hand_over, offer_only_here},
+    whereabouts::{Look, Since, disk_without_trash},
+};
 use crate::{
-    Blobs, COORDINATOR, EPHEMERAL, Emits, Loop, OutOfReach, SELFPLAY_FULL, STANDALONE,
-    TRAINING_FULL, Topics,
+    Blobs, COORDINATOR, COORDINATOR_FULL, EPHEMERAL, Emits, FULL, Loop, OutOfReach, Pressure,
+    SELFPLAY_FULL, STANDALONE, TRAINING_FULL, Topics,
     alarms::Alarms,
     blobs::parse,
-    cycle::{EVENT_ROUTER, settled},
+    cycle::{EVENT_ROUTER, brake, denied, first_closed, settled},
     feedback::feedback_loop::FeedbackLoop,
     on,
     pipeline::data_pipeline::DataPipeline,
@@ -45,19 +52,95 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// So long a cycle is at what comes slowly.
 const SLOW_ONES: Duration = Duration::from_mins(1);
 
+/// What a node fetches before anybody on it asks for it, and what becomes of its own. Source: cluster contract, section
+/// 12, "Strategies"; sync contract, section of this daemon.
+///
+/// Whatever the strategy, a second copy of each artefact is the affair of `SYNC_PUSH`, and what somebody here reads is
+/// fetched when it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// By the profile: `pull` on coordinators and where one machine does it all, `ephemeral` on nodes that may
+    /// vanish, else `hybrid`.
+    #[default]
+    Auto,
+    /// Everything, for good: nothing is ever given up, and a disk that is too full is an obstacle.
+    Pull,
+    /// What is new, while the disk has room; what is old may be given up to others.
+    Hybrid,
+    /// What all nodes use, models and windows, as soon as there is any: each node fetches it for itself, nobody
+    /// sends. Games, samples and records stay where they are until they are read.
+    Broadcast,
+    /// Nothing. What only this node has is offered to others at once, and an orderly stop waits until they have it.
+    Ephemeral,
+}
+
+impl Strategy {
+    /// The strategy in force where this one is configured; never `Auto`.
+    fn on(self, profile: Profile) -> Self {
+        match self {
+            Self::Auto if [COORDINATOR, COORDINATOR_FULL, STANDALONE, FULL].contains(&profile) => {
+                Self::Pull
+            }
+            Self::Auto if profile == EPHEMERAL => Self::Ephemeral,
+            Self::Auto => Self::Hybrid,
+            named => named,
+        }
+    }
+
+    /// Is an artefact of this role fetched before it is asked for?
+    fn wants(self, role: &str) -> bool {
+        match self {
+            Self::Auto | Self::Pull | Self::Hybrid => true,
+            Self::Broadcast => matches!(role, "weights" | "window"),
+            Self::Ephemeral => false,
+        }
+    }
+}
+
+/// The strategy in force, as the daemon shows it; none before it said so.
+pub(crate) fn strategy_of(shown: &DaemonView) -> Option<Strategy> {
+    let strategy = shown.details.get("strategy")?;
+    Strategy::deserialize(strategy).ok().filter(|strategy| *strategy != Strategy::Auto)
+}
+
 /// `[daemons.auto_sync]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Folder that gets a copy of every artefact, best on another disk; none = no mirror.
+    /// What this node fetches: `auto` (by its profile), `pull`, `hybrid`, `broadcast` or `ephemeral`.
+    pub strategy: Strategy,
+    /// In a cluster nothing is fetched above this share of the disk in use, which leaves out the trash. Source: sync
+    /// contract, 70 %.
+    #[serde(deserialize_with = "crate::ranges::share")]
+    pub fetch_below: f64,
+    /// What only a node that may vanish has for longer degrades our health. Source: sync contract, write-through.
+    #[serde(with = "crate::seconds")]
+    pub write_through: Duration,
+    /// Folder that gets a copy of every artefact that is here when it is looked at, best on another disk; none = no
+    /// mirror.
     pub mirror: Option<PathBuf>,
     /// Artefacts that are looked at in one cycle; 0 = all there are.
     pub max_verified_per_cycle: usize,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Auto,
+            fetch_below: 0.7,
+            write_through: Duration::from_mins(1),
+            mirror: None,
+            max_verified_per_cycle: 0,
+        }
+    }
+}
+
 /// What it has done since it started.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
+    /// The strategy in force.
+    pub strategy: Strategy,
     /// Artefacts that were hashed and found whole.
     pub verified: u64,
     /// Their bytes.
@@ -72,8 +155,15 @@ pub struct Status {
     pub restored: u64,
     /// Artefacts that are missing or damaged, and how.
     pub faults: BTreeMap<String, String>,
-    /// Artefacts that come from other nodes, slowly.
+    /// Artefacts that are still to come from other nodes: they come slowly, or wait for room.
     pub coming: usize,
+    /// Artefacts that the strategy left to other nodes, since the daemon started.
+    pub left: u64,
+    /// Artefacts that no other node keeps; told by a node that may vanish.
+    pub only_here: usize,
+    /// Longest time that one of those has been waiting for others.
+    #[serde(serialize_with = "crate::seconds::serialize")]
+    pub longest_wait: Duration,
     /// Position in the log up to which all was looked at.
     pub position: u64,
 }
@@ -84,15 +174,21 @@ pub struct AutoSync {
     catalogue: Catalogue,
     blobs: Blobs,
     the_loop: Arc<Loop>,
+    pressure: Pressure,
+    look: Look,
     alarms: Alarms,
     mirror: Option<Depot>,
     status: Status,
     faulty: BTreeMap<String, BlobRow>,
     coming: VecDeque<BlobRow>,
+    /// Whether anything may be fetched; one that closes stays closed until the next cycle.
+    gate: Gate,
+    /// What no other node keeps.
+    only_here: Since<BlobHash>,
 }
 
 impl Emits for AutoSync {
-    const EMITS: Topics = &[crate::alarms::EMITS];
+    const EMITS: Topics = &[crate::alarms::EMITS, &[ArtefactsHeld::TOPIC, ArtefactsOffered::TOPIC]];
 }
 
 impl Daemon for AutoSync {
@@ -103,7 +199,7 @@ impl Daemon for AutoSync {
         needs: &[EVENT_ROUTER, DataPipeline::ID, FeedbackLoop::ID],
         profiles: &[
             COORDINATOR,
-            crate::COORDINATOR_FULL,
+            COORDINATOR_FULL,
             TRAINING_FULL,
             EPHEMERAL,
             SELFPLAY_FULL,
@@ -125,27 +221,38 @@ impl Daemon for AutoSync {
         ..Spec::DEFAULT
     };
     type Config = Config;
-    type Ports = (Catalogue, Blobs, Arc<Loop>);
+    type Ports = (Catalogue, Blobs, Arc<Loop>, Pressure);
     type Status = Status;
 
-    fn new(config: Config, (catalogue, blobs, the_loop): Self::Ports) -> Self {
+    fn new(config: Config, (catalogue, blobs, the_loop, pressure): Self::Ports) -> Self {
+        let strategy = config.strategy.on(the_loop.profile);
         Self {
             config,
             catalogue,
             blobs,
             the_loop,
+            pressure,
+            look: Arc::new(hosts::disk),
             alarms: Alarms::default(),
             mirror: None,
-            status: Status::default(),
+            status: Status { strategy, ..Status::default() },
             faulty: BTreeMap::new(),
             coming: VecDeque::new(),
+            gate: Gate::Allow,
+            only_here: Since::default(),
         }
     }
 
-    async fn start(&mut self, _: &Cx) -> anyhow::Result<()> {
+    async fn start(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        // Whoever gives up copies wants to know what is kept, before the first cycle is over.
+        cx.publish(&self.status)?;
         let log = self.catalogue.log();
         let position = log.position(Stream::Pipeline, &self.subscriber()).await?;
         self.status.position = position;
+        if self.the_loop.shared && self.status.strategy != Strategy::Pull {
+            // What is not here may have been given up, on purpose.
+            return Ok(());
+        }
         // What an earlier life looked for in vain stands nowhere, and a manager that was killed must not forget it.
         let mut known = self.catalogue.blobs(None).await?;
         known.retain(|row| row.position <= position);
@@ -166,11 +273,27 @@ impl Daemon for AutoSync {
         settled(self.pass(cx).await)
     }
 
+    async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        if self.the_loop.shared && self.status.strategy == Strategy::Ephemeral {
+            // What workers hand in after this is for `SYNC_PUSH`, which stops beside them.
+            hand_over(&self.catalogue, &self.blobs, &self.the_loop, || false, cx).await;
+        }
+        Ok(())
+    }
+
     fn health(&self, last: &Status) -> Health {
-        let Some((hash, fault)) = last.faults.iter().next() else { return Health::Healthy };
-        let more = last.faults.len() - 1;
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        Health::Degraded(format!("{hash}: {fault}{more}"))
+        if let Some((hash, fault)) = last.faults.iter().next() {
+            let more = last.faults.len() - 1;
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            return Health::Degraded(format!("{hash}: {fault}{more}"));
+        }
+        if last.longest_wait > self.config.write_through {
+            let (number, seconds) = (last.only_here, last.longest_wait.as_secs());
+            return Health::Degraded(format!(
+                "this node may vanish, and {number} artefacts are on it alone, the first for {seconds} s"
+            ));
+        }
+        Health::Healthy
     }
 }
 
@@ -183,6 +306,10 @@ impl AutoSync {
 
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         let (began, verified_before) = (Instant::now(), self.status.verified_bytes);
+        self.gate = Gate::Allow;
+        if self.the_loop.shared && self.status.strategy == Strategy::Ephemeral {
+            self.offer(cx).await?;
+        }
         let named = self.catalogue.blobs(None).await?;
         // What was faulty may have been made again, or given up, meanwhile.
         let faulty = std::mem::take(&mut self.faulty);
@@ -244,7 +371,45 @@ impl AutoSync {
         self.alarms.set(&self.catalogue, ALARM, sentence, cx.now()).await?;
         Ok(match blocked {
             Some(reason) => Outcome::blocked(reason).with_status(self.status.clone()),
-            None => Outcome::Done(self.status.clone()),
+            None => denied(&self.gate, self.status.clone()),
+        })
+    }
+
+    /// Offers to others what only this node has.
+    async fn offer(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        let only_here = offer_only_here(&self.catalogue, &self.blobs, &self.the_loop, cx).await?;
+        self.only_here.note(only_here.hashes.iter().cloned());
+        let waits = only_here.hashes.iter().filter_map(|hash| self.only_here.how_long(hash));
+        self.status.longest_wait = waits.max().unwrap_or_default();
+        self.status.only_here = only_here.hashes.len();
+        Ok(())
+    }
+
+    /// May something be fetched now?
+    async fn may_fetch(&mut self, cx: &Cx) -> anyhow::Result<bool> {
+        if self.gate.is_open() {
+            self.gate = first_closed([brake(&self.pressure), self.room(cx).await?]);
+        }
+        Ok(self.gate.is_open())
+    }
+
+    /// The gate of the disk.
+    async fn room(&self, cx: &Cx) -> anyhow::Result<Gate> {
+        let most = self.config.fetch_below;
+        let needs = format!("less than {:.0} % of the disk in use", most * 100.0);
+        let asked = disk_without_trash(&self.look, &self.blobs, &self.the_loop, cx).await?;
+        Ok(match asked {
+            Ok(disk) if disk.used_share() < most => Gate::Allow,
+            Ok(disk) => {
+                let used = disk.used_share() * 100.0;
+                Gate::deny(
+                    "disk",
+                    format!("{used:.0} % of the disk is in use, and nothing is fetched"),
+                    needs,
+                )
+            }
+            // What cannot be measured is taken for full.
+            Err(why) => Gate::deny("disk", format!("the disk cannot be measured: {why}"), needs),
         })
     }
 
@@ -277,10 +442,20 @@ impl AutoSync {
         }
     }
 
-    /// Hashes one artefact, brings it here if another node or the mirror can, and mirrors it.
+    /// Hashes one artefact, brings it here if the strategy wants it and another node or the mirror can, and mirrors it.
     async fn look(&mut self, row: BlobRow, again: bool, cx: &Cx) -> anyhow::Result<()> {
         cx.beat()?;
         let hash = parse(&row.hash)?;
+        if self.the_loop.shared && !self.blobs.is_here(&row.hash).await? {
+            if !self.status.strategy.wants(&row.role) {
+                self.status.left += 1;
+                return Ok(());
+            }
+            if !self.may_fetch(cx).await? {
+                self.coming.push_back(row);
+                return Ok(());
+            }
+        }
         // In a cluster what another node has is brought here.
         let Ok(found) = timeout(PATIENCE, self.blobs.path_of(&row.hash)).await else {
             // What has come of it stays.
@@ -299,8 +474,10 @@ impl AutoSync {
             warn!(role = row.role, error = %out_of_reach, "artefact is not brought here");
         }
         let mut found = self.examine(hash).await?;
-        if let (Some(fault), true) = (&found.fault, self.the_loop.shared) {
-            let fault = fault.clone();
+        if let Some(fault) = found.fault.clone()
+            && self.the_loop.shared
+            && self.may_fetch(cx).await?
+        {
             // What is damaged here is set aside where another node has it.
             match self.blobs.verify(&row.hash).await {
                 Ok(Ok(())) => {
@@ -383,200 +560,4 @@ fn copy(from: &Depot, to: &Depot, hash: &Hash) -> anyhow::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::pin::Pin;
-
-    use ringrift_pipeline::ArtefactTrashed;
-
-    use super::*;
-    use crate::{
-        Elsewhere,
-        alarms::alarm_of,
-        testbed::{Bed, Street, blocked, done, hex},
-    };
-
-    fn daemon(bed: &Bed, config: Config) -> AutoSync {
-        AutoSync::new(
-            config,
-            (bed.catalogue_of::<AutoSync>(), bed.blobs.clone(), bed.the_loop.clone()),
-        )
-    }
-
-    fn path(depot: &Depot, hash: &BlobHash) -> Option<PathBuf> {
-        depot.path_of(&hash.as_str().parse().unwrap()).unwrap()
-    }
-
-    fn damage(depot: &Depot, hash: &BlobHash) {
-        let path = path(depot, hash).unwrap();
-        fs_err::remove_file(&path).unwrap();
-        fs_err::write(&path, "something else").unwrap();
-    }
-
-    #[tokio::test]
-    async fn each_new_artefact_is_hashed_once_and_no_peers_are_healthy() {
-        let bed = Bed::new().await;
-        bed.champion(hex()).await;
-        bed.batch(hex(), &["g1"]).await;
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut first = daemon(&bed, Config::default());
-        first.start(&cx).await.unwrap();
-        let status = done(first.cycle(&cx).await);
-        assert_eq!((status.verified, first.health(&status)), (2, Health::Healthy));
-        assert_eq!(status.bytes_last_cycle, status.verified_bytes);
-        assert!(status.verified_bytes > 0 && status.bytes_per_second > 0.0, "{status:?}");
-        let second = done(first.cycle(&cx).await);
-        assert_eq!(second.verified, 2, "a second cycle finds nothing new");
-        assert_eq!((second.bytes_last_cycle, second.verified_bytes), (0, status.verified_bytes));
-
-        let mut next_life = daemon(&bed, Config::default());
-        next_life.start(&cx).await.unwrap();
-        assert_eq!(done(next_life.cycle(&cx).await).verified, 0, "nor does a second life");
-        bed.batch(hex(), &["g2"]).await;
-        assert_eq!(done(next_life.cycle(&cx).await).verified, 1);
-    }
-
-    #[tokio::test]
-    async fn what_an_earlier_life_looked_for_in_vain_is_not_forgotten() {
-        let bed = Bed::new().await;
-        let gone = bed.batch(hex(), &["g1"]).await;
-        fs_err::remove_file(path(bed.blobs.depot(), &gone).unwrap()).unwrap();
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut first = daemon(&bed, Config::default());
-        first.start(&cx).await.unwrap();
-        assert_eq!(done(first.cycle(&cx).await).faults.len(), 1);
-        drop(first);
-        let mut next_life = daemon(&bed, Config::default());
-        next_life.start(&cx).await.unwrap();
-        assert_eq!(done(next_life.cycle(&cx).await).faults.len(), 1);
-        bed.put("g1");
-        assert_eq!(done(next_life.cycle(&cx).await).faults.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_damaged_artefact_is_an_alarm_until_it_is_whole_or_given_up() {
-        let bed = Bed::new().await;
-        let (bad, gone) = (bed.batch(hex(), &["g1"]).await, bed.batch(hex(), &["g2"]).await);
-        damage(bed.blobs.depot(), &bad);
-        fs_err::remove_file(path(bed.blobs.depot(), &gone).unwrap()).unwrap();
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut daemon = daemon(&bed, Config::default());
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!(status.faults.len(), 2);
-        assert!(status.faults[gone.as_str()].ends_with("is missing"), "{:?}", status.faults);
-        assert!(matches!(daemon.health(&status), Health::Degraded(_)));
-        assert!(alarm_of(&bed.catalogue, ALARM).await.unwrap().is_some());
-
-        fs_err::remove_file(path(bed.blobs.depot(), &bad).unwrap()).unwrap();
-        bed.put("g1");
-        bed.record(vec![ArtefactTrashed { hash: gone, reason: "old".into() }.into()]).await;
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!(daemon.health(&status), Health::Healthy);
-        assert_eq!(alarm_of(&bed.catalogue, ALARM).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn the_mirror_gets_everything_and_gives_back_what_is_lost() {
-        let bed = Bed::new().await;
-        let old = bed.batch(hex(), &["g1"]).await;
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        done(daemon(&bed, Config::default()).cycle(&cx).await);
-
-        let folder = bed.data().join("mirror");
-        let config = Config { mirror: Some(folder.clone()), ..Config::default() };
-        let mut daemon = daemon(&bed, config);
-        daemon.start(&cx).await.unwrap();
-        let reason = blocked(daemon.cycle(&cx).await);
-        assert_eq!(reason, format!("the mirror {} is not there", folder.display()));
-        assert!(!folder.exists(), "a mount point without its disk is not filled");
-
-        fs_err::create_dir(&folder).unwrap();
-        assert_eq!(done(daemon.cycle(&cx).await).mirrored, 1, "also what was there before");
-        assert!(path(&Depot::open_existing(&folder), &old).is_some());
-        let new = bed.batch(hex(), &["g2"]).await;
-        assert_eq!(done(daemon.cycle(&cx).await).mirrored, 2);
-        for hash in [&old, &new] {
-            damage(bed.blobs.depot(), hash);
-            daemon.faulty.insert(
-                hash.to_string(),
-                bed.catalogue
-                    .blobs(None)
-                    .await
-                    .unwrap()
-                    .into_iter()
-                    .find(|row| row.hash == *hash)
-                    .unwrap(),
-            );
-        }
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!((status.restored, status.faults.len()), (2, 0));
-        bed.blobs.verify(&old).await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn in_a_cluster_another_node_gives_back_what_is_damaged_which_is_kept_aside() {
-        let bed = Bed::new().await;
-        let street = Street::default();
-        street.open(&bed);
-        let batch = bed.elsewhere(&street, "g1").await;
-        bed.put("g1");
-        damage(bed.blobs.depot(), &batch);
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut daemon = daemon(&bed, Config::default());
-        daemon.the_loop = bed.shared();
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!((status.restored, status.faults.len()), (1, 0));
-        bed.blobs.verify(&batch).await.unwrap().unwrap();
-        assert_eq!(bed.blobs.depot().quarantined().unwrap().len(), 1);
-    }
-
-    /// Another node, whose line carries this so slowly that it does not come while anybody waits.
-    struct Crawls(Hash);
-
-    impl Elsewhere for Crawls {
-        fn bring(
-            &self,
-            hash: Hash,
-        ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
-            Box::pin(async move {
-                if hash == self.0 {
-                    return std::future::pending().await;
-                }
-                Err(OutOfReach { hash, why: "nobody has it".into() })
-            })
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_slowly_is_no_fault_and_does_not_hold_up_the_rest() {
-        let bed = Bed::new().await;
-        let slow = bed.batch(hex(), &["g1"]).await;
-        bed.batch(hex(), &["g2"]).await;
-        fs_err::remove_file(path(bed.blobs.depot(), &slow).unwrap()).unwrap();
-        bed.blobs.connect(Crawls(parse(&slow).unwrap()));
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut daemon = daemon(&bed, Config::default());
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!((status.verified, status.coming, status.faults.len()), (1, 1, 0));
-        assert_eq!(done(daemon.cycle(&cx).await).coming, 1);
-        bed.put("g1");
-        let status = done(daemon.cycle(&cx).await);
-        assert_eq!((status.verified, status.coming), (2, 0));
-    }
-
-    #[tokio::test]
-    async fn a_stop_in_the_middle_looks_at_the_rest_in_the_next_life() {
-        let bed = Bed::new().await;
-        for game in ["g1", "g2", "g3"] {
-            bed.batch(hex(), &[game]).await;
-        }
-        let (cx, probe) = bed.cx::<AutoSync>();
-        let mut first = daemon(&bed, Config { max_verified_per_cycle: 1, ..Config::default() });
-        assert_eq!(done(first.cycle(&cx).await).verified, 1);
-        probe.stop_at_beat(probe.beats() + 1);
-        assert!(first.cycle(&cx).await.unwrap_err().is::<warden::Stopping>());
-        let (cx, _probe) = bed.cx::<AutoSync>();
-        let mut next_life = daemon(&bed, Config::default());
-        next_life.start(&cx).await.unwrap();
-        assert_eq!(done(next_life.cycle(&cx).await).verified, 2);
-    }
-}
+mod tests;

@@ -6,8 +6,8 @@
 //! Never   believes the clocks of other machines: how old games are is how long ago this node saw the log name
 //!         newer ones.
 //!
-//! Games that come in no more make it degraded, and have `AUTO_SYNC` and `TRAINING_DATA_SYNC` look once more. On
-//! one machine there is nothing to fetch, and `PROGRESS_WATCHDOG` watches.
+//! Games that come in no more make it degraded, and have whoever runs here of `TRAINING_DATA_SYNC`, `GOSSIP_SYNC`
+//! and `AUTO_SYNC` look once more. On one machine there is nothing to fetch, and `PROGRESS_WATCHDOG` watches.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -30,6 +30,8 @@ use crate::{
 
 /// Longest wait for an answer about the disk.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Who looks once more when no new games come in; which of them run depends on the profile.
+const LOOK_ONCE_MORE: [DaemonId; 3] = [TrainingDataSync::ID, GossipSync::ID, AutoSync::ID];
 /// Generations in which the worth of a player's games falls to half.
 const HALF: f64 = 4.0;
 
@@ -240,8 +242,7 @@ impl HighQualitySync {
         games.stale = games.age > self.config.stale_after;
         if games.stale && !was_stale {
             warn!(%config, age = ?games.age, "no new games come in");
-            self.bell.wake_daemon(AutoSync::ID);
-            self.bell.wake_daemon(TrainingDataSync::ID);
+            self.bell.wake_running(&LOOK_ONCE_MORE);
         }
         if was_stale && !games.stale {
             info!(%config, "new games come in again");
@@ -296,7 +297,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testbed::{Bed, Street, candidate, done, hex, stops_in_mid_cycle};
+    use crate::testbed::{Bed, Roster, Street, candidate, done, hex, stops_in_mid_cycle};
 
     fn daemon(bed: &Bed, used: u64) -> HighQualitySync {
         let ports = (
@@ -382,7 +383,12 @@ mod tests {
         let status = done(daemon.cycle(&cx).await);
         assert_eq!(daemon.health(&status), Health::Healthy);
         daemon.config.stale_after = Duration::ZERO;
+        // As on a node of the profile `training` in a cluster.
+        let roster = Roster::default();
+        roster.run(&[TrainingDataSync::ID, GossipSync::ID]);
+        daemon.bell = roster.bell();
         let status = done(daemon.cycle(&cx).await);
+        assert_eq!(roster.woken(), [TrainingDataSync::ID, GossipSync::ID]);
         let Health::Degraded(why) = daemon.health(&status) else { panic!("{status:?}") };
         assert!(why.contains("no new games of hex8_2p"), "{why}");
         daemon.config.stale_after = Duration::from_hours(1);

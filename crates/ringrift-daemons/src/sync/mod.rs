@@ -4,6 +4,7 @@ pub(crate) mod auto_sync;
 pub(crate) mod elo_sync;
 pub(crate) mod gossip_sync;
 pub(crate) mod high_quality_sync;
+pub(crate) mod last_copies;
 pub(crate) mod planned;
 pub(crate) mod s3_consolidation;
 pub(crate) mod s3_node_sync;

@@ -1,23 +1,32 @@
 //! `STALE_FALLBACK`: decides whether a training may begin although newer samples cannot be reached.
 //!
-//! Reads   the newest window of each config, and how old its newest samples are against the newest there are.
+//! Reads   the newest window of each config, and whether samples exist that are newer than its own.
 //! Writes  the answer of its gate per config when that changes, and `training.fell_back` for each time that
 //!         it lets a training begin.
 //! Never   lets one begin by being silent: `TRAINING_TRIGGER` asks as soon as a window is behind, and waits for
 //!         the answer that is stored.
 //!
-//! A window is behind when samples exist that are an hour newer and are not in it: they lie on a node that
-//! does not give them, or the combination fails. How far behind is told by the times of two facts of the
-//! export, so a loop that stood still for a week is not behind. On one machine all samples are here.
+//! A window is behind when samples that are not in it have been known for an hour: they lie on a node that does not
+//! give them, or the combination fails. A loop that stood still for a week is not behind.
+//!
+//! All these times are counted by the clock of this process, from when it saw a thing first: the times of facts are
+//! those of whoever led then, and his clock may be an hour off. Whoever leads next counts anew, but a window that the
+//! one before found behind stays so, because the answer is stored. The times of facts count at one limit only, that of
+//! 48 h, and only where they make a window older. On one machine all samples are here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use courier::Stream;
 use ringrift_pipeline::{
-    Catalogue, Config as GameConfig, Gate, GateChanged, Operational, Topic as _, TrainingFellBack,
-    WindowRow, fallback_subject,
+    BlobHash, Catalogue, Config as GameConfig, Gate, GateChanged, Operational, Topic as _,
+    TrainingFellBack, WindowRow, fallback_subject,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::warn;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
 
@@ -29,6 +38,9 @@ use crate::{
 
 /// A window that lacks samples of less is as good as new. Source: cluster contract, 12: 1 to 2 h.
 const FRESH: Duration = Duration::from_hours(1);
+/// Sights of newer samples that are remembered of a config; of what comes beyond, the newest counts as seen with the
+/// last of them.
+const MOST_SIGHTS: usize = 64;
 /// Code of the gate while a training may begin with what there is.
 const FALLBACK: &str = "fallback";
 
@@ -86,8 +98,21 @@ pub struct StaleFallback {
     config: Config,
     catalogue: Catalogue,
     the_loop: Arc<Loop>,
-    /// Looks in a row at which a window was behind.
-    failures: BTreeMap<GameConfig, u32>,
+    newer: Newer,
+    /// At the first look of this life: the window that another one had found behind, if there was one.
+    inherited: BTreeMap<GameConfig, Option<BlobHash>>,
+    /// Windows that are behind.
+    misses: BTreeMap<GameConfig, Misses>,
+    /// The last time that a training of a config was let begin so, and when that was seen here.
+    last: BTreeMap<GameConfig, (u32, Instant)>,
+}
+
+/// What this life saw of a window that is behind.
+#[derive(Debug, Clone, Copy)]
+struct Misses {
+    /// Looks in a row at which it was so.
+    looks: u32,
+    since: Instant,
 }
 
 impl Emits for StaleFallback {
@@ -109,7 +134,15 @@ impl Daemon for StaleFallback {
     type Status = Status;
 
     fn new(config: Config, (catalogue, the_loop): Self::Ports) -> Self {
-        Self { config, catalogue, the_loop, failures: BTreeMap::new() }
+        Self {
+            config,
+            catalogue,
+            the_loop,
+            newer: Newer::default(),
+            inherited: BTreeMap::new(),
+            misses: BTreeMap::new(),
+            last: BTreeMap::new(),
+        }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
@@ -154,28 +187,38 @@ impl StaleFallback {
         if let Some((number, _)) = last {
             status.times.insert(config.to_string(), number);
         }
-        let Some((window, behind)) = behind(&self.catalogue, config).await? else {
-            self.failures.remove(&config);
+        let lacking = self.newer.look(&self.catalogue, config).await?;
+        // What another life found behind is so until there is a newer window.
+        let inherited = self.inherited.entry(config).or_insert_with(|| {
+            let was_behind = told.as_ref().is_some_and(|(gate, _)| is_of_one_behind(gate));
+            lacking.as_ref().filter(|_| was_behind).map(|(window, _)| window.hash.clone())
+        });
+        let is_behind = |window: &WindowRow, seen: Duration| {
+            seen >= FRESH || inherited.as_ref() == Some(&window.hash)
+        };
+        let Some((window, seen)) = lacking.filter(|(window, seen)| is_behind(window, *seen)) else {
+            self.misses.remove(&config);
             // What was never closed need not be opened.
             if told.is_some() {
                 self.tell(Gate::Allow.to_fact(Self::ID.0, Some(config)), cx).await?;
             }
             return Ok(());
         };
-        let failures = self.failures.entry(config).or_default();
-        *failures = failures.saturating_add(1);
+        let misses =
+            self.misses.entry(config).or_insert_with(|| Misses { looks: 0, since: Instant::now() });
+        misses.looks = misses.looks.saturating_add(1);
+        let Misses { looks, since } = *misses;
+        let times = self.catalogue.sample_times(config, window.newest_samples).await?;
+        let by_facts = times.map_or(Duration::ZERO, |(of_window, newest)| {
+            Duration::from_millis(u64::try_from(newest - of_window).unwrap_or(0))
+        });
+        let behind = seen.max(by_facts);
         let case = Case {
             behind,
             games: window.games,
-            failures: *failures,
-            // The gate was closed by the first look that found it so, in this life or an earlier one.
-            waited: told.as_ref().map_or(Duration::ZERO, |(gate, since)| {
-                match gate.code.as_str() {
-                    "behind" => elapsed(*since, cx.now()),
-                    _ => Duration::ZERO,
-                }
-            }),
-            since_last: last.map(|(_, at_ms)| elapsed(at_ms, cx.now())),
+            failures: looks,
+            waited: since.elapsed(),
+            since_last: last.map(|(_, seen)| seen.elapsed()),
             fell_back: told.as_ref().is_some_and(|(gate, _)| gate.code == FALLBACK),
         };
         match decide(&case, &self.config) {
@@ -198,8 +241,8 @@ impl StaleFallback {
         Ok(())
     }
 
-    /// Which time was the last that a training of a config was let begin so, and when (ms).
-    async fn last(&self, config: GameConfig) -> anyhow::Result<Option<(u32, i64)>> {
+    /// Which time was the last that a training of a config was let begin so, and when that was seen here first.
+    async fn last(&mut self, config: GameConfig) -> anyhow::Result<Option<(u32, Instant)>> {
         let log = self.catalogue.log();
         let fact = log.last_on(Stream::Operational, &fallback_subject(config)).await?;
         let Some(fact) = fact else { return Ok(None) };
@@ -207,7 +250,11 @@ impl StaleFallback {
             Operational::TrainingFellBack(fell_back) => fell_back.number,
             _ => 0,
         };
-        Ok(Some((number, fact.time_ms)))
+        let last = self.last.entry(config).or_insert_with(|| (number, Instant::now()));
+        if last.0 != number {
+            *last = (number, Instant::now());
+        }
+        Ok(Some(*last))
     }
 
     async fn fall_back(
@@ -246,25 +293,44 @@ impl StaleFallback {
     }
 }
 
-fn elapsed(since_ms: i64, now_ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(now_ms - since_ms).unwrap_or(0))
+/// Does this stored answer say that the window is behind, whatever follows from it?
+fn is_of_one_behind(gate: &GateChanged) -> bool {
+    !gate.open || gate.code == FALLBACK
 }
 
-/// The newest window of a config, if no training has read it and it is behind, and how far.
-pub(crate) async fn behind(
-    catalogue: &Catalogue,
-    config: GameConfig,
-) -> anyhow::Result<Option<(WindowRow, Duration)>> {
-    let window = catalogue.windows(config, 1).await?.pop().filter(|window| !window.trained);
-    let Some(window) = window else { return Ok(None) };
-    let times = catalogue.sample_times(config, window.newest_samples).await?;
-    let Some((of_window, newest)) = times else { return Ok(None) };
-    let behind = elapsed(of_window, newest);
-    Ok((behind >= FRESH).then_some((window, behind)))
+/// Since when samples are known that newest windows lack, by the clock of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Newer(BTreeMap<GameConfig, VecDeque<(u64, Instant)>>);
+
+impl Newer {
+    /// The newest window of a config, if no training has read it and it lacks samples that exist; and for how long
+    /// that has been seen here.
+    async fn look(
+        &mut self,
+        catalogue: &Catalogue,
+        config: GameConfig,
+    ) -> anyhow::Result<Option<(WindowRow, Duration)>> {
+        let newest = catalogue.samples(config, 1).await?.pop().map_or(0, |row| row.position);
+        let window = catalogue.windows(config, 1).await?.pop();
+        let sights = self.0.entry(config).or_default();
+        let within = window.as_ref().map_or(0, |window| window.newest_samples);
+        if newest > within && sights.back().is_none_or(|(position, _)| newest > *position) {
+            let is_full = sights.len() >= MOST_SIGHTS;
+            match sights.back_mut().filter(|_| is_full) {
+                Some(last) => last.0 = newest,
+                None => sights.push_back((newest, Instant::now())),
+            }
+        }
+        sights.retain(|(position, _)| *position > within);
+        let seen = sights.front().map(|(_, at)| at.elapsed());
+        Ok(window.filter(|window| !window.trained).zip(seen))
+    }
 }
 
-/// The answer to `TRAINING_TRIGGER`: may a training of this config begin with its newest window?
+/// The answer to `TRAINING_TRIGGER`: may a training of this config begin with its newest window? To be asked often:
+/// `newer` is what whoever asks has seen himself.
 pub(crate) async fn may_begin(
+    newer: &mut Newer,
     catalogue: &Catalogue,
     the_loop: &Loop,
     config: GameConfig,
@@ -272,14 +338,18 @@ pub(crate) async fn may_begin(
     if !the_loop.shared {
         return Ok(Gate::Allow);
     }
-    let Some((_, behind)) = behind(catalogue, config).await? else { return Ok(Gate::Allow) };
+    let Some((_, seen)) = newer.look(catalogue, config).await? else { return Ok(Gate::Allow) };
     let told = catalogue.of_node(None).gate(StaleFallback::ID.0, Some(config)).await?;
-    if told.is_some_and(|(gate, _)| gate.code == FALLBACK) {
+    let told = told.map(|(gate, _)| gate);
+    if told.as_ref().is_some_and(|gate| gate.code == FALLBACK) {
+        return Ok(Gate::Allow);
+    }
+    if seen < FRESH && told.is_none_or(|gate| gate.open) {
         return Ok(Gate::Allow);
     }
     Ok(Gate::deny(
         "stale",
-        format!("samples exist that are {} newer than the window's", told_of(behind)),
+        "samples have been known for an hour or more that the window lacks",
         "a window with them, or that STALE_FALLBACK lets it begin without",
     ))
 }
@@ -349,6 +419,8 @@ fn decide(case: &Case, config: &Config) -> Result<String, Gate> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::testbed::{Bed, done, hex, samples, window};
 
@@ -430,27 +502,38 @@ mod tests {
         );
     }
 
-    fn fallback(bed: &Bed, the_loop: &Arc<Loop>) -> StaleFallback {
-        let config = Config { max_failures: 3, min_games: 1, ..Config::default() };
-        StaleFallback::new(config, (bed.catalogue_of::<StaleFallback>(), the_loop.clone()))
+    fn fallback(bed: &Bed, max_failures: u32) -> StaleFallback {
+        let config = Config { max_failures, min_games: 1, ..Config::default() };
+        StaleFallback::new(config, (bed.catalogue_of::<StaleFallback>(), bed.shared()))
+    }
+
+    /// Time by the clock of this process, which nobody sets.
+    async fn pass_own_time(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
     }
 
     #[tokio::test]
     async fn a_window_that_stays_behind_is_used_at_last_once_and_over_a_restart() {
         let bed = Bed::new().await;
-        let the_loop = Arc::new(Loop { shared: true, ..(*bed.the_loop).clone() });
-        let mut daemon = fallback(&bed, &the_loop);
+        let mut daemon = fallback(&bed, 3);
         let (cx, probe) = bed.cx::<StaleFallback>();
         let told = async || bed.catalogue.log().head(Stream::Operational).await.unwrap();
-        let may = async || may_begin(&bed.catalogue, &the_loop, hex()).await.unwrap().is_open();
+        let mut newer = Newer::default();
+        let mut may = async || {
+            may_begin(&mut newer, &bed.catalogue, &bed.shared(), hex()).await.unwrap().is_open()
+        };
         let first = samples(&bed, hex(), "first", 300).await;
         window(&bed, hex(), &[first], 300).await;
-        bed.pass_time(Duration::from_mins(59));
         samples(&bed, hex(), "second", 300).await;
         assert_eq!(done(daemon.cycle(&cx).await), Status::default());
+        assert!(may().await);
+        pass_own_time(59 * MINUTE).await;
+        assert_eq!(done(daemon.cycle(&cx).await), Status::default());
         assert!(may().await && told().await == 0, "less than an hour is nothing");
-        bed.pass_time(Duration::from_mins(30));
         samples(&bed, hex(), "third", 300).await;
+        pass_own_time(30 * MINUTE).await;
         assert!(!may().await, "nobody has decided yet");
 
         let status = done(daemon.cycle(&cx).await);
@@ -465,7 +548,7 @@ mod tests {
         let facts = told().await;
 
         // A new life, on another node perhaps, goes by what is stored.
-        let mut daemon = fallback(&bed, &the_loop);
+        let mut daemon = fallback(&bed, 3);
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.fallen_back.len(), told().await), (1, facts));
         let all: Vec<_> = bed.catalogue.samples(hex(), 9).await.unwrap();
@@ -481,27 +564,101 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_time_since_the_first_failure_outlives_the_daemon() {
+    async fn a_leader_whose_clock_is_an_hour_off_neither_closes_the_gate_nor_falls_back_at_once() {
+        const HOUR_MS: i64 = 3_600_000;
+        for off in [HOUR_MS, -HOUR_MS] {
+            let bed = Bed::new().await;
+            let (cx, _probe) = bed.cx::<StaleFallback>();
+            let set_clock = |by: i64| bed.now.fetch_add(by, Ordering::Relaxed);
+            let mut newer = Newer::default();
+            let mut may = async || {
+                may_begin(&mut newer, &bed.catalogue, &bed.shared(), hex()).await.unwrap().is_open()
+            };
+            let first = samples(&bed, hex(), "first", 300).await;
+            window(&bed, hex(), &[first], 300).await;
+            set_clock(off);
+            samples(&bed, hex(), "second", 300).await;
+            let mut daemon = fallback(&bed, 30);
+            assert_eq!(done(daemon.cycle(&cx).await), Status::default(), "{off}");
+            assert!(may().await, "{off}");
+            pass_own_time(61 * MINUTE).await;
+            let status = done(daemon.cycle(&cx).await);
+            assert_eq!((status.behind.len(), status.fallen_back.len()), (1, 0), "{off}");
+            assert!(!may().await, "{off}");
+
+            // The one that leads next: what was found stays, and how long it waits is counted anew.
+            set_clock(off);
+            let mut daemon = fallback(&bed, 30);
+            for minutes in [0, 44] {
+                pass_own_time(minutes * MINUTE).await;
+                let status = done(daemon.cycle(&cx).await);
+                assert_eq!((status.behind.len(), status.fallen_back.len()), (1, 0), "{off}");
+                assert!(!may().await, "{off}");
+            }
+            pass_own_time(MINUTE).await;
+            assert_eq!(done(daemon.cycle(&cx).await).fallen_back.len(), 1, "{off}");
+            assert!(may().await, "{off}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_window_is_not_behind_although_newer_samples_come_all_the_time() {
+        for next_life in [false, true] {
+            let bed = Bed::new().await;
+            let (cx, _probe) = bed.cx::<StaleFallback>();
+            let first = samples(&bed, hex(), "first", 300).await;
+            window(&bed, hex(), std::slice::from_ref(&first), 300).await;
+            let second = samples(&bed, hex(), "second", 300).await;
+            let mut daemon = fallback(&bed, 30);
+            done(daemon.cycle(&cx).await);
+            pass_own_time(61 * MINUTE).await;
+            assert_eq!(done(daemon.cycle(&cx).await).behind.len(), 1);
+            if next_life {
+                daemon = fallback(&bed, 30);
+                assert_eq!(done(daemon.cycle(&cx).await).behind.len(), 1);
+            }
+            window(&bed, hex(), &[first, second], 600).await;
+            samples(&bed, hex(), "third", 300).await;
+            assert!(done(daemon.cycle(&cx).await).behind.is_empty(), "{next_life}");
+            let gate = bed.catalogue.gate("STALE_FALLBACK", Some(hex())).await.unwrap();
+            assert!(gate.unwrap().0.open, "{next_life}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pause_between_two_times_is_counted_by_the_clock_of_this_process() {
         let bed = Bed::new().await;
-        let the_loop = Arc::new(Loop { shared: true, ..(*bed.the_loop).clone() });
         let (cx, _probe) = bed.cx::<StaleFallback>();
         let first = samples(&bed, hex(), "first", 300).await;
-        window(&bed, hex(), &[first], 300).await;
-        bed.pass_time(Duration::from_hours(2));
+        window(&bed, hex(), std::slice::from_ref(&first), 300).await;
         samples(&bed, hex(), "second", 300).await;
-        assert_eq!(done(fallback(&bed, &the_loop).cycle(&cx).await).fallen_back.len(), 0);
-        bed.pass_time(Duration::from_mins(45));
-        assert_eq!(done(fallback(&bed, &the_loop).cycle(&cx).await).fallen_back.len(), 1);
+        let mut daemon = fallback(&bed, 1);
+        done(daemon.cycle(&cx).await);
+        pass_own_time(61 * MINUTE).await;
+        assert_eq!(done(daemon.cycle(&cx).await).times["hex8_2p"], 1);
+        // Somebody reads the window; the next one lacks samples, too. The one that leads now is an hour behind.
+        bed.now.fetch_sub(3_600_000, Ordering::Relaxed);
+        let second = bed.catalogue.samples(hex(), 1).await.unwrap().remove(0).hash;
+        window(&bed, hex(), &[first, second], 600).await;
+        assert!(done(daemon.cycle(&cx).await).behind.is_empty());
+        samples(&bed, hex(), "third", 300).await;
+        done(daemon.cycle(&cx).await);
+        pass_own_time(61 * MINUTE).await;
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.fallen_back.len(), status.times["hex8_2p"]), (1, 2));
     }
 
     #[tokio::test]
     async fn one_machine_has_all_its_samples() {
         let bed = Bed::new().await;
-        let mut daemon = fallback(&bed, &bed.the_loop);
+        let mut daemon = fallback(&bed, 3);
+        daemon.the_loop = bed.the_loop.clone();
         let (cx, _probe) = bed.cx::<StaleFallback>();
         let status = done(daemon.cycle(&cx).await);
         assert!(status.nothing_to_do.is_some());
         assert_eq!(daemon.health(&status), Health::Healthy);
-        assert!(may_begin(&bed.catalogue, &bed.the_loop, hex()).await.unwrap().is_open());
+        let mut newer = Newer::default();
+        let answer = may_begin(&mut newer, &bed.catalogue, &bed.the_loop, hex()).await;
+        assert!(answer.unwrap().is_open());
     }
 }

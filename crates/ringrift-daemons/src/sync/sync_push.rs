@@ -1,7 +1,7 @@
 //! `SYNC_PUSH`: sees to it that what one node has reaches others, and that a node that runs out of room can give
 //! up what others have.
 //!
-//! Reads   what lacks copies, who lives, the disk of this node.
+//! Reads   what lacks copies, who lives, the disk of this node, what the strategy of `AUTO_SYNC` keeps here.
 //! Writes  into the store what this node is to have; `artefacts.offered` when its disk fills; and when it is
 //!         nearly full, `artefacts.released` and the files into the trash, each with two receipts: of nodes that
 //!         said so in the log, and proved it when they were asked a moment ago.
@@ -11,34 +11,39 @@
 //! Nobody is sent anything: who is to take what follows from the log, in the same way on every node, and whoever
 //! is to have it fetches it. A node that does not, because it is full or away, is stood in for by the next one
 //! after a while. On one machine there is nothing to do.
+//!
+//! A node that may vanish waits at its orderly stop until others have what its workers handed in last.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use courier::Stream;
 use depot::{Receipt, Warrant};
-use hosts::Disk;
 use ringrift_pipeline::{
     ArtefactsHeld, ArtefactsOffered, ArtefactsReleased, BlobHash, BlobRow, Catalogue, CopiesRow,
     NodeId, NodeRow, RELEASES, Record, Topic as _,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::{info, warn};
-use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
+use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec, State};
 
 use super::{
-    auto_sync::AutoSync,
+    auto_sync::{AutoSync, Strategy, strategy_of},
     gossip_sync::GossipSync,
-    whereabouts::{ALONE, Since, in_turn, needed_here, others},
+    last_copies::{LOOK_AGAIN, hand_over},
+    whereabouts::{ALONE, Look, Since, disk_without_trash, in_turn, needed_here, others},
 };
 use crate::{
     Bell, Blobs, Emits, Loop, Neighbours, OutOfReach, Topics,
     blobs::parse,
     cycle::{EVENT_ROUTER, settled},
+    on,
+    resource::idle_resource::IdleResource,
 };
 
 /// Most artefacts of which one fact speaks.
 const MOST: u32 = 1000;
-/// Longest wait for an answer about the disk; a file system that hangs gives none.
+/// Longest wait until the catalogue shows what others gave up.
 const ANSWER: Duration = Duration::from_secs(5);
 /// An offer is taken back when the disk is so much calmer than when it was made.
 const CALMER: f64 = 0.1;
@@ -120,9 +125,6 @@ pub struct Status {
     pub out_of_reach: Option<String>,
 }
 
-/// Asks the operating system; tests put another answer in its place.
-type Look = Arc<dyn Fn(&Path) -> std::io::Result<Disk> + Send + Sync>;
-
 /// The daemon.
 pub struct SyncPush {
     config: Config,
@@ -136,6 +138,8 @@ pub struct SyncPush {
     silent: Since<NodeId>,
     /// Artefacts that lack copies.
     lacking: Since<BlobHash>,
+    /// When this node offered something last.
+    offered_at: Option<Instant>,
     status: Status,
 }
 
@@ -152,6 +156,8 @@ impl Daemon for SyncPush {
         needs: &[EVENT_ROUTER],
         // Half of what others take to hear of a new artefact: a copy is there within two minutes.
         period: Duration::from_secs(30),
+        // What a node offers that may vanish is not left to it for half a minute.
+        wakes_on: &[on::<ArtefactsOffered>()],
         health_interval: Some(Duration::from_mins(1)),
         // Fetching is the work, and beats come per file.
         cycle_limit: Duration::from_mins(30),
@@ -172,6 +178,7 @@ impl Daemon for SyncPush {
             look: Arc::new(hosts::disk),
             silent: Since::default(),
             lacking: Since::default(),
+            offered_at: None,
             status: Status::default(),
         }
     }
@@ -182,6 +189,22 @@ impl Daemon for SyncPush {
             return Ok(Outcome::Done(self.status.clone()));
         }
         settled(self.pass(cx).await)
+    }
+
+    async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {
+        if !self.the_loop.shared || self.strategy() != Some(Strategy::Ephemeral) {
+            return Ok(());
+        }
+        let bell = self.bell.clone();
+        let more_comes = move || {
+            let snapshot = bell.snapshot();
+            let plays = snapshot.as_ref().and_then(|snapshot| snapshot.get(IdleResource::ID));
+            plays.is_some_and(|plays| plays.state == State::Stopping)
+        };
+        // That the others of this level stop, too, is shown a moment later.
+        cx.sleep(LOOK_AGAIN).await?;
+        hand_over(&self.catalogue, &self.blobs, &self.the_loop, more_comes, cx).await;
+        Ok(())
     }
 
     fn health(&self, last: &Status) -> Health {
@@ -203,17 +226,15 @@ impl Daemon for SyncPush {
 impl SyncPush {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
-        let disk = match self.ask_disk(cx).await? {
+        let asked = disk_without_trash(&self.look, &self.blobs, &self.the_loop, cx).await?;
+        let disk = match asked {
             Ok(disk) => disk,
             Err(why) => {
                 let reason = format!("the disk cannot be measured: {why}");
                 return Ok(Outcome::blocked(reason).with_status(self.status.clone()));
             }
         };
-        let trash = self.blobs.with(depot::Depot::trashed).await??;
-        let trash: u64 = trash.iter().map(|trashed| trashed.bytes).sum();
-        let without_trash = Disk { available: disk.available.saturating_add(trash), ..disk };
-        self.status.used = without_trash.used_share();
+        self.status.used = disk.used_share();
         let others = others(&self.catalogue, &self.the_loop).await?;
         let view = self.view(&others);
         self.take(&view, cx).await?;
@@ -248,16 +269,11 @@ impl SyncPush {
         view
     }
 
-    async fn ask_disk(&self, cx: &Cx) -> anyhow::Result<Result<Disk, String>> {
-        let (look, data) = (Arc::clone(&self.look), self.the_loop.data.clone());
-        let asked = tokio::task::spawn_blocking(move || look(&data));
-        match cx.within(ANSWER, asked).await {
-            Ok(Ok(Ok(disk))) => Ok(Ok(disk)),
-            Ok(Ok(Err(error))) => Ok(Err(error.to_string())),
-            Ok(Err(error)) => Ok(Err(error.to_string())),
-            Err(error) if error.is::<warden::TimedOut>() => Ok(Err(error.to_string())),
-            Err(error) => Err(error),
-        }
+    /// What `AUTO_SYNC` does here; none while it has not said so. Without it nothing is kept for good.
+    fn strategy(&self) -> Option<Strategy> {
+        let snapshot = self.bell.snapshot();
+        let shown = snapshot.as_ref().and_then(|snapshot| snapshot.get(AutoSync::ID));
+        shown.filter(|daemon| daemon.asked).map_or(Some(Strategy::Hybrid), strategy_of)
     }
 
     /// Fetches what lacks copies, if it is this node's turn.
@@ -322,14 +338,14 @@ impl SyncPush {
         let offered: Vec<BlobHash> =
             held.iter().filter(|(_, offered)| *offered).map(|(hash, _)| hash.clone()).collect();
         self.status.offered = offered.len();
+        let Some(strategy) = self.strategy() else { return Ok(()) };
         // Where everything is kept, what was given up would be fetched again.
-        let keeps_all = self
-            .bell
-            .snapshot()
-            .is_some_and(|snapshot| snapshot.get(AutoSync::ID).is_some_and(|daemon| daemon.asked));
+        let keeps_all = strategy == Strategy::Pull;
+        // What a node offers that may vanish has nothing to do with its disk.
+        let may_vanish = strategy == Strategy::Ephemeral;
         let used = self.status.used;
         let is_calm = used < self.config.offer_from - CALMER;
-        if !offered.is_empty() && (is_calm || keeps_all) {
+        if !offered.is_empty() && (keeps_all || (is_calm && !may_vanish)) {
             return self.keep_after_all(offered, cx).await;
         }
         if keeps_all || used < self.config.offer_from {
@@ -363,6 +379,10 @@ impl SyncPush {
         cx: &Cx,
     ) -> anyhow::Result<()> {
         cx.beat()?;
+        // An offer wakes this node, too: there is one each period all the same.
+        if self.offered_at.is_some_and(|at| at.elapsed() < Self::SPEC.period) {
+            return Ok(());
+        }
         let named = self.catalogue.blobs(None).await?;
         let may_go = named.into_iter().map(|row| row.hash);
         let may_go = may_go.filter(|hash| kept.contains(hash) && !needed.contains(hash));
@@ -372,6 +392,7 @@ impl SyncPush {
             return Ok(());
         }
         self.status.offered += hashes.len();
+        self.offered_at = Some(Instant::now());
         let reason = format!("{:.0} % of the disk is in use", self.status.used * 100.0);
         info!(artefacts = hashes.len(), reason, "offered to others");
         let node = self.the_loop.node.clone();

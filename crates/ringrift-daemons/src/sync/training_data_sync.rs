@@ -10,7 +10,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{
-    BlobHash, Catalogue, ModelPromoted, WindowCombined, WorkKind, WorkRow, WorkState,
+    BlobHash, Catalogue, ModelPromoted, WindowCombined, WorkClaimed, WorkKind, WorkQueued, WorkRow,
+    WorkState,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -77,7 +78,13 @@ impl Daemon for TrainingDataSync {
         about: "fetches what trainings read before they read it",
         priority: Priority::Medium,
         needs: &[EVENT_ROUTER],
-        wakes_on: &[on::<WindowCombined>(), on::<ModelPromoted>()],
+        // The last two begin a training: it reads what is here, or waits for it.
+        wakes_on: &[
+            on::<WindowCombined>(),
+            on::<ModelPromoted>(),
+            on::<WorkQueued>(),
+            on::<WorkClaimed>(),
+        ],
         // Fetching is the work, and beats come per file. Source: sync contract, 1800 s a file.
         cycle_limit: Duration::from_mins(30),
         ..Spec::DEFAULT
@@ -215,9 +222,7 @@ impl TrainingDataSync {
 
 #[cfg(test)]
 mod tests {
-    use ringrift_pipeline::{
-        ArtefactTrashed, Job, ModelRef, TrainJob, WorkClaimed, WorkId, WorkQueued,
-    };
+    use ringrift_pipeline::{ArtefactTrashed, Job, ModelRef, TrainJob, WorkId};
 
     use super::*;
     use crate::{
@@ -256,6 +261,12 @@ mod tests {
         let node = bed.the_loop.node.clone();
         bed.record(vec![queued.into(), WorkClaimed { work, attempt: 1, node, epoch: 0 }.into()])
             .await;
+    }
+
+    #[test]
+    fn it_is_woken_when_a_training_is_asked_for_and_when_one_begins() {
+        let wakes_on = TrainingDataSync::SPEC.wakes_on;
+        assert!(wakes_on.contains(&on::<WorkQueued>()) && wakes_on.contains(&on::<WorkClaimed>()));
     }
 
     #[tokio::test]

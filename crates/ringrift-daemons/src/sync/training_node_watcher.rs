@@ -1,11 +1,12 @@
 //! `TRAINING_NODE_WATCHER`: sees trainings begin and end, and has their results looked after.
 //!
-//! Reads   claimed trainings of this node.
-//! Writes  nothing; a training that begins or ends wakes `AUTO_SYNC`.
+//! Reads   claimed trainings, of all nodes.
+//! Writes  nothing; a training that begins or ends, wherever it is, wakes who fetches and tells what is here: those of
+//!         `TRAINING_DATA_SYNC`, `GOSSIP_SYNC` and `AUTO_SYNC` that run on this node.
 //! Never   matches command lines of processes: the log knows who trains.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +17,9 @@ use ringrift_pipeline::{
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
-use warden::{Cx, Daemon, DaemonId, Outcome, Priority, Spec};
+use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
+
+use super::{auto_sync::AutoSync, gossip_sync::GossipSync, training_data_sync::TrainingDataSync};
 
 use crate::{
     Bell, Blobs, Emits, Loop, STANDALONE, TRAINING, TRAINING_FULL, Topics, Workshop,
@@ -24,8 +27,13 @@ use crate::{
     cycle::{EVENT_ROUTER, settled},
     on,
     pipeline::data_pipeline::DataPipeline,
-    sync::auto_sync::AutoSync,
 };
+
+/// Who looks after what a training reads and leaves; which of them run depends on the profile.
+const LOOK_AFTER: [DaemonId; 3] = [TrainingDataSync::ID, GossipSync::ID, AutoSync::ID];
+/// Looks that health goes by. If more than half of them failed, it is degraded. Source: sync contract, which calls that
+/// an error; a restart would not bring the log back.
+const LOOKS: usize = 10;
 
 /// Looks without a training before it counts as gone: one may fall between two claims.
 const MISSES: u32 = 2;
@@ -51,14 +59,16 @@ impl Default for Config {
 /// What the last cycle saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Trainings of this node, by item.
+    /// Trainings of all nodes, by item.
     pub trainings: BTreeMap<String, Training>,
     /// Trainings that began since the daemon started.
     pub began: u64,
     /// Trainings that ended since the daemon started.
     pub ended: u64,
-    /// How often artefacts were looked after because of that.
+    /// How often somebody who runs here was woken because of that.
     pub syncs_triggered: u64,
+    /// Looks in a row at which nobody ran here who could be woken because of that.
+    pub unheard: u32,
 }
 
 /// A running training.
@@ -66,13 +76,15 @@ pub struct Status {
 pub struct Training {
     /// Configuration of the game.
     pub config: String,
+    /// Who trains.
+    pub node: String,
     /// Attempt, from 1.
     pub attempt: u32,
-    /// Its process, once it runs.
+    /// Its process, once it runs on this node.
     pub pid: Option<u32>,
-    /// Steps done.
+    /// Steps done, if it runs on this node.
     pub done: u64,
-    /// Steps in all.
+    /// Steps in all, likewise.
     pub total: u64,
 }
 
@@ -86,6 +98,8 @@ pub struct TrainingNodeWatcher {
     bell: Bell,
     /// Trainings that were seen, and at how many looks in a row they were not.
     seen: BTreeMap<WorkId, u32>,
+    /// Which of the last looks failed, and why, the newest last.
+    failed: VecDeque<Option<String>>,
     status: Status,
 }
 
@@ -117,12 +131,38 @@ impl Daemon for TrainingNodeWatcher {
             the_loop,
             bell,
             seen: BTreeMap::new(),
+            failed: VecDeque::new(),
             status: Status::default(),
         }
     }
 
     async fn cycle(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
-        settled(self.pass(cx).await)
+        let looked = self.pass(cx).await;
+        if self.failed.len() >= LOOKS {
+            self.failed.pop_front();
+        }
+        match &looked {
+            Ok(_) => self.failed.push_back(None),
+            Err(error) if error.is::<warden::Stopping>() => {}
+            Err(error) => self.failed.push_back(Some(format!("{error:#}"))),
+        }
+        settled(looked)
+    }
+
+    fn health(&self, last: &Status) -> Health {
+        let failed = self.failed.iter().flatten().count();
+        if let Some(why) = self.failed.iter().flatten().next_back()
+            && failed * 2 > self.failed.len()
+        {
+            let looks = self.failed.len();
+            return Health::Degraded(format!("{failed} of the last {looks} looks failed: {why}"));
+        }
+        if last.unheard >= MISSES {
+            let names = LOOK_AFTER.map(|id| id.0).join(", ");
+            let what = format!("a training began or ended, and none of {names} runs here");
+            return Health::Degraded(what);
+        }
+        Health::Healthy
     }
 
     async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {
@@ -145,6 +185,7 @@ impl TrainingNodeWatcher {
                 let live = live.iter().find(|live| live.work == item.id);
                 let training = Training {
                     config: item.config.to_string(),
+                    node: item.node.as_ref().map_or_else(String::new, ToString::to_string),
                     attempt: item.attempt,
                     pid: live.and_then(|live| live.pid),
                     done: live.map_or(0, |live| live.done),
@@ -164,20 +205,21 @@ impl TrainingNodeWatcher {
         let changes = began.len() + ended.len();
         self.status.began += began.len() as u64;
         self.status.ended += ended.len() as u64;
-        if changes > 0 && self.config.trigger_sync {
-            self.bell.wake_daemon(AutoSync::ID);
-            self.status.syncs_triggered += 1;
+        // Whoever starts at the same time as this one may not run yet: he is woken at the next look.
+        if self.config.trigger_sync && (changes > 0 || self.status.unheard > 0) {
+            if self.bell.wake_running(&LOOK_AFTER) > 0 {
+                self.status.syncs_triggered += 1;
+                self.status.unheard = 0;
+            } else {
+                self.status.unheard = self.status.unheard.saturating_add(1);
+            }
         }
         Ok(Outcome::Done(self.status.clone()))
     }
 
     async fn running(&self) -> anyhow::Result<Vec<WorkRow>> {
         let mut open = self.catalogue.open_works().await?;
-        open.retain(|item| {
-            item.kind == WorkKind::Train
-                && item.state == WorkState::Claimed
-                && item.node.as_ref() == Some(&self.the_loop.node)
-        });
+        open.retain(|item| item.kind == WorkKind::Train && item.state == WorkState::Claimed);
         Ok(open)
     }
 
@@ -237,7 +279,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::testbed::{Bed, done, hex};
+    use crate::testbed::{Bed, Roster, done, hex};
 
     fn work(number: u64) -> WorkId {
         WorkId::new(WorkKind::Train, hex(), number)
@@ -281,48 +323,91 @@ mod tests {
         .await;
     }
 
-    fn watcher(bed: &Bed, config: Config) -> TrainingNodeWatcher {
+    fn watcher(bed: &Bed, config: Config, bell: Bell) -> TrainingNodeWatcher {
         let ports = (
             bed.catalogue_of::<TrainingNodeWatcher>(),
             bed.blobs.clone(),
             bed.workshop("good"),
             bed.the_loop.clone(),
-            bed.bell.clone(),
+            bell,
         );
         TrainingNodeWatcher::new(config, ports)
     }
 
     #[tokio::test]
-    async fn a_training_of_this_node_is_seen_once_and_those_of_others_are_not() {
+    async fn a_training_is_seen_once_wherever_it_is_and_wakes_who_runs_here() {
         let bed = Bed::new().await;
+        // As on a node of the profile `training` in a cluster.
+        let roster = Roster::default();
+        roster.run(&[TrainingDataSync::ID, GossipSync::ID]);
         train(&bed, 1, "here").await;
         train(&bed, 2, "elsewhere").await;
-        let mut daemon = watcher(&bed, Config::default());
+        let mut daemon = watcher(&bed, Config::default(), roster.bell());
         let (cx, _probe) = bed.cx::<TrainingNodeWatcher>();
         let status = done(daemon.cycle(&cx).await);
-        assert_eq!(status.trainings.keys().collect::<Vec<_>>(), ["train-hex8_2p-000001"]);
-        assert_eq!((status.began, status.syncs_triggered), (1, 1));
-        bed.woken().await;
+        let nodes: Vec<&str> = status.trainings.values().map(|one| one.node.as_str()).collect();
+        assert_eq!(nodes, ["here", "elsewhere"]);
+        assert_eq!((status.began, status.syncs_triggered), (2, 1));
+        assert_eq!(roster.woken(), [TrainingDataSync::ID, GossipSync::ID]);
         let again = done(daemon.cycle(&cx).await);
-        assert_eq!((again.began, again.syncs_triggered), (1, 1), "a second cycle finds nothing");
-        bed.record(vec![WorkCompleted { work: work(1), seconds: 1.0 }.into()]).await;
+        assert_eq!((again.began, again.syncs_triggered), (2, 1), "a second cycle finds nothing");
+        assert_eq!(roster.woken(), []);
+        bed.record(vec![WorkCompleted { work: work(2), seconds: 1.0 }.into()]).await;
         assert_eq!(done(daemon.cycle(&cx).await).ended, 0);
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.ended, status.syncs_triggered), (1, 2));
     }
 
     #[tokio::test]
+    async fn only_who_was_woken_counts_and_nobody_to_wake_degrades() {
+        let bed = Bed::new().await;
+        let roster = Roster::default();
+        train(&bed, 1, "here").await;
+        let mut daemon = watcher(&bed, Config::default(), roster.bell());
+        let (cx, _probe) = bed.cx::<TrainingNodeWatcher>();
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.syncs_triggered, daemon.health(&status)), (0, Health::Healthy));
+        let status = done(daemon.cycle(&cx).await);
+        let Health::Degraded(why) = daemon.health(&status) else { panic!("{status:?}") };
+        assert!(why.contains("none of TRAINING_DATA_SYNC, GOSSIP_SYNC, AUTO_SYNC runs"), "{why}");
+        roster.run(&[AutoSync::ID]);
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.syncs_triggered, daemon.health(&status)), (1, Health::Healthy));
+        assert_eq!(roster.woken(), [AutoSync::ID]);
+    }
+
+    #[tokio::test]
+    async fn looks_that_fail_more_often_than_not_degrade() {
+        let bed = Bed::new().await;
+        let mut daemon = watcher(&bed, Config::default(), bed.bell.clone());
+        let (cx, _probe) = bed.cx::<TrainingNodeWatcher>();
+        let status = done(daemon.cycle(&cx).await);
+        daemon.failed.push_back(Some("the log is out of reach".into()));
+        assert_eq!(daemon.health(&status), Health::Healthy, "half of them");
+        daemon.failed.push_back(Some("the log is still out of reach".into()));
+        let why = "2 of the last 3 looks failed: the log is still out of reach";
+        assert_eq!(daemon.health(&status), Health::Degraded(why.into()));
+        for _ in 0..LOOKS {
+            done(daemon.cycle(&cx).await);
+        }
+        assert_eq!((daemon.failed.len(), daemon.health(&status)), (LOOKS, Health::Healthy));
+    }
+
+    #[tokio::test]
     async fn the_two_switches_switch() {
         let bed = Bed::new().await;
+        let roster = Roster::default();
+        roster.run(&LOOK_AFTER);
         train(&bed, 1, "here").await;
         let config = Config { trigger_sync: false, handle_signals: false };
-        let mut daemon = watcher(&bed, config);
+        let mut daemon = watcher(&bed, config, roster.bell());
         let (cx, probe) = bed.cx::<TrainingNodeWatcher>();
         assert_eq!(done(daemon.cycle(&cx).await).syncs_triggered, 0);
+        assert_eq!(roster.woken(), []);
         let beats = probe.beats();
         daemon.stop(&cx).await.unwrap();
         assert_eq!(probe.beats(), beats, "no last look");
-        let mut daemon = watcher(&bed, Config::default());
+        let mut daemon = watcher(&bed, Config::default(), roster.bell());
         bed.champion(hex()).await;
         daemon.stop(&cx).await.unwrap();
         assert!(probe.beats() > beats, "one last look");
@@ -332,7 +417,7 @@ mod tests {
     async fn a_stop_in_the_middle_forgets_nothing() {
         let bed = Bed::new().await;
         train(&bed, 1, "here").await;
-        let mut daemon = watcher(&bed, Config::default());
+        let mut daemon = watcher(&bed, Config::default(), bed.bell.clone());
         let (cx, probe) = bed.cx::<TrainingNodeWatcher>();
         probe.stop_at_beat(1);
         assert!(daemon.cycle(&cx).await.unwrap_err().is::<warden::Stopping>());

@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
+use hosts::Disk;
 use ringrift_pipeline::{BlobHash, Catalogue, CatalogueError, NodeId, NodeRow, WorkKind};
 use tokio::time::Instant;
+use warden::Cx;
 
-use crate::Loop;
+use crate::{Blobs, Loop};
 
 /// Why a daemon of a cluster has nothing to do on one machine.
 pub(crate) const ALONE: &str = "one machine: there are no other nodes";
@@ -43,6 +47,34 @@ pub(crate) async fn needed_here(
         }
     }
     Ok(needed)
+}
+
+/// Longest wait for an answer about the disk; a file system that hangs gives none.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Asks the operating system about a disk; tests put another answer in its place.
+pub(crate) type Look = Arc<dyn Fn(&Path) -> std::io::Result<Disk> + Send + Sync>;
+
+/// The disk of this node as if the trash were empty, which it is when room is needed; or why it cannot be
+/// measured.
+pub(crate) async fn disk_without_trash(
+    look: &Look,
+    blobs: &Blobs,
+    the_loop: &Loop,
+    cx: &Cx,
+) -> anyhow::Result<Result<Disk, String>> {
+    let (look, data) = (Arc::clone(look), the_loop.data.clone());
+    let asked = tokio::task::spawn_blocking(move || look(&data));
+    let disk = match cx.within(ANSWER, asked).await {
+        Ok(Ok(Ok(disk))) => disk,
+        Ok(Ok(Err(error))) => return Ok(Err(error.to_string())),
+        Ok(Err(error)) => return Ok(Err(error.to_string())),
+        Err(error) if error.is::<warden::TimedOut>() => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let trash = blobs.with(depot::Depot::trashed).await??;
+    let trash: u64 = trash.iter().map(|trashed| trashed.bytes).sum();
+    Ok(Ok(Disk { available: disk.available.saturating_add(trash), ..disk }))
 }
 
 /// How long each of some things has been so, as seen from here.

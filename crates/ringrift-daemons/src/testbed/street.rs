@@ -147,6 +147,7 @@ impl Bed {
                 speaks: 1,
                 slots: 1,
                 playing: 0,
+                can: None,
             };
             self.record(vec![joined.into()]).await;
         }

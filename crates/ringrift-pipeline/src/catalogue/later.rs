@@ -1,8 +1,15 @@
 //! What a node that is cut off says later: kept in an outbox until the log is within reach.
 
+use std::collections::BTreeSet;
+
 use courier::{HandedIn, Outbox, Stream};
+use serde_json::Value;
 
 use super::{Catalogue, CatalogueError, Record};
+use crate::BlobHash;
+
+/// Hex digits of a hash.
+const DIGITS: usize = 64;
 
 impl Catalogue {
     /// The same catalogue, with an outbox for what a log out of reach cannot take.
@@ -41,6 +48,22 @@ impl Catalogue {
         }
     }
 
+    /// The artefacts that kept records name, whether they wait or the log did not take them.
+    ///
+    /// # Errors
+    /// The outbox cannot be read.
+    pub async fn kept_artefacts(&self) -> Result<BTreeSet<BlobHash>, CatalogueError> {
+        let mut named = BTreeSet::new();
+        if let Some(outbox) = &self.outbox {
+            for kept in outbox.all().await? {
+                for fact in &kept.batch.facts {
+                    hashes(&fact.body, &mut named);
+                }
+            }
+        }
+        Ok(named)
+    }
+
     /// Hands in what was kept, the oldest first; says how many batches the log took. What somebody else said
     /// meanwhile is forgotten; what the log refuses for another reason stays, for people.
     ///
@@ -62,5 +85,20 @@ impl Catalogue {
             }
         }
         Ok(taken)
+    }
+}
+
+/// Everything that looks like a hash, whatever the event: one too many costs nothing, one too few a file.
+fn hashes(body: &Value, found: &mut BTreeSet<BlobHash>) {
+    match body {
+        Value::String(text) => {
+            let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            if text.len() == DIGITS && text.bytes().all(is_digit) {
+                found.insert(BlobHash(text.clone()));
+            }
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| hashes(part, found)),
+        Value::Object(parts) => parts.values().for_each(|part| hashes(part, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

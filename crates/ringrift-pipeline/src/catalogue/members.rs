@@ -4,7 +4,7 @@ use courier::rusqlite::{self, Row};
 use serde::Serialize;
 
 use super::rows::{FromRow, count, json};
-use crate::NodeId;
+use crate::{Capabilities, NodeId};
 
 /// A node of a cluster, as it said last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +25,8 @@ pub struct NodeRow {
     pub slots: u32,
     /// Those of them that may play games.
     pub playing: u32,
+    /// What its machine can do; none of a node that did not say.
+    pub can: Option<Capabilities>,
     /// Position of the last fact about it.
     pub position: u64,
     /// Since when, ms.
@@ -49,7 +51,7 @@ pub struct InvitationRow {
 }
 
 impl FromRow for NodeRow {
-    const COLUMNS: &'static str = "node, peer, addresses, role, version, slots, playing, position, since_ms, draining, removed, speaks";
+    const COLUMNS: &'static str = "node, peer, addresses, role, version, slots, playing, position, since_ms, draining, removed, speaks, can";
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -65,6 +67,7 @@ impl FromRow for NodeRow {
             draining: row.get(9)?,
             removed: row.get(10)?,
             speaks: row.get(11)?,
+            can: json(row, 12)?,
         })
     }
 }

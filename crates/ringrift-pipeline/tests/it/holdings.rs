@@ -20,6 +20,7 @@ fn joined(node: &str) -> Event {
         speaks: 1,
         slots: 1,
         playing: 1,
+        can: None,
     }
     .into()
 }

@@ -283,6 +283,7 @@ pub(crate) fn story() -> Vec<Event> {
             speaks: 1,
             slots: 2,
             playing: 2,
+            can: None,
         }
         .into(),
         NodeInvited {

@@ -26,6 +26,17 @@ pub fn nobody(dir: &DataDir) -> Failure {
     Failure::new(NO_MANAGER, anyhow!("no manager is running on {data}; `ringrift up` starts one"))
 }
 
+/// What is said of one that has not begun yet.
+fn begins(dir: &DataDir) -> Failure {
+    let sentence = format!(
+        "the manager on {} begins, or ends, and takes no orders meanwhile: {} says what it waits for; Ctrl-C or SIGTERM \
+         ends it",
+        dir.root().display(),
+        dir.logs().join("daemons.log").display()
+    );
+    Failure::new(NO_MANAGER, anyhow!(sentence))
+}
+
 /// A manager that has taken the directory and has no socket yet, or no longer, is waited for.
 fn connect(dir: &DataDir, limit: Duration) -> Result<UnixStream, Failure> {
     let began = Instant::now();
@@ -45,8 +56,11 @@ fn connect(dir: &DataDir, limit: Duration) -> Result<UnixStream, Failure> {
                 }
             }
         }
-        if !locked || began.elapsed() > limit {
+        if !locked {
             return Err(nobody(dir));
+        }
+        if began.elapsed() > limit {
+            return Err(begins(dir));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringrift_daemons::{RETIRED, in_start_order, survey};
+use ringrift_daemons::{RETIRED, in_start_order, standing, survey};
 use serde_json::{Map, Value, json};
 
 use super::Control;
@@ -20,6 +20,8 @@ pub async fn status(control: &Control) -> Value {
     } else {
         None
     };
+    let alarms = tokio::time::timeout(CATALOGUE_WITHIN, standing(&state.catalogue));
+    let alarms = alarms.await.ok().and_then(Result::ok);
     let snapshot = state.bell.snapshot().unwrap_or_default();
     let mut daemons = Map::new();
     let mut order = Vec::new();
@@ -65,6 +67,7 @@ pub async fn status(control: &Control) -> Value {
         },
         "circuit_breaker": snapshot.breaker.enabled.then_some(&snapshot.breaker),
         "obstacles": obstacles,
+        "alarms": alarms,
         "cluster": cluster,
         "workers": state.workshop.live(),
     })
@@ -113,6 +116,10 @@ fn lines(status: &Value, is_shown: impl Fn(&Value) -> bool) -> String {
             text_of("reason"),
             text_of("needs")
         ));
+    }
+    for alarm in status["alarms"].as_array().map_or(&[][..], Vec::as_slice) {
+        let text_of = |key: &str| alarm[key].as_str().unwrap_or_default();
+        lines.push(format!("Alarm {}: {}", text_of("alarm"), text_of("sentence")));
     }
     lines.extend(nodes(&status["cluster"]));
     lines.join("\n")

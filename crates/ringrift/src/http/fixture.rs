@@ -14,12 +14,12 @@ use courier::{Embedded, Folder, Lease};
 use futures_util::future::BoxFuture;
 use ringrift_daemons::{LEADER, LiveWork, Loop, NodeReport, Pressure, find, lease_of, profile};
 use ringrift_pipeline::{
-    BatchAccepted, BlobHash, Catalogue, ChampionInstalled, Config, DaemonStatusChanged,
-    EvaluationCompleted, Event, GamesCommitted, Job, MatchPlayed, MatchResult, ModelAccepted,
-    ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected, NodeId,
-    NodeJoined, Operational, PipelineFold, Record, SamplesExported, SelfplayJob, TestDecision,
-    TrainReport, TrainingCompleted, WindowCombined, WorkClaimed, WorkCompleted, WorkId, WorkKind,
-    WorkQueued,
+    BatchAccepted, BlobHash, Capabilities, Catalogue, ChampionInstalled, Config,
+    DaemonStatusChanged, EvaluationCompleted, Event, GamesCommitted, Job, MatchPlayed, MatchResult,
+    ModelAccepted, ModelCreated, ModelDistributed, ModelId, ModelPromoted, ModelRef, ModelRejected,
+    NodeId, NodeJoined, Operational, PipelineFold, Record, SamplesExported, SelfplayJob,
+    TestDecision, TrainReport, TrainingCompleted, WindowCombined, WorkClaimed, WorkCompleted,
+    WorkId, WorkKind, WorkQueued,
 };
 use ringrift_rules::{Options, SplitMix64, State as Game};
 use serde_json::json;
@@ -163,8 +163,10 @@ impl World {
                 node: NodeId("laptop".into()),
                 seed: 7,
                 data: dir.path().to_path_buf(),
+                profile: ringrift_daemons::STANDALONE,
                 standalone: true,
                 shared: false,
+                memory: 8 << 30,
                 nodes: ringrift_daemons::Nodes::default(),
             },
             started_ms: now_ms,
@@ -219,6 +221,13 @@ fn joined(node: &NodeId) -> NodeJoined {
         speaks: 1,
         slots: 4,
         playing: 4,
+        can: Some(Capabilities {
+            platform: "linux/x86_64".into(),
+            cores: 4,
+            memory_bytes: 8 << 30,
+            instructions: "avx2".into(),
+            evaluations_per_second: 50_000,
+        }),
     }
 }
 

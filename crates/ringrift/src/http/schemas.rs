@@ -370,6 +370,7 @@ fn node() -> Value {
         ("runs", or_null(&text())),
         ("workers", or_null(&count())),
         ("playing", or_null(&count())),
+        ("can", or_null(&can())),
         ("items", count()),
         ("artefacts", count()),
         ("artefact_bytes", count()),
@@ -378,6 +379,17 @@ fn node() -> Value {
         ("addresses", list(&text())),
         ("report", or_null(&report())),
         ("does", text()),
+    ])
+}
+
+/// What a node's machine can do.
+fn can() -> Value {
+    object(&[
+        ("platform", text()),
+        ("cores", count()),
+        ("memory_bytes", count()),
+        ("instructions", text()),
+        ("evaluations_per_second", count()),
     ])
 }
 

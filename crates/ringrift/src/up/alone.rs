@@ -4,7 +4,7 @@
 use ringrift_daemons::{Asked, Blobs, Given, NeighbourPort, Nodes, Pressure, Reached};
 use ringrift_pipeline::{BlobRow, Catalogue, NodeId, NodeRow};
 
-use crate::{data_dir::DataDir, membership::Membership, state::State};
+use crate::{data_dir::DataDir, membership::Membership, state::State, up::capable::Part};
 
 /// Nobody.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl Others {
     }
 
     /// Never called.
-    pub async fn tell(&self, _: &str, _: [usize; 2], _: i64) -> anyhow::Result<()> {
+    pub async fn tell(&self, _: Part, _: i64) -> anyhow::Result<()> {
         match *self {}
     }
 

@@ -59,8 +59,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Takes the lease of this node, and that of the leader if it is free or an earlier life of this node
-    /// left it.
+    /// Takes the lease of this node.
     ///
     /// Another process under the name of this node, as after a copy of its directory, loses its lease by
     /// this and ends.
@@ -72,18 +71,17 @@ impl Seat {
         node: &NodeId,
         clock: &Clock,
         shared: bool,
-        competes: bool,
     ) -> Result<Self, LeaseError> {
         let (stay, term) = if shared { (NODE, LEADER_OF_OTHERS) } else { (ALONE, ALONE) };
         let own = log.acquire(&lease_of(node), &node.0, stay, clock.now_ms()).await?;
-        let mut seat = Self {
+        let seat = Self {
             log: log.clone(),
             node: node.clone(),
             clock: clock.clone(),
             shared,
             stay,
             term,
-            competes,
+            competes: false,
             leases: Leases::of_node(&own),
             own,
             own_prolonged: Instant::now(),
@@ -95,13 +93,26 @@ impl Seat {
             nodes: Nodes::default(),
             cut_off: false,
         };
-        seat.nodes.compete(competes);
-        seat.try_to_lead().await?;
         if shared {
             // Whoever asks at once hears who is there.
             seat.nodes.look(log).await.map_err(LeaseError::Failed)?;
         }
         Ok(seat)
+    }
+
+    /// Takes the lease of the leader, if it is free or an earlier life of this node left it; and whenever it is, later.
+    ///
+    /// # Errors
+    /// The log is out of reach.
+    pub async fn compete(&mut self) -> Result<(), LeaseError> {
+        self.competes = true;
+        self.nodes.compete(true);
+        self.try_to_lead().await?;
+        if self.shared {
+            // Whoever asks at once hears who leads.
+            self.nodes.look(&self.log).await.map_err(LeaseError::Failed)?;
+        }
+        Ok(())
     }
 
     /// Under what this node records.

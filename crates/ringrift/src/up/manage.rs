@@ -94,9 +94,8 @@ pub async fn run(
     http: &Arc<Http>,
     order: &Order,
     daemons: &Runtime,
+    mut signals: Signals,
 ) -> anyhow::Result<(End, Saved)> {
-    // Before anything runs, so that a signal that comes now is not missed.
-    let mut signals = Signals::listen()?;
     let runnables = std::mem::take(&mut parts.runnables);
     let the_loop = &parts.state.the_loop;
     let node = the_loop.shared.then(|| the_loop.node.clone());
@@ -362,13 +361,14 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// What a person or an init system sends.
-struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    /// From here on they end nothing by themselves, and none is missed.
+    pub fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -376,7 +376,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Somebody asks to stop.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => info!("SIGTERM"),
             _ = self.interrupt.recv() => info!("SIGINT"),

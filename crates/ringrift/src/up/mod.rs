@@ -4,6 +4,7 @@
 //! thread; the daemons have one of their own, so that a daemon that blocks holds up other daemons at
 //! most, never whoever watches them.
 
+mod capable;
 mod feed;
 mod goal;
 mod history;
@@ -16,6 +17,7 @@ mod others;
 #[cfg(feature = "cluster")]
 mod others;
 mod parts;
+mod wait;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -35,7 +37,7 @@ use crate::{
     plan::{Selection, Wanted},
 };
 use goal::Goal;
-use manage::End;
+use manage::{End, Signals};
 pub use parts::KEEP_FREE;
 use parts::Parts;
 
@@ -128,18 +130,27 @@ pub fn manage(run: &Run) -> Outcome {
         .thread_name("daemons")
         .enable_all()
         .build()?;
+    let supervisor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything is opened, so that a signal that comes now is not missed.
+    let signals = {
+        let _here = supervisor.enter();
+        Signals::listen()?
+    };
     // What keeps the log ends after everything that uses it.
     let server = LogServer::start(&dir).or_usage()?;
-    let opened = daemons.block_on(Parts::open(
-        settings,
-        asked(&run.selections),
-        &wanted,
-        &dir,
-        http.clone(),
-        log.level.clone(),
-    ));
+    let asked = asked(&run.selections);
+    let opened = daemons.block_on(wait::within_reach(async || {
+        let (http, level) = (http.clone(), log.level.clone());
+        Parts::open(settings, asked.clone(), &wanted, &dir, http, level).await
+    }));
     let mut parts = match opened {
-        Ok(parts) => parts,
+        Ok(Some(parts)) => parts,
+        Ok(None) => {
+            daemons.shutdown_timeout(LAST_MOMENTS);
+            remove_marks(&dir);
+            console::say("stopped before it began");
+            return Ok(());
+        }
         Err(failure) => {
             daemons.shutdown_timeout(LAST_MOMENTS);
             return Err(failure);
@@ -156,11 +167,10 @@ pub fn manage(run: &Run) -> Outcome {
         }
     }
     let order = manage::Order { goal: run.until, timeout: run.timeout };
-    let supervisor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bell = parts.bell.clone();
     let ended = supervisor.block_on(async {
         tokio::select! {
-            ended = manage::run(settings, &dir, &mut parts, &http, &order, daemons.handle()) => ended,
+            ended = manage::run(settings, &dir, &mut parts, &http, &order, daemons.handle(), signals) => ended,
             never = notify::tell(bell) => match never {},
         }
     });

@@ -33,6 +33,11 @@ pub async fn tell(bell: Bell) -> Infallible {
     }
 }
 
+/// It has not begun, because it waits for something: that is no start that hangs.
+pub fn waits(why: &str) {
+    send(&[NotifyState::Status(why), NotifyState::ExtendTimeoutUsec(MORE_TIME)]);
+}
+
 /// It stops, in whatever way that came.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);

@@ -25,7 +25,7 @@ use warden::{Clock, DaemonId};
 
 use crate::{
     admission::keep_the_door, control::record_about, data_dir::DataDir, membership::Membership,
-    state::State,
+    state::State, up::capable::Part,
 };
 
 /// The cause of the brake of a node that is drained.
@@ -126,25 +126,21 @@ impl Others {
         }))
     }
 
-    /// Tells the others where this node is and what it runs, unless they know: its workers, and those
-    /// of them that play.
-    pub async fn tell(
-        &self,
-        role: &str,
-        [slots, playing]: [usize; 2],
-        now_ms: i64,
-    ) -> anyhow::Result<()> {
+    /// Tells the others where this node is and what it runs, unless they know.
+    pub async fn tell(&self, part: Part, now_ms: i64) -> anyhow::Result<()> {
         let Inner { catalogue, node, told, .. } = &*self.0;
+        let Part { role, slots, playing, can } = part;
         let peers = self.peers();
         let joined = NodeJoined {
             node: node.clone(),
             peer: peers.id().to_string(),
             addresses: peers.addresses().iter().map(ToString::to_string).collect(),
-            role: role.to_owned(),
+            role,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             speaks: SPEAKS,
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             playing: u32::try_from(playing).unwrap_or(u32::MAX),
+            can: Some(can),
         };
         record_about(catalogue, node, now_ms, |row| {
             row.is_none_or(|row| !says(row, &joined)).then(|| joined.clone().into())
@@ -165,10 +161,11 @@ impl Others {
         let opened = Arc::new(Peers::open(depot, options.clone()).await?);
         *peers.lock().unwrap_or_else(PoisonError::into_inner) = opened;
         let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(NodeJoined { role, slots, playing, .. }) = told {
+        if let Some(NodeJoined { role, slots, playing, can: Some(can), .. }) = told {
             let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+            let part = Part { role, slots: count(slots), playing: count(playing), can };
             // With port 0 it listens elsewhere than before.
-            self.tell(&role, [count(slots), count(playing)], clock.now_ms()).await?;
+            self.tell(part, clock.now_ms()).await?;
         }
         Ok(())
     }
@@ -363,6 +360,7 @@ fn says(row: &NodeRow, joined: &NodeJoined) -> bool {
         && row.speaks == joined.speaks
         && row.slots == joined.slots
         && row.playing == joined.playing
+        && row.can == joined.can
 }
 
 fn place(row: &NodeRow) -> Option<(PeerId, Vec<SocketAddr>)> {

@@ -8,13 +8,17 @@ use depot::Depot;
 use hosts::{Guard, Reach};
 use ringrift_daemons::{
     Backlog, Bell, Blobs, Loop, Machine, Machines, Neighbours, Pressure, Provided, STANDALONE,
-    Wiring, Workshop, WorkshopSettings, registry,
+    Wiring, Workshop, WorkshopSettings, profile, registry,
 };
 use ringrift_pipeline::{Catalogue, NodeId, PipelineFold};
 use tracing::{info, warn};
 use warden::{Clock, Runnable, worker::Workers};
 
-use super::{leader::Seat, others::Others};
+use super::{
+    capable::{Part, try_machine},
+    leader::Seat,
+    others::Others,
+};
 use crate::{
     config::{MachineSettings, Settings},
     data_dir::DataDir,
@@ -87,7 +91,7 @@ impl Parts {
         let plan = plan(settings, wanted, shared);
         tell(&plan);
         let competes = !shared || plan.may_lead;
-        let seat = Seat::take(&log, &node, &clock, shared, competes).await?;
+        let mut seat = Seat::take(&log, &node, &clock, shared).await?;
         let leases = seat.leases();
 
         let folder = Folder::open(&dir.catalogue(), PipelineFold, log.clone()).await?;
@@ -139,8 +143,10 @@ impl Parts {
             node,
             seed: settings.seed,
             data: dir.root().to_path_buf(),
+            profile: profile(&settings.profile).unwrap_or(STANDALONE),
             standalone: settings.profile == STANDALONE.0,
             shared,
+            memory: hosts::memory().context("ask how much memory there is")?.total,
             nodes: seat.nodes(),
         });
         let wiring = Wiring {
@@ -158,17 +164,37 @@ impl Parts {
             machines: machines(settings),
             patience: PATIENCE,
         };
-        if let Some(others) = &others {
-            if let Some(why) = others.refusal().await? {
-                others.leave().await;
-                return Err(Failure::usage(anyhow!(why)));
+        let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
+        let began = async {
+            if let Some(others) = &others {
+                if let Some(why) = others.refusal().await? {
+                    seat.leave().await?;
+                    return Err(Failure::usage(anyhow!(why)));
+                }
+                let slots = workshop.slots();
+                let playing = if plays { slots } else { 0 };
+                let can = tokio::task::spawn_blocking(try_machine)
+                    .await
+                    .context("try this machine")??;
+                let part = Part { role: asked.clone(), slots, playing, can };
+                others.tell(part, clock.now_ms()).await?;
+                // A node that is drained takes nothing from the first moment on.
+                others.look(&pressure).await?;
             }
-            let plays = plan.start.iter().any(|id| id.0 == "IDLE_RESOURCE");
-            let playing = if plays { workshop.slots() } else { 0 };
-            others.tell(&asked, [workshop.slots(), playing], clock.now_ms()).await?;
-            // A node that is drained takes nothing from the first moment on.
-            others.look(&pressure).await?;
+            // Not before it is known that it may be here: a program that is too old leads nobody.
+            if competes {
+                seat.compete().await?;
+            }
+            Ok(())
+        };
+        let began: Result<(), Failure> = began.await;
+        if began.is_err()
+            && let Some(others) = &others
+        {
+            // Its port is wanted by the next try.
+            others.leave().await;
         }
+        began?;
         let mut runnables = Vec::new();
         for (_, entry) in registry() {
             let section = settings.daemons.get(&entry.section()).cloned().unwrap_or_default();

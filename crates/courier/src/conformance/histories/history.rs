@@ -1,12 +1,13 @@
 //! A history that many tasks write, of one process or of several lives of it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::linear::{Operation, What};
+use crate::conformance::NOW;
 
 /// What a line of a process that may be killed begins with.
 const LINE: &str = "history ";
@@ -18,6 +19,8 @@ pub struct History {
     /// Each step is a line of the standard output as well.
     is_told: bool,
     is_over: AtomicBool,
+    /// The time of those who ask for leases, milliseconds since it began.
+    time_ms: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,16 @@ impl History {
     /// Whether nobody is to begin anything.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// The time by which all who write it acquire and prolong leases, milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> i64 {
+        NOW + self.time_ms.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&self, time_ms: i64) {
+        self.time_ms.fetch_add(time_ms, Ordering::Relaxed);
     }
 
     fn so_far(&self) -> MutexGuard<'_, Told> {

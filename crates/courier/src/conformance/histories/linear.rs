@@ -157,11 +157,15 @@ pub enum What {
         by: String,
         /// As it was granted.
         epoch: Option<u64>,
+        /// The time that he named.
+        now_ms: i64,
     },
     /// An acquisition that was refused because this one holds the lease.
     Held {
         /// The holder.
         by: String,
+        /// The time that was named.
+        now_ms: i64,
     },
     /// A lease prolonged.
     Renewed {
@@ -169,6 +173,8 @@ pub enum What {
         by: String,
         /// As it was granted.
         epoch: u64,
+        /// The time that he named.
+        now_ms: i64,
     },
     /// The same, refused because it is not held any more.
     Lost {
@@ -176,6 +182,8 @@ pub enum What {
         by: String,
         /// As it was granted.
         epoch: u64,
+        /// The time that he named.
+        now_ms: i64,
     },
     /// A lease given back.
     Released {
@@ -184,8 +192,13 @@ pub enum What {
         /// As it was granted.
         epoch: u64,
     },
-    /// Who holds the lease, with the epoch.
-    Holds(Option<(String, u64)>),
+    /// Who holds the lease at a time, with the epoch.
+    Holds {
+        /// The holder and the epoch.
+        who: Option<(String, u64)>,
+        /// The time that was named.
+        now_ms: i64,
+    },
 }
 
 /// What comes of an append.
@@ -199,7 +212,11 @@ pub enum Appended {
     Fenced,
 }
 
-/// The subject's last position, and the lease: holder and epoch.
+/// How long each lease is granted or prolonged, milliseconds.
+pub(super) const TTL_MS: i64 = 3_600_000;
+
+/// The subject's last position, and the lease: holder, epoch and end. A lease ends by the time that is named; a fence
+/// holds until another one takes it.
 pub(super) struct OneSubject;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -207,11 +224,21 @@ pub(super) struct SubjectState {
     last: u64,
     holder: Option<String>,
     epoch: u64,
+    until_ms: i64,
 }
 
 impl SubjectState {
-    fn is_held(&self, by: &str, epoch: u64) -> bool {
+    fn is_of(&self, by: &str, epoch: u64) -> bool {
         self.holder.as_deref() == Some(by) && self.epoch == epoch
+    }
+
+    /// Who holds it at a time.
+    fn holder_at(&self, now_ms: i64) -> Option<&str> {
+        self.holder.as_deref().filter(|_| self.until_ms > now_ms)
+    }
+
+    fn is_held(&self, by: &str, epoch: u64, now_ms: i64) -> bool {
+        self.holder_at(now_ms) == Some(by) && self.epoch == epoch
     }
 }
 
@@ -235,23 +262,29 @@ impl Machine for OneSubject {
                 }
             }
             What::Last(position) => state.last == *position,
-            What::Acquired { by, epoch } => {
-                let free = state.holder.as_ref().is_none_or(|holder| holder == by);
+            What::Acquired { by, epoch, now_ms } => {
+                let free = state.holder_at(*now_ms).is_none_or(|holder| holder == by);
                 next.holder = Some(by.clone());
                 next.epoch = state.epoch + 1;
+                next.until_ms = now_ms + TTL_MS;
                 free && epoch.is_none_or(|epoch| epoch == next.epoch)
             }
-            What::Held { by } => state.holder.as_ref() == Some(by),
-            What::Renewed { by, epoch } => state.is_held(by, *epoch),
-            What::Lost { by, epoch } => !state.is_held(by, *epoch),
+            What::Held { by, now_ms } => state.holder_at(*now_ms) == Some(by),
+            What::Renewed { by, epoch, now_ms } => {
+                next.until_ms = now_ms + TTL_MS;
+                state.is_held(by, *epoch, *now_ms)
+            }
+            What::Lost { by, epoch, now_ms } => !state.is_held(by, *epoch, *now_ms),
             What::Released { by, epoch } => {
-                if state.is_held(by, *epoch) {
+                if state.is_of(by, *epoch) {
                     next.holder = None;
+                    next.until_ms = 0;
                 }
                 true
             }
-            What::Holds(who) => {
-                state.holder.as_ref().map(|holder| (holder.clone(), state.epoch)) == *who
+            What::Holds { who, now_ms } => {
+                let holder = state.holder_at(*now_ms);
+                holder.map(|holder| (holder.to_owned(), state.epoch)) == *who
             }
         };
         fits.then_some(next)
@@ -260,12 +293,8 @@ impl Machine for OneSubject {
     fn only_looks(operation: &What) -> bool {
         match operation {
             What::Append { outcome, .. } => !matches!(outcome, Appended::At(_)),
-            What::Last(_)
-            | What::Held { .. }
-            | What::Holds(_)
-            | What::Renewed { .. }
-            | What::Lost { .. } => true,
-            What::Acquired { .. } | What::Released { .. } => false,
+            What::Last(_) | What::Held { .. } | What::Holds { .. } | What::Lost { .. } => true,
+            What::Acquired { .. } | What::Renewed { .. } | What::Released { .. } => false,
         }
     }
 }
@@ -289,6 +318,8 @@ impl Tally {
     pub const UNANSWERED: &'static str = "without an answer";
     /// Appends that entered the log.
     pub const APPENDED: &'static str = "appended";
+    /// Grants to somebody else than the holder before, who never gave it back: his time was over.
+    pub const TAKEN_OVER: &'static str = "taken over";
 
     /// Counts them.
     pub fn of(history: &[Operation<What>]) -> Self {
@@ -299,7 +330,7 @@ impl Tally {
                 (_, What::Append { outcome: Appended::At(_), .. }) => Self::APPENDED,
                 (_, What::Append { outcome: Appended::Conflict(_), .. }) => "conflicts",
                 (_, What::Append { outcome: Appended::Fenced, .. }) => "fenced",
-                (_, What::Last(_) | What::Holds(_)) => "read",
+                (_, What::Last(_) | What::Holds { .. }) => "read",
                 (_, What::Acquired { .. }) => "acquired",
                 (_, What::Held { .. }) => "held by another",
                 (_, What::Renewed { .. }) => "renewed",
@@ -308,6 +339,7 @@ impl Tally {
             };
             *counts.entry(kind).or_default() += 1;
         }
+        counts.insert(Self::TAKEN_OVER, taken_over(history));
         Self(counts)
     }
 
@@ -316,10 +348,31 @@ impl Tally {
         self.0.get(kind).copied().unwrap_or_default()
     }
 
-    /// All of them.
+    /// All of them. Those taken over are among those acquired.
     pub fn total(&self) -> usize {
-        self.0.values().sum()
+        self.0.values().sum::<usize>() - self.count(Self::TAKEN_OVER)
     }
+}
+
+fn taken_over(history: &[Operation<What>]) -> usize {
+    let mut holders = BTreeMap::new();
+    let mut given_back = HashSet::new();
+    for Operation { what, .. } in history {
+        match what {
+            What::Acquired { by, epoch: Some(epoch), .. } => {
+                holders.insert(*epoch, by);
+            }
+            What::Released { epoch, .. } => {
+                given_back.insert(*epoch);
+            }
+            _ => {}
+        }
+    }
+    let is_taken_over = |(epoch, by): (&u64, &&String)| {
+        let before = epoch - 1;
+        !given_back.contains(&before) && holders.get(&before).is_some_and(|other| other != by)
+    };
+    holders.iter().filter(|(epoch, by)| is_taken_over((epoch, by))).count()
 }
 
 impl Display for Tally {
@@ -352,7 +405,12 @@ mod tests {
 
     #[test]
     fn what_cannot_have_happened_is_found() {
-        let acquired = |epoch| What::Acquired { by: format!("h{epoch}"), epoch: Some(epoch) };
+        let acquired_at =
+            |epoch, now_ms| What::Acquired { by: format!("h{epoch}"), epoch: Some(epoch), now_ms };
+        let acquired = |epoch| acquired_at(epoch, 0);
+        let renewed = |now_ms| What::Renewed { by: "h1".to_owned(), epoch: 1, now_ms };
+        let lost = |now_ms| What::Lost { by: "h1".to_owned(), epoch: 1, now_ms };
+        let held = |by: &str, now_ms| What::Held { by: by.to_owned(), now_ms };
         for (name, history) in [
             (
                 "two took the same step",
@@ -378,10 +436,7 @@ mod tests {
             ),
             (
                 "refused for a holder who is not one",
-                vec![
-                    operation(0, 1, acquired(1)),
-                    operation(2, 3, What::Held { by: "h2".to_owned() }),
-                ],
+                vec![operation(0, 1, acquired(1)), operation(2, 3, held("h2", 0))],
             ),
             (
                 "prolonged after another one took it",
@@ -389,14 +444,39 @@ mod tests {
                     operation(0, 1, acquired(1)),
                     operation(2, 3, What::Released { by: "h1".to_owned(), epoch: 1 }),
                     operation(4, 5, acquired(2)),
-                    operation(6, 7, What::Renewed { by: "h1".to_owned(), epoch: 1 }),
+                    operation(6, 7, renewed(0)),
                 ],
             ),
             (
                 "lost while it was held",
+                vec![operation(0, 1, acquired(1)), operation(2, 3, lost(0))],
+            ),
+            (
+                "taken over before its time was over",
+                vec![operation(0, 1, acquired(1)), operation(2, 3, acquired_at(2, TTL_MS - 1))],
+            ),
+            (
+                "taken over by the time that it had before it was prolonged",
                 vec![
                     operation(0, 1, acquired(1)),
-                    operation(2, 3, What::Lost { by: "h1".to_owned(), epoch: 1 }),
+                    operation(2, 3, renewed(1)),
+                    operation(4, 5, acquired_at(2, TTL_MS)),
+                ],
+            ),
+            (
+                "prolonged when its time was over",
+                vec![operation(0, 1, acquired(1)), operation(2, 3, renewed(TTL_MS))],
+            ),
+            (
+                "refused for a holder whose time was over",
+                vec![operation(0, 1, acquired(1)), operation(2, 3, held("h1", TTL_MS))],
+            ),
+            (
+                "an append of one whose lease was taken over",
+                vec![
+                    operation(0, 1, acquired(1)),
+                    operation(2, 3, acquired_at(2, TTL_MS)),
+                    operation(4, 5, append(0, Some(1), Appended::At(3))),
                 ],
             ),
             (
@@ -416,6 +496,30 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_whose_time_is_over_is_taken_over_and_fences_until_then() {
+        let acquired =
+            |by: &str, epoch, now_ms| What::Acquired { by: by.to_owned(), epoch, now_ms };
+        let renewed = What::Renewed { by: "a".to_owned(), epoch: 1, now_ms: 1 };
+        let holds = |who: Option<(&str, u64)>, now_ms| What::Holds {
+            who: who.map(|(by, epoch)| (by.to_owned(), epoch)),
+            now_ms,
+        };
+        let history = vec![
+            operation(0, 1, acquired("a", Some(1), 0)),
+            operation(2, 3, renewed),
+            operation(4, 5, holds(Some(("a", 1)), TTL_MS)),
+            operation(6, 7, holds(None, TTL_MS + 1)),
+            operation(8, 9, append(0, Some(1), Appended::At(3))),
+            operation(10, 11, acquired("b", Some(2), TTL_MS + 1)),
+            operation(12, 13, append(3, Some(1), Appended::Fenced)),
+            operation(14, 15, holds(Some(("b", 2)), 2 * TTL_MS)),
+        ];
+        let tally = Tally::of(&history);
+        assert_eq!((tally.count(Tally::TAKEN_OVER), tally.total()), (1, 8));
+        check::<OneSubject>(history).unwrap();
+    }
+
+    #[test]
     fn an_operation_without_an_answer_may_have_happened_or_not() {
         for last in [0, 3] {
             let history = vec![
@@ -428,7 +532,7 @@ mod tests {
 
     #[test]
     fn many_without_an_answer_are_tried_one_for_the_other() {
-        let acquired = |epoch| What::Acquired { by: "h".to_owned(), epoch };
+        let acquired = |epoch| What::Acquired { by: "h".to_owned(), epoch, now_ms: 0 };
         let lost = (0..30).map(|called| Operation { called, answered: None, what: acquired(None) });
         let grants = (1..40).filter(|epoch| epoch % 13 != 0);
         let told =

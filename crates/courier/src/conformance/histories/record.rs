@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::history::History;
-use super::linear::{Appended, OneSubject, Operation, Tally, What, check};
+use super::linear::{Appended, OneSubject, Operation, TTL_MS, Tally, What, check};
 use crate::conformance::{NOW, Verdict, Violation};
 use crate::courier::Courier;
 use crate::error::{AppendError, Error, LeaseError};
@@ -22,8 +22,11 @@ const LEASE: &str = "leader";
 /// More facts than a history has.
 const ALL: usize = 1_000_000;
 
-/// Longer than the test: who is to lose the lease gives it back, or another life of him takes it.
-const TTL: Duration = Duration::from_hours(1);
+const TTL: Duration = Duration::from_millis(TTL_MS.cast_unsigned());
+
+/// Of so many steps three let time pass, half of a lease's or more: now it is prolonged in time, now it is not.
+const TIME_PASSES: u64 = 60;
+const TIMES_MS: [i64; 3] = [TTL_MS / 2, TTL_MS, TTL_MS * 2];
 
 /// Lets two tasks of each node work on these logs, which are all the same one; then gives what they saw. The
 /// seed makes the choices; when they meet each other is left to chance.
@@ -157,18 +160,21 @@ impl Competitor {
                 let most = u64::try_from(self.pause.as_micros()).unwrap_or(u64::MAX - 1);
                 sleep(Duration::from_micros(next(most + 1))).await;
             }
+            let pass = usize::try_from(next(TIME_PASSES))?;
+            history.pass(TIMES_MS.get(pass).copied().unwrap_or_default());
+            let now_ms = history.now_ms();
             match next(12) {
                 0 => {
-                    let by = self.holder.clone();
-                    let called = history.call(Some(What::Acquired { by: by.clone(), epoch: None }));
-                    match log.acquire(LEASE, &self.holder, TTL, NOW).await {
+                    let acquired =
+                        |epoch| What::Acquired { by: self.holder.clone(), epoch, now_ms };
+                    let called = history.call(Some(acquired(None)));
+                    match log.acquire(LEASE, &self.holder, TTL, now_ms).await {
                         Ok(granted) => {
-                            let epoch = Some(granted.epoch);
-                            history.answer(called, Some(What::Acquired { by, epoch }));
+                            history.answer(called, Some(acquired(Some(granted.epoch))));
                             lease = Some(granted);
                         }
                         Err(LeaseError::Held { by, .. }) => {
-                            history.answer(called, Some(What::Held { by }));
+                            history.answer(called, Some(What::Held { by, now_ms }));
                         }
                         Err(LeaseError::Failed(Error::Unavailable(_))) => lease = None,
                         Err(other) => return Err(other.into()),
@@ -186,13 +192,16 @@ impl Competitor {
                 }
                 2 => {
                     let called = history.call(None);
-                    let found = log.lease(LEASE, NOW).await.ok();
-                    let found = found.map(|found| found.map(|lease| (lease.holder, lease.epoch)));
-                    history.answer(called, found.map(What::Holds));
+                    let found = answered(log.lease(LEASE, now_ms).await)?;
+                    let holds = found.map(|found| What::Holds {
+                        who: found.map(|lease| (lease.holder, lease.epoch)),
+                        now_ms,
+                    });
+                    history.answer(called, holds);
                 }
                 3 => {
                     let called = history.call(None);
-                    let found = log.last_on(STREAM, SUBJECT).await.ok();
+                    let found = answered(log.last_on(STREAM, SUBJECT).await)?;
                     let found = found.map(|found| found.map_or(0, |fact| fact.position));
                     last = found.unwrap_or(last);
                     history.answer(called, found.map(What::Last));
@@ -200,15 +209,15 @@ impl Competitor {
                 4 | 5 => {
                     let Some(held) = lease.take() else { continue };
                     let (by, epoch) = (self.holder.clone(), held.epoch);
-                    // Without an answer it is as if it never was: who holds it stays the same.
-                    let called = history.call(None);
-                    match log.renew(&held, TTL, NOW).await {
+                    let what = What::Renewed { by: by.clone(), epoch, now_ms };
+                    let called = history.call(Some(what.clone()));
+                    match log.renew(&held, TTL, now_ms).await {
                         Ok(renewed) => {
-                            history.answer(called, Some(What::Renewed { by, epoch }));
+                            history.answer(called, Some(what));
                             lease = Some(renewed);
                         }
                         Err(LeaseError::Lost { .. }) => {
-                            history.answer(called, Some(What::Lost { by, epoch }));
+                            history.answer(called, Some(What::Lost { by, epoch, now_ms }));
                         }
                         Err(LeaseError::Failed(Error::Unavailable(_))) => lease = Some(held),
                         Err(other) => return Err(other.into()),
@@ -248,6 +257,15 @@ impl Competitor {
             }
         }
         Ok(())
+    }
+}
+
+/// None if no answer came.
+fn answered<T>(found: Result<T, Error>) -> Result<Option<T>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Unavailable(_)) => Ok(None),
+        Err(other) => Err(other),
     }
 }
 

@@ -108,6 +108,19 @@ fn impatient(options: Options) -> Options {
     Options { patience: Duration::from_secs(3), ..options }
 }
 
+/// The file of credentials that NATS knows: a pass, and the secret key that it is for.
+fn credentials(keyed: &Keyed, secret: [u8; 32], pass: &str) -> PathBuf {
+    let key = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, secret).unwrap();
+    let file = keyed.dir.path().join("node.creds");
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\n{pass}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        key.seed().unwrap()
+    );
+    fs_err::write(&file, text).unwrap();
+    file
+}
+
 async fn append(log: &Courier, id: &str) -> Result<(), courier::AppendError> {
     let fact = NewFact::new(id, "s", "test", json!({}));
     log.append(Stream::Pipeline, fact.into(), 1).await.map(drop)
@@ -131,10 +144,87 @@ async fn only_who_has_a_pass_for_its_own_key_uses_the_log() {
         ("somebody else's pass", keyed.options(TWO, &pass)),
         ("a pass of another cluster", keyed.options(TWO, &other)),
         ("rubbish for a pass", keyed.options(TWO, "rubbish")),
-        ("a server that is not known", blind),
     ] {
-        let refused = JetStream::open(impatient(options)).await;
-        assert!(matches!(refused, Err(OpenError::Unreachable { .. })), "{what}");
+        let refused = JetStream::open(impatient(options)).await.unwrap_err();
+        assert!(matches!(refused, OpenError::TurnedAway { .. }), "{what}: {refused}");
+        assert!(refused.to_string().contains("do not let this node in"), "{refused}");
+    }
+    let refused = JetStream::open(impatient(blind)).await.unwrap_err();
+    let is_unreachable = matches!(refused, OpenError::Unreachable { .. });
+    assert!(is_unreachable, "a server that is not known: {refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_credentials_lets_in_like_a_key_of_ones_own() {
+    let Some(keyed) = Keyed::start() else { return };
+    let (one, two) = (keyed.pass(ONE), keyed.pass(TWO));
+    let file = credentials(&keyed, ONE, &one);
+    let options =
+        Options { identity: None, credentials: Some(file.clone()), ..keyed.options(ONE, "") };
+    append(&JetStream::open(options.clone()).await.unwrap(), "a").await.unwrap();
+
+    credentials(&keyed, ONE, &two);
+    let refused = JetStream::open(impatient(options.clone())).await.unwrap_err();
+    assert!(matches!(refused, OpenError::TurnedAway { .. }), "somebody else's pass: {refused}");
+    let path = file.display().to_string();
+    fs_err::write(&file, format!("{one}\nSU-SECRET\n")).unwrap();
+    let refused = JetStream::open(options.clone()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::NoCredentials { .. }), "{refused}");
+    let said = refused.to_string();
+    assert!(said.starts_with(&format!("{path} holds no credentials")), "{said}");
+    assert!(said.contains("a pass and a secret key"), "{said}");
+    assert!(!said.contains("SECRET") && !said.contains(&one), "{said}");
+    fs_err::remove_file(&file).unwrap();
+    let refused = JetStream::open(options).await.unwrap_err().to_string();
+    assert!(refused.contains(&path) && refused.contains("No such file"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_token_is_known_by_a_certificate_that_is_nobody_elses() {
+    let Some(mut keyed) = Keyed::start() else { return };
+    keyed.end();
+    let text = format!(
+        "listen: \"{}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"store\" }}\n\
+         tls {{ cert_file: \"server.pem\", key_file: \"server.key\", timeout: 5 }}\n\
+         authorization {{ token: \"secret\" }}\n",
+        keyed.listen
+    );
+    fs_err::write(keyed.dir.path().join("server.conf"), text).unwrap();
+    keyed.begin();
+    let options = |token: &str, certificate: Option<PathBuf>| Options {
+        certificate,
+        ..Options::new(
+            format!("tls://{token}@{}", keyed.listen),
+            "test",
+            keyed.dir.path().join("n"),
+        )
+    };
+    let ca = Some(keyed.dir.path().join("ca.pem"));
+    append(&JetStream::open(options("secret", ca.clone())).await.unwrap(), "a").await.unwrap();
+    let blind = JetStream::open(impatient(options("secret", None))).await.unwrap_err();
+    assert!(matches!(blind, OpenError::Unreachable { .. }), "{blind}");
+    let stranger = JetStream::open(impatient(options("other", ca))).await.unwrap_err();
+    assert!(matches!(stranger, OpenError::TurnedAway { .. }), "{stranger}");
+}
+
+#[test]
+fn one_server_alone_flushes_what_it_acknowledges_and_three_have_it_of_each_other() {
+    let authority = Authority::generate().unwrap();
+    let all = [4222, 4223, 4224].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    for (count, flushes) in [(1, true), (3, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site { name: "one", listen: all[0], all: &all[..count], folder: dir.path() };
+        authority.furnish(&site).unwrap();
+        let text = fs_err::read_to_string(dir.path().join("server.conf")).unwrap();
+        assert_eq!(text.contains("sync_interval: always"), flushes, "{text}");
+        // The server understands it.
+        let Some(program) = program() else { continue };
+        let tried = Command::new(program)
+            .args(["-t", "-c", "server.conf"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stderr));
     }
 }
 

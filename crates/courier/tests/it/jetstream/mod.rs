@@ -2,11 +2,12 @@
 //! their own.
 //!
 //! The program is `NATS_SERVER`, or the one that `cargo xtask check` puts into `target/tools`; not whatever `PATH` has, which
-//! may be too old. Without it these tests say that it is absent.
+//! may be too old. Without it these tests say that it is absent, and fail where `CI` is `true`.
 
 mod faults;
 mod keys;
 mod leases;
+mod others;
 mod own;
 pub(crate) mod servers;
 mod suite;

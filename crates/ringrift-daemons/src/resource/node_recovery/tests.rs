@@ -66,6 +66,7 @@ fn only_a_lease_that_stands_still_is_a_reason_and_only_one_that_moves_is_the_end
         speaks: 1,
         slots: 1,
         playing: 1,
+        can: None,
         position: 1,
         since_ms: 0,
         draining,

@@ -1,11 +1,20 @@
 //! Tests of `SYNC_PUSH`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
+use hosts::Disk;
 use ringrift_pipeline::HoldingRow;
+use serde_json::{Value, json};
+use warden::{DaemonView, Snapshot, Wake};
 
 use super::*;
-use crate::testbed::{Bed, Street, done, hex, stops_in_mid_cycle};
+use crate::{
+    Supervision,
+    testbed::{Bed, Street, done, hex, stops_in_mid_cycle, view_of},
+};
 
 /// A disk of 100 GiB.
 const TOTAL: u64 = 100 << 30;
@@ -202,4 +211,128 @@ async fn on_one_machine_it_has_nothing_to_do_and_a_stop_in_the_middle_changes_no
     let (cx, _probe) = bed.cx::<SyncPush>();
     let status = done(alone.cycle(&cx).await);
     assert_eq!((status.idle.as_deref(), alone.health(&status)), (Some(ALONE), Health::Healthy));
+}
+
+/// A supervisor that shows what it is told to.
+#[derive(Clone, Default)]
+struct Views(Arc<Mutex<Vec<DaemonView>>>);
+
+impl Supervision for Views {
+    fn wake(&self, _: Wake) {}
+    fn wake_daemon(&self, _: DaemonId) {}
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let daemons = self.0.lock().unwrap().clone();
+        Arc::new(Snapshot { daemons, ..Snapshot::default() })
+    }
+}
+
+impl Views {
+    fn show(&self, daemons: Vec<DaemonView>) {
+        *self.0.lock().unwrap() = daemons;
+    }
+
+    /// `AUTO_SYNC` runs, and shows this strategy; none = it has shown nothing yet.
+    fn show_strategy(&self, strategy: Option<&str>) {
+        let details = strategy.map_or(Value::Null, |strategy| json!({ "strategy": strategy }));
+        self.show(vec![DaemonView { details, ..view_of(AutoSync::ID) }]);
+    }
+}
+
+/// The daemon beside this supervisor.
+fn daemon_beside(bed: &Bed, used: &Arc<AtomicU64>, views: &Views) -> SyncPush {
+    let mut daemon = daemon(bed, used);
+    daemon.bell = Bell::default();
+    daemon.bell.connect(views.clone());
+    daemon
+}
+
+#[tokio::test]
+async fn only_where_everything_is_kept_nothing_is_offered() {
+    let bed = Bed::new().await;
+    bed.joined(&["there"]).await;
+    bed.live(&["there"]).await;
+    let batch = bed.batch(hex(), &["g1"]).await;
+    bed.held("here", &[&batch]).await;
+    let (views, used) = (Views::default(), Arc::new(AtomicU64::new(60)));
+    let mut daemon = daemon_beside(&bed, &used, &views);
+    let (cx, _probe) = bed.cx::<SyncPush>();
+    let facts = bed.facts().await;
+    for nothing in [None, Some("pull")] {
+        views.show_strategy(nothing);
+        assert_eq!(done(daemon.cycle(&cx).await).offered, 0, "{nothing:?}");
+    }
+    assert_eq!(bed.facts().await, facts);
+    views.show_strategy(Some("hybrid"));
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 1);
+    views.show_strategy(None);
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 1, "nor taken back on a doubt");
+    views.show_strategy(Some("pull"));
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 0);
+    assert!(!bed.catalogue.holders(&batch).await.unwrap()[0].offered);
+}
+
+#[tokio::test]
+async fn what_a_node_offers_that_may_vanish_is_not_taken_back_for_its_empty_disk() {
+    let bed = Bed::new().await;
+    bed.joined(&["there"]).await;
+    bed.live(&["there"]).await;
+    let batch = bed.batch(hex(), &["g1"]).await;
+    bed.held("here", &[&batch]).await;
+    let (node, hashes) = (bed.the_loop.node.clone(), vec![batch.clone()]);
+    let reason = "this node may vanish".to_owned();
+    bed.record(vec![ArtefactsOffered { node, hashes, reason }.into()]).await;
+    let (views, used) = (Views::default(), Arc::new(AtomicU64::new(10)));
+    let mut daemon = daemon_beside(&bed, &used, &views);
+    let (cx, _probe) = bed.cx::<SyncPush>();
+    views.show_strategy(Some("ephemeral"));
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 1);
+    views.show_strategy(Some("hybrid"));
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 0);
+}
+
+#[tokio::test]
+async fn an_offer_that_wakes_this_node_is_not_followed_by_the_next_at_once() {
+    let bed = Bed::new().await;
+    bed.joined(&["there"]).await;
+    bed.live(&["there"]).await;
+    let (first, next) = (bed.batch(hex(), &["g1"]).await, bed.batch(hex(), &["g2"]).await);
+    bed.held("here", &[&first, &next]).await;
+    let mut daemon = daemon(&bed, &Arc::new(AtomicU64::new(60)));
+    daemon.config.max_offered_per_cycle = 1;
+    let (cx, _probe) = bed.cx::<SyncPush>();
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 1);
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 1);
+    daemon.offered_at = Instant::now().checked_sub(SyncPush::SPEC.period);
+    assert_eq!(done(daemon.cycle(&cx).await).offered, 2);
+}
+
+#[tokio::test]
+async fn a_node_that_may_vanish_stops_when_others_have_what_its_workers_hand_in_last() {
+    let bed = Bed::new().await;
+    bed.joined(&["there"]).await;
+    bed.live(&["there"]).await;
+    let (views, used) = (Views::default(), Arc::new(AtomicU64::new(10)));
+    let mut daemon = daemon_beside(&bed, &used, &views);
+    let (cx, _probe) = bed.cx::<SyncPush>();
+    let auto_sync = || DaemonView {
+        details: json!({ "strategy": "ephemeral" }),
+        state: State::Stopped,
+        ..view_of(AutoSync::ID)
+    };
+    let plays = |state: State| DaemonView { state, ..view_of(IdleResource::ID) };
+    views.show(vec![auto_sync(), plays(State::Stopping)]);
+    let rest = async {
+        // The workers take longer than a look, and then hand in a batch.
+        tokio::time::sleep(3 * LOOK_AGAIN).await;
+        let batch = bed.batch(hex(), &["g1"]).await;
+        views.show(vec![auto_sync(), plays(State::Stopped)]);
+        while !bed.catalogue.holders(&batch).await.unwrap().iter().any(|holder| holder.offered) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bed.held("there", &[&batch]).await;
+        batch
+    };
+    let (stopped, batch) = tokio::join!(daemon.stop(&cx), rest);
+    stopped.unwrap();
+    assert_eq!(bed.who_has(&batch).await, ["here", "there"]);
 }

@@ -2,7 +2,12 @@
 
 mod leave;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
@@ -30,6 +35,8 @@ use crate::{
 const LONG: Duration = Duration::from_mins(1);
 /// Facts that are copied between two signs of progress.
 const PAGE: usize = 1000;
+/// The usual name of a configuration.
+const CONFIGURATION: &str = "ringrift.toml";
 
 /// See [`crate::cli`].
 #[derive(Debug, Args)]
@@ -71,6 +78,19 @@ struct OwnArgs {
     place: Place,
 }
 
+/// What lets a node to servers that run already, beside their addresses.
+#[derive(Debug, Args)]
+struct TheirArgs {
+    /// A file of NATS credentials, which lets this node to those servers; it is read at each start [default: what
+    /// stands in their addresses]
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    credentials: Option<PathBuf>,
+    /// The certificate of who signed for those servers, a PEM file; it is read at each start [default: those that the
+    /// system believes]
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    ca: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 struct InitArgs {
     /// Run the server of the log here, at an address of this machine that the other nodes reach, e.g.
@@ -82,6 +102,8 @@ struct InitArgs {
     /// users of this machine see what stands in a command
     #[arg(long, value_name = "URLS", conflicts_with = "serve")]
     servers: Option<String>,
+    #[command(flatten)]
+    their: TheirArgs,
     /// The name of the log on them: letters, digits, `-` and `_`
     #[arg(long, value_name = "NAME", default_value = "ringrift")]
     log: String,
@@ -97,6 +119,8 @@ struct JoinArgs {
     /// Without a ticket: addresses of servers that do not go by keys, as for `cluster init`
     #[arg(long, value_name = "URLS", conflicts_with = "ticket")]
     servers: Option<String>,
+    #[command(flatten)]
+    their: TheirArgs,
     /// The name of the log on them
     #[arg(long, value_name = "NAME", default_value = "ringrift", conflicts_with = "ticket")]
     log: String,
@@ -185,10 +209,10 @@ impl OwnArgs {
     }
 
     fn membership(&self, place: Where) -> Membership {
-        let Where { servers, log, pass, serve } = place;
+        let Where { servers, log, pass, credentials, ca, serve } = place;
         let listen = self.listen.unwrap_or_else(loopback);
         let (send_rate, relays) = (self.send_rate, self.relay.clone());
-        Membership { servers, log, listen, send_rate, relays, pass, serve }
+        Membership { servers, log, listen, send_rate, relays, pass, credentials, ca, serve }
     }
 }
 
@@ -197,14 +221,35 @@ struct Where {
     servers: String,
     log: String,
     pass: Option<String>,
+    credentials: Option<PathBuf>,
+    ca: Option<PathBuf>,
     serve: Option<SocketAddr>,
 }
 
 impl Where {
-    fn told(servers: Option<&String>, log: &str) -> Result<Self, Failure> {
-        let servers = text(servers.map(String::as_str).unwrap_or_default())?;
-        Ok(Self { servers, log: log.to_owned(), pass: None, serve: None })
+    /// Servers that go by the keys of the cluster.
+    fn of_keys(servers: String, log: String, pass: String, serve: Option<SocketAddr>) -> Self {
+        Self { servers, log, pass: Some(pass), credentials: None, ca: None, serve }
     }
+
+    fn told(servers: Option<&String>, their: &TheirArgs, log: &str) -> Result<Self, Failure> {
+        let credentials = holds("--credentials", their.credentials.as_deref(), "NATS USER JWT")?;
+        let ca = holds("--ca", their.ca.as_deref(), "BEGIN CERTIFICATE")?;
+        let servers = text(servers.map(String::as_str).unwrap_or_default())?;
+        Ok(Self { servers, log: log.to_owned(), pass: None, credentials, ca, serve: None })
+    }
+}
+
+/// The whole path of a file that holds this, wherever the manager is started later.
+fn holds(flag: &str, file: Option<&Path>, what: &str) -> Result<Option<PathBuf>, Failure> {
+    let Some(file) = file else { return Ok(None) };
+    let path = std::path::absolute(file).context(flag.to_owned()).or_usage()?;
+    let text = fs_err::read_to_string(&path).context(flag.to_owned()).or_usage()?;
+    if text.contains(what) {
+        return Ok(Some(path));
+    }
+    let file = path.display();
+    Err(Failure::usage(anyhow!("{flag}: {file} has no line `{what}`: name another file")))
 }
 
 /// What was said, or stands in the @FILE that was named.
@@ -222,9 +267,9 @@ fn init(args: &InitArgs) -> Outcome {
     let serve = args.serve.first().copied();
     let place = if serve.is_some() {
         let (servers, pass) = admission::found(&dir, &args.serve, &args.log).or_usage()?;
-        Where { servers, log: args.log.clone(), pass: Some(pass), serve }
+        Where::of_keys(servers, args.log.clone(), pass, serve)
     } else {
-        Where::told(args.servers.as_ref(), &args.log)?
+        Where::told(args.servers.as_ref(), &args.their, &args.log)?
     };
     let membership = args.own.membership(place);
     let server = serve.map(|listen| LogServer::at(&dir, listen)).transpose().or_usage()?;
@@ -287,20 +332,40 @@ fn join(args: &JoinArgs) -> Outcome {
     let runtime = multi_threaded()?;
     let (place, role) = if let Some(ticket) = &args.ticket {
         let entered = runtime.block_on(admission::enter(&dir, &text(ticket)?)).or_usage()?;
-        let (servers, log, pass) = (entered.servers, entered.log, Some(entered.pass));
-        (Where { servers, log, pass, serve: None }, entered.role)
+        (Where::of_keys(entered.servers, entered.log, entered.pass, None), Some(entered.role))
     } else {
-        let any = "coordinator | training | selfplay".to_owned();
-        (Where::told(args.servers.as_ref(), &args.log)?, any)
+        (Where::told(args.servers.as_ref(), &args.their, &args.log)?, None)
     };
     let membership = args.own.membership(place);
     // A log that nobody began is refused here.
     runtime.block_on(open_shared(&membership, &dir, Begin::No)).or_usage()?;
     membership.write(&dir)?;
+    let is_kept = match &role {
+        Some(role) => keep_role(&dir, role)?,
+        None => false,
+    };
     drop(lock);
     console::say(&format!("{} is a node of the {membership}", dir.root().display()));
-    console::say(&format!("  begin   ringrift up --profile {role}"));
+    console::say(&match role {
+        Some(role) if is_kept => format!("  begin   ringrift up, which runs the profile {role}"),
+        Some(role) => format!("  begin   ringrift up --profile {role}"),
+        None => "  begin   ringrift up --profile coordinator | training | selfplay".to_owned(),
+    });
     Ok(())
+}
+
+/// Writes the profile that the machine was invited for into a configuration of its directory, where a person sees and
+/// changes it; not if there is a configuration already.
+fn keep_role(dir: &DataDir, role: &str) -> anyhow::Result<bool> {
+    let path = dir.root().join(CONFIGURATION);
+    let is_configured = std::env::var_os("RINGRIFT_CONFIG").is_some_and(|file| !file.is_empty());
+    if path.exists() || is_configured || Path::new(CONFIGURATION).exists() {
+        return Ok(false);
+    }
+    let manager = BTreeMap::from([("manager", BTreeMap::from([("profile", role)]))]);
+    let text = toml::to_string(&manager)?;
+    fs_err::write(&path, format!("# What this machine was invited for.\n{text}"))?;
+    Ok(true)
 }
 
 fn invite(args: &InviteArgs) -> Outcome {
@@ -480,7 +545,7 @@ pub fn nodes(args: &StatusArgs) -> Outcome {
         return Ok(());
     }
     let rows: Vec<Vec<String>> = nodes.iter().map(cells).collect();
-    let head = ["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "HAS", "VERSION", "DOES"];
+    let head = ["NODE", "ROLE", "RUNS", "WORKERS", "ITEMS", "HAS", "MACHINE", "VERSION", "DOES"];
     console::table(&head, &rows);
     if let Some(sentence) = status::copies(&cluster) {
         console::say(&sentence);
@@ -522,9 +587,23 @@ fn cells(node: &Value) -> Vec<String> {
         slots,
         number(&node["items"]),
         number(&node["artefacts"]),
+        machine(&node["can"]),
         text("version"),
         text("does"),
     ]
+}
+
+/// What a machine can do, in words; nothing of a node that did not say.
+fn machine(can: &Value) -> String {
+    let (Some(cores), Some(memory)) = (can["cores"].as_u64(), can["memory_bytes"].as_f64()) else {
+        return String::new();
+    };
+    let (instructions, speed) = (&can["instructions"], &can["evaluations_per_second"]);
+    format!(
+        "{cores} cores, {:.1} GiB, {}, {speed} evaluations/s",
+        memory / f64::from(1 << 30),
+        instructions.as_str().unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -532,10 +611,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_is_to_let_in_is_looked_at_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.creds");
+        let refused =
+            |what| format!("{:#}", holds("--ca", Some(&file), what).unwrap_err().error.unwrap());
+        let missing = refused("BEGIN CERTIFICATE");
+        assert!(missing.starts_with("--ca: ") && missing.contains("node.creds"), "{missing}");
+        fs_err::write(&file, "-----BEGIN NATS USER JWT-----\nSECRET\n").unwrap();
+        let other = refused("BEGIN CERTIFICATE");
+        assert!(other.contains("has no line `BEGIN CERTIFICATE`"), "{other}");
+        assert!(!other.contains("SECRET"), "{other}");
+        let found = holds("--credentials", Some(&file), "NATS USER JWT").unwrap();
+        assert_eq!(found, Some(file.clone()));
+        assert_eq!(holds("--ca", None, "").unwrap(), None);
+    }
+
+    #[test]
     fn a_node_is_one_line_with_what_it_does() {
         let node = json!({
             "node": "a", "here": true, "leads": false, "runs": "profile selfplay", "workers": 4,
-            "items": 3, "artefacts": 71, "version": "0.0.0", "does": "3 x selfplay hex8_2p",
+            "items": 3, "artefacts": 71,
+            "can": {
+                "platform": "linux/x86_64", "cores": 8, "memory_bytes": 16_u64 << 30, "instructions": "avx2",
+                "evaluations_per_second": 52_417,
+            },
+            "version": "0.0.0", "does": "3 x selfplay hex8_2p",
             "report": { "competes": false, "free_slots": 1 },
         });
         let shown = [
@@ -545,12 +646,13 @@ mod tests {
             "3 of 4",
             "3",
             "71",
+            "8 cores, 16.0 GiB, avx2, 52417 evaluations/s",
             "0.0.0",
             "3 x selfplay hex8_2p",
         ];
         assert_eq!(cells(&node), shown);
         let silent =
             json!({ "node": "b", "report": null, "workers": 2, "does": "its manager has ended" });
-        assert_eq!(cells(&silent), ["b", "", "", "2", "", "", "", "its manager has ended"]);
+        assert_eq!(cells(&silent), ["b", "", "", "2", "", "", "", "", "its manager has ended"]);
     }
 }
