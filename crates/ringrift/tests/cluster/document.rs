@@ -46,6 +46,7 @@ impl Person {
         shell.args(["-c", command]).current_dir(&self.folder).env("PATH", &self.path);
         // The hosts share a disk that is nobody's own.
         shell.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
+        shell.env("RINGRIFT_AUTO_SYNC_FETCH_BELOW", "1");
         shell.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
         shell
     }

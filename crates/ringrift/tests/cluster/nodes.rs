@@ -302,6 +302,7 @@ impl Node {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // The hosts share a disk that is nobody's own.
         command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
+        command.env("RINGRIFT_AUTO_SYNC_FETCH_BELOW", "1");
         command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
         if self.killed {
             // What an earlier life took from its workers and did not tell is found before the test is over.

@@ -348,6 +348,7 @@ fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
         // The disk here is nobody's own.
         command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
         command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
+        command.env("RINGRIFT_AUTO_SYNC_FETCH_BELOW", "1");
         command.env("NATS_SERVER", &program).stdout(out.try_clone().unwrap()).stderr(out);
         Ours(command.spawn().unwrap())
     };
@@ -480,6 +481,7 @@ fn what_one_node_makes_reaches_others_and_outlives_it() {
         // The disk here is nobody's own.
         command.env("RINGRIFT_DISK_SPACE_MANAGER_MOST_USED", "0.99");
         command.env("RINGRIFT_DISK_SPACE_MANAGER_CALM_USED", "0.98");
+        command.env("RINGRIFT_AUTO_SYNC_FETCH_BELOW", "1");
         for share in ["TAKE_BELOW", "OFFER_FROM", "RELEASE_FROM"] {
             command.env(format!("RINGRIFT_SYNC_PUSH_{share}"), "1");
         }
