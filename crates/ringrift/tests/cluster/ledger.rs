@@ -110,7 +110,11 @@ impl Ledger {
         }
         let was_there = self.holders.get_mut(&hash).is_some_and(|holders| holders.remove(node));
         if daemon != "SYNC_PUSH" && was_there {
-            println!("{node} has no more {hash}, as {source} says; {others:?} have it");
+            let (at, was_trashed) = (fact.position, self.trashed.contains(&hash));
+            println!(
+                "{node} has no more {hash}, as {source} says at {at}; {others:?} have it; the log had let it go: \
+                 {was_trashed}"
+            );
             if source == node {
                 self.missing.insert((node.to_owned(), hash));
             }
