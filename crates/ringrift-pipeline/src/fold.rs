@@ -139,7 +139,7 @@ CREATE TABLE blobs (
 
 impl Projection for PipelineFold {
     const NAME: &'static str = "catalogue";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
 
     fn schema(&self) -> &'static str {
         SCHEMA
@@ -523,8 +523,10 @@ fn apply(tx: &Transaction<'_>, pos: i64, ms: i64, event: &Event) -> Result<(), r
             tx.prepare_cached("DELETE FROM holdings WHERE hash = ?1")?.execute([&e.hash.0])?;
         }
         Event::ArtefactsHeld(e) => {
+            // A node may hash for minutes what the log lets go meanwhile.
             let mut insert = tx.prepare_cached(
-                "INSERT INTO holdings (hash, node, position, since_ms) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO holdings (hash, node, position, since_ms) SELECT ?1, ?2, ?3, ?4
+                 WHERE NOT EXISTS (SELECT 1 FROM trashed WHERE hash = ?1)
                  ON CONFLICT (hash, node) DO UPDATE SET offered = 0, position = ?3",
             )?;
             for hash in &e.hashes {

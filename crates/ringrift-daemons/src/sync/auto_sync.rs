@@ -22,7 +22,7 @@ use courier::Stream;
 use depot::{Depot, Hash, Options};
 use ringrift_pipeline::{
     ArtefactsHeld, ArtefactsOffered, BlobHash, BlobRow, Catalogue, CheckpointSaved, GamesCommitted,
-    Gate, MatchPlayed, ModelCreated, SamplesExported, Topic as _, WindowCombined,
+    Gate, MatchPlayed, ModelCreated, NodeId, SamplesExported, Topic as _, WindowCombined,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
@@ -51,6 +51,9 @@ pub(crate) const ALARM: &str = "artefacts";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So long a cycle is at what comes slowly.
 const SLOW_ONES: Duration = Duration::from_mins(1);
+/// So many times the patience is for the one of those that has waited longest: one after the other is sooner there
+/// than all side by side.
+const TRIES: u32 = 3;
 
 /// What a node fetches before anybody on it asks for it, and what becomes of its own. Source: cluster contract, section
 /// 12, "Strategies"; sync contract, section of this daemon.
@@ -136,6 +139,17 @@ impl Default for Config {
     }
 }
 
+/// When an artefact is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It is new.
+    New,
+    /// It was faulty.
+    Again,
+    /// It came slowly; this time it has so many times the patience.
+    Slow(u32),
+}
+
 /// What it has done since it started.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
@@ -183,6 +197,8 @@ pub struct AutoSync {
     coming: VecDeque<BlobRow>,
     /// Whether anything may be fetched; one that closes stays closed until the next cycle.
     gate: Gate,
+    /// Nodes from which something came slowly in this cycle.
+    slow: BTreeSet<NodeId>,
     /// What no other node keeps.
     only_here: Since<BlobHash>,
 }
@@ -239,6 +255,7 @@ impl Daemon for AutoSync {
             faulty: BTreeMap::new(),
             coming: VecDeque::new(),
             gate: Gate::Allow,
+            slow: BTreeSet::new(),
             only_here: Since::default(),
         }
     }
@@ -307,6 +324,7 @@ impl AutoSync {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         let (began, verified_before) = (Instant::now(), self.status.verified_bytes);
         self.gate = Gate::Allow;
+        self.slow.clear();
         if self.the_loop.shared && self.status.strategy == Strategy::Ephemeral {
             self.offer(cx).await?;
         }
@@ -316,7 +334,7 @@ impl AutoSync {
         self.status.faults.clear();
         for (hash, row) in faulty {
             if named.iter().any(|named| named.hash == row.hash) {
-                self.look(row, true, cx).await?;
+                self.look(row, Turn::Again, cx).await?;
             } else {
                 info!(hash, "a faulty artefact is no longer wanted");
             }
@@ -343,7 +361,7 @@ impl AutoSync {
                 blocked = Some(reason);
                 break;
             }
-            self.look(row, false, cx).await?;
+            self.look(row, Turn::New, cx).await?;
             looked_at += 1;
             self.status.position = position;
         }
@@ -352,9 +370,10 @@ impl AutoSync {
             log.advance(Stream::Pipeline, &name, self.status.position).await?;
         }
         let until = Instant::now() + SLOW_ONES;
-        for _ in 0..self.coming.len() {
+        for n in 0..self.coming.len() {
             let Some(row) = self.coming.pop_front_if(|_| Instant::now() < until) else { break };
-            self.look(row, true, cx).await?;
+            let tries = if n == 0 { TRIES } else { 1 };
+            self.look(row, Turn::Slow(tries), cx).await?;
         }
         self.status.coming = self.coming.len();
         let bytes = self.status.verified_bytes - verified_before;
@@ -443,29 +462,47 @@ impl AutoSync {
     }
 
     /// Hashes one artefact, brings it here if the strategy wants it and another node or the mirror can, and mirrors it.
-    async fn look(&mut self, row: BlobRow, again: bool, cx: &Cx) -> anyhow::Result<()> {
+    async fn look(&mut self, row: BlobRow, turn: Turn, cx: &Cx) -> anyhow::Result<()> {
         cx.beat()?;
         let hash = parse(&row.hash)?;
+        let mut holders = Vec::new();
         if self.the_loop.shared && !self.blobs.is_here(&row.hash).await? {
             if !self.status.strategy.wants(&row.role) {
                 self.status.left += 1;
                 return Ok(());
             }
-            if !self.may_fetch(cx).await? {
+            let found = self.catalogue.holders(&row.hash).await?;
+            holders.extend(found.into_iter().map(|holder| holder.node));
+            // Many that wait for one slow line must not hold up what others have.
+            let waits = !matches!(turn, Turn::Slow(_))
+                && !holders.is_empty()
+                && holders.iter().all(|node| self.slow.contains(node));
+            if waits || !self.may_fetch(cx).await? {
                 self.coming.push_back(row);
                 return Ok(());
             }
         }
         // In a cluster what another node has is brought here.
-        let Ok(found) = timeout(PATIENCE, self.blobs.path_of(&row.hash)).await else {
-            // What has come of it stays.
-            info!(hash = %row.hash, role = row.role, "artefact comes slowly");
-            self.coming.push_back(row);
-            return Ok(());
+        let mut tries = if let Turn::Slow(tries) = turn { tries } else { 1 };
+        let found = loop {
+            match timeout(PATIENCE, self.blobs.path_of(&row.hash)).await {
+                Ok(found) => break found,
+                // What has come of it stays.
+                Err(_) if tries > 1 => {
+                    tries -= 1;
+                    cx.beat()?;
+                }
+                Err(_) => {
+                    info!(hash = %row.hash, role = row.role, "artefact comes slowly");
+                    self.slow.extend(holders);
+                    self.coming.push_back(row);
+                    return Ok(());
+                }
+            }
         };
         if let Err(error) = found {
             let out_of_reach = error.downcast::<OutOfReach>()?;
-            if !again {
+            if turn == Turn::New {
                 // Whoever has it may just be about to be introduced.
                 info!(role = row.role, error = %out_of_reach, "artefact is not here yet");
                 self.faulty.insert(row.hash.to_string(), row);

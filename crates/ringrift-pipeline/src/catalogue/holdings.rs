@@ -89,7 +89,7 @@ impl Catalogue {
         self.ask(move |db| holders(db, &hash)).await
     }
 
-    /// What a node says it has, and whether it offers that, by hash; also what was trashed since.
+    /// What a node says it has, and whether it offers that, by hash.
     pub async fn held_by(&self, node: &NodeId) -> Result<Vec<(BlobHash, bool)>, CatalogueError> {
         let node = node.0.clone();
         self.ask(move |db| {

@@ -114,4 +114,11 @@ async fn the_catalogue_says_who_has_what_and_what_lacks_copies() {
     let x = place.catalogue.held_by(&NodeId("x".into())).await.unwrap();
     assert_eq!(x, [(hash("a1"), false)]);
     assert_eq!(place.fewer_than(2).await, [("a1".to_owned(), 1), ("a3".to_owned(), 0)]);
+
+    // Who was about to say that he has it says so in vain, until it is made again.
+    say(vec![held("y", &["a2", "a3"])]).await;
+    let y = NodeId("y".into());
+    assert_eq!(place.catalogue.held_by(&y).await.unwrap(), [(hash("a3"), false)]);
+    say(vec![named(4, "a2", 20), held("y", &["a2"])]).await;
+    assert_eq!(place.who_has("a2").await, names(&["y"]));
 }

@@ -67,7 +67,8 @@ impl Ledger {
                 }
             }
             "artefacts.held" => {
-                for hash in hashes() {
+                // What the log let go while it was hashed counts for nobody.
+                for hash in hashes().filter(|hash| !self.trashed.contains(hash)) {
                     self.holders.entry(hash).or_default().insert(node.clone());
                 }
             }

@@ -31,6 +31,16 @@ impl Node {
         self.pieces().into_iter().find(|(of, _)| of == hash).map(|(_, bytes)| bytes)
     }
 
+    /// From its next life on it sends as fast as it can.
+    pub fn sends_freely(&self) {
+        let file = self.data.join("cluster.toml");
+        let text = fs_err::read_to_string(&file).unwrap();
+        let (bound, rest): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("send_rate"));
+        assert_eq!(bound.len(), 1, "{text}");
+        fs_err::write(&file, rest.join("\n")).unwrap();
+    }
+
     /// The games that a node played and nobody else has, as far as the log says.
     fn only_of(&self, maker: &str, taker: &str) -> Vec<String> {
         let question = "SELECT hash, works.node, (SELECT group_concat(holdings.node) FROM holdings
@@ -53,9 +63,9 @@ impl Node {
 }
 
 impl Cluster {
-    /// Kills the giver or the taker of something while it is on its way: of what was there nothing is thrown away. Says
-    /// whether it became whole while it was watched.
-    pub fn interrupt(&mut self, killed: &str, giver: &str, taker: &str) -> bool {
+    /// Kills the giver or the taker of something while it is on its way: of what was there nothing is thrown away. Gives
+    /// what it was.
+    pub fn interrupt(&mut self, killed: &str, giver: &str, taker: &str) -> String {
         let from = self.node(giver).name();
         let hash = wait_for("a transfer", Duration::from_mins(5), || {
             let node = self.node(taker);
@@ -82,13 +92,16 @@ impl Cluster {
             let node = self.node(taker);
             match node.piece(&hash) {
                 Some(bytes) => assert!(bytes >= before, "{before} bytes were there, now {bytes}"),
-                None if node.has(&hash) => return true,
+                None if node.has(&hash) => {
+                    println!("{hash} became whole");
+                    break;
+                }
                 // On its way from one place to the other.
                 None => absent += 1,
             }
             assert!(absent < 50, "what was there of {hash} was thrown away");
             thread::sleep(Duration::from_millis(100));
         }
-        false
+        hash
     }
 }

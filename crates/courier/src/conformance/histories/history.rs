@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::linear::{Operation, What};
+use super::linear::What;
+use super::search::Operation;
 use crate::conformance::NOW;
 
 /// What a line of a process that may be killed begins with.

@@ -11,7 +11,9 @@
 mod history;
 mod linear;
 mod record;
+mod search;
 
 pub use history::{History, Life};
-pub use linear::{Appended, Operation, Tally, What};
+pub use linear::{Appended, Tally, What};
 pub use record::{Competitor, facts, judge, record, resolve, run};
+pub use search::Operation;

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::history::History;
-use super::linear::{Appended, OneSubject, Operation, TTL_MS, Tally, What, check};
+use super::linear::{Appended, TTL_MS, Tally, What, is_in_order};
+use super::search::Operation;
 use crate::conformance::{NOW, Verdict, Violation};
 use crate::courier::Courier;
 use crate::error::{AppendError, Error, LeaseError};
@@ -94,7 +95,7 @@ pub fn resolve(history: Vec<Operation<What>>, facts: &[Fact]) -> Vec<Operation<W
 pub fn judge(history: Vec<Operation<What>>) -> Result<Tally, Violation> {
     let tally = Tally::of(&history);
     let written = serde_json::to_vec(&history)?;
-    if let Err(why) = check::<OneSubject>(history) {
+    if let Err(why) = is_in_order(history) {
         let file = std::env::temp_dir().join(format!("history-{:016x}.json", fnv(&written)));
         fs_err::write(&file, written)?;
         return Err(format!("{tally}: {why}; kept in {}", file.display()).into());

@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hosts::Disk;
@@ -155,16 +158,20 @@ async fn in_a_cluster_another_node_gives_back_what_is_damaged_which_is_kept_asid
     assert_eq!(bed.blobs.depot().quarantined().unwrap().len(), 1);
 }
 
-/// Another node, whose line carries this so slowly that it does not come while anybody waits.
-struct Crawls(Hash);
+/// Other nodes, whose lines carry these so slowly that they do not come while anybody waits; and what was asked of
+/// them.
+#[derive(Default)]
+struct Crawls(Vec<BlobHash>, Arc<Mutex<Vec<BlobHash>>>);
 
 impl Elsewhere for Crawls {
     fn bring(
         &self,
         hash: Hash,
     ) -> Pin<Box<dyn Future<Output = Result<(), OutOfReach>> + Send + '_>> {
+        let asked = BlobHash(hash.to_string());
+        self.1.lock().unwrap().push(asked.clone());
         Box::pin(async move {
-            if hash == self.0 {
+            if self.0.contains(&asked) {
                 return std::future::pending().await;
             }
             Err(OutOfReach { hash, why: "nobody has it".into() })
@@ -178,7 +185,7 @@ async fn what_comes_slowly_is_no_fault_and_does_not_hold_up_the_rest() {
     let slow = bed.batch(hex(), &["g1"]).await;
     bed.batch(hex(), &["g2"]).await;
     fs_err::remove_file(path(bed.blobs.depot(), &slow).unwrap()).unwrap();
-    bed.blobs.connect(Crawls(parse(&slow).unwrap()));
+    bed.blobs.connect(Crawls(vec![slow], Arc::default()));
     let (cx, _probe) = bed.cx::<AutoSync>();
     let mut daemon = daemon(&bed, Config::default());
     let status = done(daemon.cycle(&cx).await);
@@ -187,6 +194,28 @@ async fn what_comes_slowly_is_no_fault_and_does_not_hold_up_the_rest() {
     bed.put("g1");
     let status = done(daemon.cycle(&cx).await);
     assert_eq!((status.verified, status.coming), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_on_one_slow_line_hold_up_nobody_else_and_come_one_after_the_other() {
+    let bed = Bed::new().await;
+    bed.joined(&["slow", "good"]).await;
+    bed.live(&["slow", "good"]).await;
+    let mut slow = Vec::new();
+    for name in ["s1", "s2", "s3"] {
+        slow.push(bed.named_only(name).await);
+    }
+    let good = bed.named_only("g1").await;
+    bed.held("slow", &slow.iter().collect::<Vec<_>>()).await;
+    bed.held("good", &[&good]).await;
+    let asked = Arc::default();
+    bed.blobs.connect(Crawls(slow.clone(), Arc::clone(&asked)));
+    let (cx, _probe) = bed.cx::<AutoSync>();
+    let mut daemon = in_a_cluster(&bed, Strategy::Pull, &disk(10));
+    let status = done(daemon.cycle(&cx).await);
+    assert_eq!((status.coming, daemon.faulty.len()), (3, 1));
+    let [s1, s2, s3] = &slow[..] else { panic!("{slow:?}") };
+    assert_eq!(asked.lock().unwrap().iter().collect::<Vec<_>>(), [s1, &good, s1, s1, s1, s2, s3]);
 }
 
 #[tokio::test]
