@@ -145,6 +145,8 @@ enum Command {
     Matches(commands::lists::ListArgs),
     /// Check all data: hash every artefact, replay every game, fold the log again
     Verify(commands::verify::VerifyArgs),
+    /// Show where an artefact is: on which nodes of the cluster, since when, and as which file here
+    Where(commands::whereabouts::WhereArgs),
     /// Let two players play each other
     Match(commands::play::MatchArgs),
     /// Play on the terminal against a model
@@ -222,6 +224,7 @@ impl Cli {
             Command::Games(args) => commands::lists::games(&args),
             Command::Matches(args) => commands::lists::matches(&args),
             Command::Verify(args) => commands::verify::run(&args),
+            Command::Where(args) => commands::whereabouts::run(&args),
             Command::Match(args) => commands::play::run(&args),
             Command::Play(args) => commands::person::run(&args),
             Command::Train(args) => commands::train::run(&args),

@@ -2,13 +2,14 @@
 
 use std::{
     io::{ErrorKind, Read},
+    sync::Once,
     time::Duration,
 };
 
 use futures_util::StreamExt as _;
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
-    PutPayload, RetryConfig,
+    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutPayload, RetryConfig, UpdateVersion,
     aws::AmazonS3Builder,
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::GoogleCloudStorageBuilder,
@@ -17,9 +18,10 @@ use object_store::{
 // Named for its feature alone: encryption without a library of its own choice, see `prepare`.
 use reqwest as _;
 use tokio::runtime::Runtime;
+use tracing::warn;
 
 use super::{
-    Address, Credentials, FarError, FarResult, Objects, Options, Plain,
+    Address, Credentials, FarError, FarResult, Objects, Options, Plain, Service, Version,
     address::is_number,
     check_endpoint,
     credentials::{AzureSecret, Proof},
@@ -44,13 +46,18 @@ const AZURE: &str = "blob.core.windows.net";
 const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
 /// What is in the text of a refusal; not every call gives it a kind of its own.
 const REFUSALS: [&str; 2] = ["status code: 401", "status code: 403"];
+/// What is in the text of a service that knows no conditions.
+const UNABLE: &str = "status code: 501";
 /// Most that is shown of what a service says.
 const SHOWN: usize = 200;
 
 pub(super) struct Bucket {
     store: Box<dyn ObjectStore>,
+    service: Service,
     name: String,
     prefix: String,
+    /// That pointers are replaced unseen is said once.
+    said: Once,
     /// Of its own, so that every caller may block. None only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -151,7 +158,7 @@ impl Bucket {
             .thread_name("far")
             .enable_all()
             .build()?;
-        Ok(Self { store, name, prefix, runtime: Some(runtime) })
+        Ok(Self { store, service, name, prefix, said: Once::new(), runtime: Some(runtime) })
     }
 
     fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
@@ -166,12 +173,32 @@ impl Bucket {
         }
     }
 
+    fn version_of(&self, object: ObjectMeta) -> Version {
+        let name = match self.service {
+            Service::Google => object.version,
+            // A weak one names several contents, and no service compares it.
+            Service::S3 | Service::Azure => object.e_tag.filter(|tag| !tag.starts_with("W/")),
+        };
+        name.map_or(Version::ANY, Version::new)
+    }
+
+    fn replace_unseen(&self, key: &str, contents: &[u8]) -> FarResult<bool> {
+        self.said.call_once(|| {
+            warn!(
+                bucket = self.name,
+                "the service cannot compare before it replaces: two that lead at once may go over each other"
+            );
+        });
+        self.write(key, &mut &*contents, contents.len() as u64)?;
+        Ok(true)
+    }
+
     /// What an error means to whoever must act. Nothing of a refusal is shown: some services repeat what was
     /// signed.
     fn understood(&self, key: &str, error: &object_store::Error) -> FarError {
         use object_store::Error as E;
         let said = one_line(error);
-        if NO_BUCKET.iter().any(|code| said.contains(code)) {
+        if is_without_bucket(&said) {
             return FarError::Refused(format!("the bucket {} is not there", self.name));
         }
         let is_refusal = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
@@ -205,6 +232,10 @@ impl Drop for Bucket {
 fn prepare() {
     // An error says that one is chosen.
     drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+fn is_without_bucket(said: &str) -> bool {
+    NO_BUCKET.iter().any(|code| said.contains(code))
 }
 
 fn one_line(error: &object_store::Error) -> String {
@@ -271,6 +302,45 @@ impl Objects for Bucket {
             }
             done
         })
+    }
+
+    fn version(&self, key: &str) -> FarResult<Option<Version>> {
+        match self.block_on(self.store.head(&self.path(key))) {
+            Ok(object) => Ok(Some(self.version_of(object))),
+            Err(error) => match self.understood(key, &error) {
+                FarError::Absent { .. } => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// A service that gives neither tags nor generations, or says that it takes no conditions, gets a plain put, as
+    /// it always did. One that takes them and does not look at them cannot be told from one that does.
+    fn replace(&self, key: &str, version: Option<&Version>, contents: &[u8]) -> FarResult<bool> {
+        let mode = match version.map(Version::name) {
+            None => PutMode::Create,
+            // Each service looks at its own.
+            Some(Some(name)) => PutMode::Update(UpdateVersion {
+                e_tag: Some(name.to_owned()),
+                version: Some(name.to_owned()),
+            }),
+            Some(None) => return self.replace_unseen(key, contents),
+        };
+        let (path, payload) = (self.path(key), PutPayload::from(contents.to_vec()));
+        let put = self.block_on(self.store.put_opts(&path, payload, mode.into()));
+        let Err(error) = put else { return Ok(true) };
+        let said = one_line(&error);
+        let is_other = matches!(
+            error,
+            object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }
+        );
+        if is_other && !is_without_bucket(&said) {
+            return Ok(false);
+        }
+        if said.contains(UNABLE) {
+            return self.replace_unseen(key, contents);
+        }
+        Err(self.understood(key, &error))
     }
 
     fn list(&self, folder: &str, found: &mut dyn FnMut(&str, u64)) -> FarResult<()> {

@@ -1,21 +1,35 @@
 //! Objects in a folder: of another disk, or of a file system that other machines serve.
 
 use std::{
+    fs::TryLockError,
     io::{Read, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
 };
 
 use fs_err as fs;
 
-use super::{FarError, FarResult, Objects};
-use crate::store::{seal, sync_folder};
+use super::{FarError, FarResult, Objects, Version};
+use crate::{
+    Hash,
+    store::{seal, sync_folder},
+};
 
 /// Bytes read and written at a time.
 const BLOCK: usize = 128 << 10;
 /// What is being written lies here.
 const INCOMING: &str = ".incoming";
+/// Locked by whoever compares and replaces.
+pub(super) const LOCK: &str = ".lock";
+/// Looks whether the lock is free before the store counts as away.
+const LOCK_LOOKS: u32 = 100;
+/// Pause between two of them.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes of an object that its version is made of, with its size. More than any pointer has; a longer one is damaged.
+const COMPARED: u64 = 1 << 20;
 
 pub(super) struct Folder {
     root: PathBuf,
@@ -68,6 +82,61 @@ impl Folder {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// A file with these contents, on the disk, that has no name yet.
+    fn filled(&self, key: &str, contents: &mut dyn Read, bytes: u64) -> FarResult<Aside> {
+        self.check()?;
+        let mut aside = self.aside()?;
+        let mut block = vec![0; BLOCK];
+        let mut written = 0;
+        loop {
+            let n = match contents.read(&mut block) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            aside.file.write_all(&block[..n])?;
+            written += n as u64;
+        }
+        if written != bytes {
+            let what = format!("{written} of {bytes} bytes could be read for {key}");
+            return Err(std::io::Error::other(what).into());
+        }
+        seal(&aside.file)?;
+        Ok(aside)
+    }
+
+    /// Gives it its name, over what had it.
+    fn place(&self, aside: &Aside, key: &str) -> FarResult<()> {
+        let target = self.root.join(key);
+        let folder = target.parent().unwrap_or(&self.root);
+        if !folder.is_dir() {
+            fs::create_dir_all(folder)?;
+            // Up to the root: a power cut must not take the folder with the file in it.
+            for made in folder.ancestors().skip(1).take_while(|made| made.starts_with(&self.root)) {
+                sync_folder(made)?;
+            }
+        }
+        fs::rename(&aside.path, &target)?;
+        sync_folder(folder)?;
+        Ok(())
+    }
+
+    /// As long as it is kept, nobody else compares and replaces. Waits with an end: who holds it may be asleep.
+    fn lock(&self) -> FarResult<fs::File> {
+        let path = self.root.join(LOCK);
+        // To write, since file systems of the network lock no other.
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        for _ in 0..LOCK_LOOKS {
+            match file.file().try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        Err(FarError::Away(format!("somebody holds the lock {}", path.display())))
     }
 
     fn walk(&self, folder: &Path, found: &mut dyn FnMut(&str, u64)) -> FarResult<()> {
@@ -127,37 +196,37 @@ impl Objects for Folder {
     }
 
     fn write(&self, key: &str, contents: &mut dyn Read, bytes: u64) -> FarResult<()> {
-        self.check()?;
-        let mut aside = self.aside()?;
-        let mut block = vec![0; BLOCK];
-        let mut written = 0;
-        loop {
-            let n = match contents.read(&mut block) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            aside.file.write_all(&block[..n])?;
-            written += n as u64;
+        let aside = self.filled(key, contents, bytes)?;
+        self.place(&aside, key)
+    }
+
+    /// The hash of what is there, so that whoever writes the same again replaces the same.
+    fn version(&self, key: &str) -> FarResult<Option<Version>> {
+        let file = match fs::File::open(self.root.join(key)) {
+            Ok(file) => file,
+            Err(error) => match self.absent(key, error) {
+                FarError::Absent { .. } => return Ok(None),
+                error => return Err(error),
+            },
+        };
+        let about = file.metadata()?;
+        let name = match Hash::of_reader(file.take(COMPARED), |_| Ok(())) {
+            Ok((hash, _)) => format!("{hash}-{}", about.len()),
+            // What the disk does not give any more can be replaced all the same.
+            Err(_) => format!("{}-{}-{}", about.ino(), about.mtime(), about.mtime_nsec()),
+        };
+        Ok(Some(Version::new(name)))
+    }
+
+    fn replace(&self, key: &str, version: Option<&Version>, contents: &[u8]) -> FarResult<bool> {
+        // Before the lock: others need not wait until it is on the disk.
+        let aside = self.filled(key, &mut &*contents, contents.len() as u64)?;
+        let _lock = self.lock()?;
+        if self.version(key)?.as_ref() != version {
+            return Ok(false);
         }
-        if written != bytes {
-            let what = format!("{written} of {bytes} bytes could be read for {key}");
-            return Err(std::io::Error::other(what).into());
-        }
-        seal(&aside.file)?;
-        let target = self.root.join(key);
-        let folder = target.parent().unwrap_or(&self.root);
-        if !folder.is_dir() {
-            fs::create_dir_all(folder)?;
-            // Up to the root: a power cut must not take the folder with the file in it.
-            for made in folder.ancestors().skip(1).take_while(|made| made.starts_with(&self.root)) {
-                sync_folder(made)?;
-            }
-        }
-        fs::rename(&aside.path, &target)?;
-        sync_folder(folder)?;
-        Ok(())
+        self.place(&aside, key)?;
+        Ok(true)
     }
 
     fn list(&self, folder: &str, found: &mut dyn FnMut(&str, u64)) -> FarResult<()> {

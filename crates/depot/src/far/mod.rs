@@ -5,7 +5,9 @@
 //! back and hashed, and what is fetched is hashed on its way into the depot. Sizes decide nothing.
 //!
 //! Beside the files there are *pointers*, objects under a name of their own, which are replaced; whoever
-//! writes one makes sure that what it points to is there first. There is no way to delete something.
+//! writes one makes sure that what it points to is there first. One is replaced only as long as it is what its
+//! writer has seen, and it is the store that compares: whoever slept in between goes over nothing that is newer.
+//! There is no way to delete something.
 //!
 //! ```text
 //! blobs/ab/abcd...ef    a file of a depot
@@ -111,6 +113,25 @@ pub type FarResult<T> = Result<T, FarError>;
 /// Is told how many bytes have moved, and says whether to go on.
 pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
+/// Which contents an object has: a name that the store gives them, and another one to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(Option<String>);
+
+impl Version {
+    /// That of any contents, in a store that cannot tell them apart.
+    pub const ANY: Self = Self(None);
+
+    /// That of the contents with this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(Some(name.into()))
+    }
+
+    /// The name; none if the store gives none.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
 /// Objects under keys, somewhere: what a kind of store must be able to do.
 pub trait Objects: Send + Sync + 'static {
     /// Reads an object from a byte on, block by block. An error of `sink` ends it.
@@ -123,6 +144,13 @@ pub trait Objects: Send + Sync + 'static {
 
     /// Writes `bytes` bytes under a key, over what was there. The object is there as a whole or as it was.
     fn write(&self, key: &str, contents: &mut dyn Read, bytes: u64) -> FarResult<()>;
+
+    /// Which contents an object has, damaged ones too; none if there is no such object.
+    fn version(&self, key: &str) -> FarResult<Option<Version>>;
+
+    /// Writes an object as [`Objects::write`] does, if it still has this version, or if there still is none; says
+    /// whether it did. Over [`Version::ANY`] it always writes.
+    fn replace(&self, key: &str, version: Option<&Version>, contents: &[u8]) -> FarResult<bool>;
 
     /// Names all objects below a folder, keys whole, with their sizes.
     fn list(&self, folder: &str, found: &mut dyn FnMut(&str, u64)) -> FarResult<()>;
@@ -265,17 +293,38 @@ impl Far {
         Ok(contents)
     }
 
-    /// Writes a pointer, and reads it back.
-    pub fn point(&self, name: &str, contents: &[u8], watch: Watch<'_>) -> FarResult<()> {
-        let open =
-            || -> io::Result<Box<dyn Read>> { Ok(Box::new(io::Cursor::new(contents.to_vec()))) };
-        self.write(name, contents.len() as u64, &open, watch)?;
-        let (found, _) = self.read_small(name, contents.len() as u64, watch)?;
-        if found == contents {
-            return Ok(());
+    /// Which contents a pointer has, damaged ones too; none if there is no pointer. Ask before reading it: then
+    /// [`Far::point`] replaces what was read, or nothing.
+    pub fn version(&self, name: &str) -> FarResult<Option<Version>> {
+        self.persist(|| self.0.objects.version(name))
+    }
+
+    /// Writes a pointer if it still has this version, or if there still is none, and reads it back. Says whether
+    /// it has these contents now; if not, somebody else has written.
+    ///
+    /// # Errors
+    /// None of them says that nothing was written: whoever goes on looks again.
+    pub fn point(
+        &self,
+        name: &str,
+        version: Option<&Version>,
+        contents: &[u8],
+        watch: Watch<'_>,
+    ) -> FarResult<bool> {
+        let is_replaced = self.persist(|| {
+            self.pace(contents.len(), &mut *watch)?;
+            self.0.objects.replace(name, version, contents)
+        })?;
+        // Also if it is refused: an answer that was lost lets the next try find what the last one has written.
+        match self.read_small(name, contents.len() as u64, watch) {
+            Ok((found, _)) if found == contents => Ok(true),
+            Err(error) if is_replaced || !error.is_loss() => Err(error),
+            Ok(_) if is_replaced => {
+                let what = "it is not what was written a moment ago".to_owned();
+                Err(FarError::Damaged { key: name.to_owned(), what })
+            }
+            _ => Ok(false),
         }
-        let what = "it is not what was written a moment ago".to_owned();
-        Err(FarError::Damaged { key: name.to_owned(), what })
     }
 
     /// Reads a pointer of at most `limit` bytes; none if there is none.

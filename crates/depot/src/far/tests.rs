@@ -20,6 +20,15 @@ struct Memory {
     writes: AtomicU32,
     /// What is written is another byte.
     spoils: AtomicU32,
+    /// Answers to a replacement that get lost, whatever it did.
+    lost: AtomicU32,
+}
+
+impl Memory {
+    /// Whether this one fails, of so many that are to.
+    fn is_next(count: &AtomicU32) -> bool {
+        count.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
 }
 
 fn away() -> FarError {
@@ -56,16 +65,27 @@ impl Objects for Arc<Memory> {
         let mut object = Vec::new();
         contents.read_to_end(&mut object)?;
         assert_eq!(object.len() as u64, bytes);
-        if self.failing.load(Ordering::Relaxed) > 0 {
-            self.failing.fetch_sub(1, Ordering::Relaxed);
+        if Memory::is_next(&self.failing) {
             return Err(away());
         }
-        if self.spoils.load(Ordering::Relaxed) > 0 {
-            self.spoils.fetch_sub(1, Ordering::Relaxed);
+        if Memory::is_next(&self.spoils) {
             object[0] ^= 1;
         }
         self.objects.lock().unwrap().insert(key.to_owned(), object);
         Ok(())
+    }
+
+    fn version(&self, key: &str) -> FarResult<Option<Version>> {
+        let objects = self.objects.lock().unwrap();
+        Ok(objects.get(key).map(|object| Version::new(Hash::of(object).to_string())))
+    }
+
+    fn replace(&self, key: &str, version: Option<&Version>, contents: &[u8]) -> FarResult<bool> {
+        let is_same = self.version(key)?.as_ref() == version;
+        if is_same {
+            self.write(key, &mut &*contents, contents.len() as u64)?;
+        }
+        if Memory::is_next(&self.lost) { Err(away()) } else { Ok(is_same) }
     }
 
     fn list(&self, folder: &str, found: &mut dyn FnMut(&str, u64)) -> FarResult<()> {
@@ -235,21 +255,153 @@ fn a_disk_without_room_refuses_before_the_first_byte() {
     assert_eq!(bench.memory.reads.load(Ordering::Relaxed), reads);
 }
 
+/// What every store does for two that write one pointer.
+fn check_pointers(older: &Far, newer: &Far) {
+    let point = |far: &Far, version: &Option<Version>, contents: &[u8]| {
+        far.point("head", version.as_ref(), contents, &mut all).unwrap()
+    };
+    let says = || newer.pointer("head", 9, &mut all).unwrap().unwrap();
+    let nothing = older.version("head").unwrap();
+    assert_eq!(nothing, None);
+    assert!(point(newer, &nothing, b"one"));
+    assert!(!point(older, &nothing, b"else"), "there is one already");
+    let one = older.version("head").unwrap();
+    assert!(one.is_some() && older.version("head").unwrap() == one);
+    assert!(point(newer, &one, b"two"));
+    assert!(!point(older, &one, b"much longer"), "whoever slept goes over nothing newer");
+    assert_eq!(says(), b"two");
+    let two = older.version("head").unwrap();
+    assert_ne!(two, one);
+    assert!(point(older, &two, b"three"), "it has looked again");
+    assert!(!point(newer, &nothing, b"else"));
+    assert_eq!(says(), b"three");
+}
+
+#[test]
+fn a_pointer_is_replaced_only_while_it_is_what_its_writer_has_seen() {
+    let bench = Bench::new();
+    check_pointers(&bench.far, &bench.far.clone());
+}
+
+#[test]
+fn a_lost_answer_to_a_replacement_does_no_harm() {
+    let bench = Bench::new();
+    let point = |version: Option<&Version>, contents: &[u8]| {
+        bench.far.point("head", version, contents, &mut all)
+    };
+    let lost = |count| bench.memory.lost.store(count, Ordering::Relaxed);
+    lost(1);
+    assert!(point(None, b"one").unwrap(), "the next try is refused, and finds its own there");
+    lost(TRIES);
+    let one = bench.far.version("head").unwrap();
+    assert!(matches!(point(one.as_ref(), b"two"), Err(FarError::Away(_))));
+    assert_eq!(bench.far.pointer("head", 9, &mut all).unwrap().unwrap(), b"two");
+    lost(1);
+    assert!(!point(one.as_ref(), b"three").unwrap(), "nothing of it is there");
+    bench.memory.failing.store(2, Ordering::Relaxed);
+    let two = bench.far.version("head").unwrap();
+    assert!(point(two.as_ref(), b"three").unwrap(), "and one that did not land is tried again");
+
+    let three = bench.far.version("head").unwrap();
+    let mut stop = |_| ControlFlow::Break(());
+    let stopped = bench.far.point("head", three.as_ref(), b"four", &mut stop);
+    assert!(matches!(stopped, Err(FarError::Stopped)), "{stopped:?}");
+    bench.memory.spoils.store(1, Ordering::Relaxed);
+    assert!(matches!(point(three.as_ref(), b"four"), Err(FarError::Damaged { .. })));
+    let spoilt = bench.far.version("head").unwrap();
+    assert!(point(spoilt.as_ref(), b"four").unwrap(), "damaged, and replaced all the same");
+}
+
+fn folder_at(root: &std::path::Path) -> Far {
+    Far::open(Options {
+        address: format!("file://{}", root.display()).parse().unwrap(),
+        endpoint: None,
+        region: String::new(),
+        plain: Plain::default(),
+        credentials: None,
+        rate: Some(100 << 20),
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_pointer_in_a_folder_is_replaced_only_while_it_is_what_its_writer_has_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let far = folder_at(dir.path());
+    check_pointers(&far, &folder_at(dir.path()));
+
+    // Longer than anybody reads, and other behind that; then what cannot be read at all.
+    for length in [3 << 20, 4 << 20] {
+        fs_err::remove_file(dir.path().join("head")).unwrap();
+        fs_err::write(dir.path().join("head"), vec![7; length]).unwrap();
+        let error = far.pointer("head", 99, &mut all).unwrap_err();
+        assert!(matches!(error, FarError::Damaged { .. }), "{error}");
+    }
+    let long = far.version("head").unwrap();
+    fs_err::OpenOptions::new()
+        .append(true)
+        .open(dir.path().join("head"))
+        .and_then(|mut file| file.write_all(b"more"))
+        .unwrap();
+    assert!(!far.point("head", long.as_ref(), b"four", &mut all).unwrap());
+    let long = far.version("head").unwrap();
+    assert!(far.point("head", long.as_ref(), b"four", &mut all).unwrap());
+}
+
+#[test]
+fn of_many_that_write_a_pointer_at_once_none_goes_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = |far: &Far| {
+        let text = far.pointer("head", 9, &mut all).unwrap().unwrap_or_else(|| b"0 -".to_vec());
+        let text = String::from_utf8(text).unwrap();
+        text.split(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let start = std::sync::Barrier::new(4);
+    let add = |who: u32| {
+        let far = folder_at(dir.path());
+        let mut added = 0;
+        start.wait();
+        while added < 20 {
+            let version = far.version("head").unwrap();
+            let next = format!("{} {who}", count(&far) + 1);
+            match far.point("head", version.as_ref(), next.as_bytes(), &mut all) {
+                // Damaged: its own was there, and is replaced again before it was read back.
+                Ok(true) | Err(FarError::Damaged { .. }) => added += 1,
+                Ok(false) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for who in 0..4 {
+            let add = &add;
+            scope.spawn(move || add(who));
+        }
+    });
+    assert_eq!(count(&folder_at(dir.path())), 80);
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_is_an_obstacle_with_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder::Folder::new(dir.path());
+    assert!(folder.replace("head", None, b"one").unwrap());
+    let held = fs_err::File::open(dir.path().join(folder::LOCK)).unwrap();
+    held.file().lock().unwrap();
+    match folder.replace("head", folder.version("head").unwrap().as_ref(), b"two") {
+        Err(FarError::Away(what)) => assert!(what.contains("holds the lock"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    assert!(folder.replace("head", folder.version("head").unwrap().as_ref(), b"two").unwrap());
+    assert_eq!(fs_err::read(dir.path().join("head")).unwrap(), b"two");
+}
+
 #[test]
 fn a_folder_is_a_store_that_is_never_made_up() {
     let bench = Bench::new();
     let root = bench.dir.path().join("far");
-    let open = || {
-        Far::open(Options {
-            address: format!("file://{}", root.display()).parse().unwrap(),
-            endpoint: None,
-            region: String::new(),
-            plain: Plain::default(),
-            credentials: None,
-            rate: Some(100 << 20),
-        })
-        .unwrap()
-    };
+    let open = || folder_at(&root);
     let hash = bench.depot.put_bytes(TEXT, "txt").unwrap().hash;
     let error = open().put(&bench.depot, &hash, &mut all).unwrap_err();
     assert!(matches!(error, FarError::Refused(_)), "{error}");
@@ -267,9 +419,8 @@ fn a_folder_is_a_store_that_is_never_made_up() {
     assert_eq!(far.list("parts").unwrap(), [(format!("parts/{part}"), 6)]);
     assert_eq!(far.list("nothing").unwrap(), []);
     assert_eq!(far.pointer("head", 9, &mut all).unwrap(), None);
-    far.point("head", b"one", &mut all).unwrap();
-    far.point("head", b"two", &mut all).unwrap();
-    assert_eq!(far.pointer("head", 9, &mut all).unwrap().unwrap(), b"two");
+    assert!(far.point("head", None, b"one", &mut all).unwrap());
+    assert_eq!(far.pointer("head", 9, &mut all).unwrap().unwrap(), b"one");
 
     // What a killed write left is removed by the next one, what somebody writes just now is not.
     let left = root.join(".incoming/1-1-1");
@@ -277,7 +428,8 @@ fn a_folder_is_a_store_that_is_never_made_up() {
     fs_err::write(&left, "half").unwrap();
     let held = fs_err::File::create(&busy).unwrap();
     held.file().lock().unwrap();
-    far.point("head", b"three", &mut all).unwrap();
+    let one = far.version("head").unwrap();
+    assert!(far.point("head", one.as_ref(), b"two", &mut all).unwrap());
     assert!(!left.exists() && busy.exists());
 }
 

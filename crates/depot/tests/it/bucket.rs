@@ -1,7 +1,7 @@
 //! Buckets of three services: S3 by moto, Google by moto behind a check of its tokens, Azure by Azurite.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     ops::ControlFlow,
     os::unix::fs::PermissionsExt as _,
@@ -14,7 +14,9 @@ use std::{
     thread,
 };
 
-use depot::far::{Credentials, Far, FarError, FarResult, Options, Plain, Sent, Service as Kind};
+use depot::far::{
+    Credentials, Far, FarError, FarResult, Options, Plain, Sent, Service as Kind, Version,
+};
 
 use super::{Bench, flip};
 
@@ -175,6 +177,26 @@ fn refused(result: Result<impl std::fmt::Debug, FarError>, part: &str, secret: &
     }
 }
 
+/// Two that write one pointer, in a service that compares.
+fn check_pointers(older: &Far, newer: &Far) {
+    let point = |far: &Far, version: &Option<Version>, contents: &[u8]| {
+        far.point("head", version.as_ref(), contents, &mut all).unwrap()
+    };
+    let nothing = older.version("head").unwrap();
+    assert_eq!(nothing, None);
+    assert!(point(newer, &nothing, b"one"));
+    assert!(!point(older, &nothing, b"else"), "there is one already");
+    let one = older.version("head").unwrap();
+    assert!(one.as_ref().and_then(Version::name).is_some(), "{one:?}");
+    assert!(point(newer, &one, b"two"));
+    assert!(!point(older, &one, b"else"), "whoever slept goes over nothing newer");
+    assert_eq!(older.pointer("head", 99, &mut all).unwrap().unwrap(), b"two");
+    let two = older.version("head").unwrap();
+    assert!(point(older, &two, b"three"), "it has looked again");
+    assert!(!point(newer, &two, b"else"));
+    assert_eq!(newer.pointer("head", 99, &mut all).unwrap().unwrap(), b"three");
+}
+
 /// What every service does; wrong are proofs that it does not take, with what must not be shown of them.
 fn check_service(service: &Service, wrong: &[(Vec<(&'static str, String)>, &str)]) {
     let bench = Bench::new();
@@ -196,9 +218,7 @@ fn check_service(service: &Service, wrong: &[(Vec<(&'static str, String)>, &str)
     far.fetch(&other.depot, &large, (20 << 20, "bin"), &mut all).unwrap();
     other.depot.verify(&large).unwrap();
     assert_eq!(far.pointer("head", 99, &mut all).unwrap(), None);
-    far.point("head", b"one", &mut all).unwrap();
-    far.point("head", b"two", &mut all).unwrap();
-    assert_eq!(far.pointer("head", 99, &mut all).unwrap().unwrap(), b"two");
+    check_pointers(&far, &service.far("far-away"));
 
     // A line that breaks is taken up where it broke.
     let frail = Frail::before(&service.url, 2);
@@ -296,4 +316,72 @@ fn a_container_of_azure_does_the_same_with_a_key_or_a_signature() {
     let wrong = vec![signed.ours[0].clone(), (sas, wrong)];
     check_service(&signed, &[(wrong, "sig=a")]);
     check_away(signed);
+}
+
+/// A service that speaks little S3: one object, and no conditions, which it refuses; and shown with a tag or
+/// without one. Ends with the process.
+fn simple_service(shown: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut object = None;
+        for line in listener.incoming() {
+            let mut line = BufReader::new(line.unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let at = head.len();
+                line.read_line(&mut head).unwrap();
+                let said = head[at..].to_lowercase();
+                if let Some(bytes) = said.strip_prefix("content-length:") {
+                    length = bytes.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            line.read_exact(&mut body).unwrap();
+            let is_conditional = head.to_lowercase().contains("\r\nif-");
+            let (status, answer) = match (&head[..3], &object) {
+                ("PUT", _) if is_conditional => ("501 Not Implemented", Vec::new()),
+                ("PUT", _) => {
+                    object = Some(body);
+                    ("200 OK\r\netag: \"1\"", Vec::new())
+                }
+                (_, None) => ("404 Not Found", Vec::new()),
+                (_, Some(object)) => (shown, object.clone()),
+            };
+            let said = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                answer.len()
+            );
+            let near = line.get_mut();
+            near.write_all(said.as_bytes()).unwrap();
+            if !head.starts_with("HEAD") {
+                near.write_all(&answer).unwrap();
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn a_service_that_cannot_compare_gets_pointers_as_it_always_did() {
+    let weak = "200 OK\r\netag: W/\"1\"";
+    let strong = "200 OK\r\netag: \"1\"";
+    for (shown, is_named) in [("200 OK", false), (weak, false), (strong, true)] {
+        let far = Far::open(Options {
+            address: "s3://far-away".parse().unwrap(),
+            endpoint: Some(simple_service(shown)),
+            region: "us-east-1".to_owned(),
+            plain: Plain::Loopback,
+            credentials: Credentials::of_names(Kind::S3, |_| Some("ours".to_owned())).unwrap(),
+            rate: None,
+        })
+        .unwrap();
+        assert!(
+            far.point("head", far.version("head").unwrap().as_ref(), b"one", &mut all).unwrap()
+        );
+        let one = far.version("head").unwrap().unwrap();
+        assert_eq!(one.name().is_some(), is_named);
+        assert!(far.point("head", Some(&one), b"two", &mut all).unwrap());
+        assert_eq!(far.pointer("head", 9, &mut all).unwrap().unwrap(), b"two");
+    }
 }

@@ -9,7 +9,8 @@
 //!
 //! A manifest is written after all that it names was read back whole, and the pointer after the manifest. So
 //! whoever is killed in between leaves the store as it was, and objects that the next one finds there. Two that
-//! write at once cannot spoil it: both write beginnings of one log, and the pointer names one of them.
+//! write at once cannot spoil it: both write beginnings of one log, and the pointer is replaced only by whoever goes
+//! on from what it says. The other one is told, and looks again.
 //!
 //! Segments are not rewritten. Small ones at the end are written again as one when they fill a large one; the
 //! small ones stay, unnamed by later manifests, so the facts take at most twice their room.
@@ -258,15 +259,25 @@ impl Archive {
         Err(FarError::Damaged { key, what })
     }
 
-    /// Writes facts behind the segments of a manifest, the manifest that names all, and the pointer to it.
+    /// Writes facts behind the segments of a manifest, the manifest that names all, and the pointer to it, over the
+    /// one that it goes on from. None = from the beginning, over nothing or what is lost or damaged.
     ///
     /// Everything else that it says must be so already: the artefacts are there.
+    ///
+    /// # Errors
+    /// [`FarError::Away`] if the pointer is another one by now.
     pub(crate) fn write(
         &self,
+        from: Option<&Mark>,
         mut manifest: Manifest,
         facts: &[Fact],
         watch: Watch<'_>,
     ) -> FarResult<(Mark, Manifest)> {
+        // Before the pointer is read: so what is replaced in the end is what is read here.
+        let version = self.0.version(POINTER)?;
+        if !self.is_still(from, watch)? {
+            return Err(outrun());
+        }
         let mut rest = facts;
         while !rest.is_empty() {
             let (packed, count) = pack(rest)?;
@@ -280,9 +291,30 @@ impl Archive {
         let hash = self.0.put_into(&folder(manifest.facts), &text, watch)?;
         let pointer = Pointer { facts: manifest.facts, manifest: hash };
         let text = serde_json::to_vec(&pointer).map_err(|error| not_understood(POINTER, error))?;
-        self.0.point(POINTER, &text, watch)?;
+        if !self.0.point(POINTER, version.as_ref(), &text, watch)? {
+            return Err(outrun());
+        }
         Ok((Mark(pointer), manifest))
     }
+
+    /// Whether the pointer is the one that somebody goes on from.
+    fn is_still(&self, from: Option<&Mark>, watch: Watch<'_>) -> FarResult<bool> {
+        let now = match from {
+            Some(_) => self.mark(watch),
+            // Whoever begins anew goes over a pointer to what is lost or damaged, and over no other.
+            None => self.newest(watch).map(|found| found.map(|(mark, _)| mark)),
+        };
+        match now {
+            Ok(now) => Ok(now.as_ref() == from),
+            Err(error) if error.is_loss() => Ok(from.is_none()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Somebody else may lead by now, and have written: whoever is told looks again first.
+fn outrun() -> FarError {
+    FarError::Away("somebody else wrote there meanwhile".to_owned())
 }
 
 fn folder(facts: u64) -> String {
@@ -356,7 +388,7 @@ mod tests {
     use std::{ops::ControlFlow, str::FromStr as _};
 
     use super::*;
-    use crate::far::testing::folder_store;
+    use crate::far::testing::{Slow, folder_store};
 
     fn all(_: u64) -> ControlFlow<()> {
         ControlFlow::Continue(())
@@ -392,7 +424,7 @@ mod tests {
         assert_eq!(archive.newest(&mut all).unwrap(), None);
         let first = facts(0..5000);
         let manifest = grown(Manifest::empty(Vec::new()), &first);
-        let (mark, manifest) = archive.write(manifest, &first, &mut all).unwrap();
+        let (mark, manifest) = archive.write(None, manifest, &first, &mut all).unwrap();
         assert_eq!(manifest.segments.iter().map(|s| s.facts).collect::<Vec<_>>(), [FULL, 904]);
         assert_eq!(archive.newest(&mut all).unwrap(), Some((mark.clone(), manifest.clone())));
 
@@ -407,11 +439,78 @@ mod tests {
         assert_eq!(read[7], Fact { position: 0, ..first[7].clone() });
 
         let more = facts(5000..5010);
-        let (newer, manifest) = archive.write(grown(manifest, &more), &more, &mut all).unwrap();
+        let grown = grown(manifest, &more);
+        let (newer, manifest) = archive.write(Some(&mark), grown, &more, &mut all).unwrap();
         assert_eq!(manifest.segments.len(), 3);
         assert_eq!(archive.older().unwrap(), [newer, mark.clone()]);
         assert_eq!(Mark::from_str(&mark.to_string()), Ok(mark));
         assert!(Mark::from_str("7").unwrap_err().contains("FACTS/HASH"));
+    }
+
+    #[test]
+    fn whoever_slept_while_another_wrote_is_told_and_goes_over_nothing() {
+        let (slow, far) = Slow::new();
+        let archive = Archive::of(&far);
+        let write = |from: Option<&Mark>, manifest: &Manifest, end: u64| {
+            let more = facts(manifest.facts..end);
+            Archive::of(&far).write(from, grown(manifest.clone(), &more), &more, &mut all)
+        };
+        let told = |written: FarResult<(Mark, Manifest)>| match written {
+            Err(FarError::Away(what)) => assert!(what.contains("somebody else wrote"), "{what}"),
+            other => panic!("{other:?}"),
+        };
+        let newest = || archive.newest(&mut all).unwrap().unwrap();
+        // Both begin; then both go on. The newer one writes just before the older one's pointer does.
+        let (mut mark, mut manifest) = (None, Manifest::empty(Vec::new()));
+        for end in [10, 20] {
+            let newer = Archive::of(&far);
+            let (from, more) = (mark.clone(), facts(manifest.facts..end));
+            let now = grown(manifest.clone(), &more);
+            slow.before_the_next(move || {
+                newer.write(from.as_ref(), now, &more, &mut all).unwrap();
+            });
+            told(write(mark.as_ref(), &manifest, end - 5));
+            assert_eq!(newest().1.facts, end);
+            // It resumes still later, and has still not looked.
+            told(write(mark.as_ref(), &manifest, end + 5));
+            assert_eq!(newest().1.facts, end);
+            let found = newest();
+            (mark, manifest) = (Some(found.0), found.1);
+        }
+        write(mark.as_ref(), &manifest, 25).unwrap();
+        assert_eq!(newest().1.facts, 25);
+    }
+
+    #[test]
+    fn what_is_lost_or_damaged_is_gone_over_and_what_is_whole_is_not() {
+        let (dir, far) = folder_store();
+        let archive = Archive::of(&far);
+        let some = facts(0..3);
+        let whole = grown(Manifest::empty(Vec::new()), &some);
+        let write =
+            |from: Option<&Mark>| archive.write(from, whole.clone(), &some, &mut all).map(|_| ());
+        write(None).unwrap();
+        let mark = archive.mark(&mut all).unwrap().unwrap();
+        assert!(matches!(write(None), Err(FarError::Away(_))), "somebody was faster");
+        let head = dir.path().join("head");
+        let manifest = dir.path().join(format!("manifests/{:012}/{}", 3, mark.0.manifest));
+        for (path, text) in
+            [(&head, Some("{\"facts\":")), (&manifest, Some("{}")), (&manifest, None)]
+        {
+            fs_err::remove_file(path).unwrap();
+            if let Some(text) = text {
+                fs_err::write(path, text).unwrap();
+            }
+            // Whoever has seen it whole looks again first.
+            if path == &head {
+                assert!(matches!(write(Some(&mark)), Err(FarError::Away(_))));
+            }
+            write(None).unwrap();
+            assert_eq!(archive.newest(&mut all).unwrap().unwrap().0, mark);
+        }
+        fs_err::remove_file(&head).unwrap();
+        assert!(matches!(write(Some(&mark)), Err(FarError::Away(_))));
+        write(None).unwrap();
     }
 
     #[test]
@@ -439,7 +538,7 @@ mod tests {
         let archive = Archive::of(&far);
         let some = facts(0..3);
         let manifest = grown(Manifest::empty(Vec::new()), &some);
-        let (mark, manifest) = archive.write(manifest, &some, &mut all).unwrap();
+        let (mark, manifest) = archive.write(None, manifest, &some, &mut all).unwrap();
         let spoil = |key: &str, text: &str| {
             fs_err::remove_file(dir.path().join(key)).unwrap();
             fs_err::write(dir.path().join(key), text).unwrap();

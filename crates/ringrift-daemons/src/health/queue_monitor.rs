@@ -1,14 +1,15 @@
 //! `QUEUE_MONITOR`: measures what waits between the steps of the loop, and brakes who makes more of it.
 //!
 //! Reads   batches that wait to be replayed or exported, candidates that wait for a match or a verdict, rows
-//!         that wait for a training.
+//!         that wait for a training; in a cluster artefacts that wait for a second copy.
 //! Writes  the answer of its gate per config, when its level changes; an alarm per queue that is full.
 //! Never   brakes what empties a queue: only `QUEUE_POPULATOR` heeds it, which asks for fewer games or none.
 //!
 //! It measures by itself, so no queue keeps a level whose reporter died; and its brake is heeded for some
 //! minutes only, so a monitor that died brakes nobody. Games on a node that is not heard of do not count:
-//! nobody can take them in; nor do those of one with a slow line, which plays no more by itself. Candidates and rows brake nobody here: `TRAINING_TRIGGER` makes no candidate while
-//! another waits, and `QUEUE_POPULATOR` counts rows itself. Items of work are `WORK_QUEUE_MONITOR`'s affair.
+//! nobody can take them in; nor do those of one with a slow line, which plays no more by itself. Candidates, rows
+//! and copies brake nobody here: `TRAINING_TRIGGER` makes no candidate while another waits, `QUEUE_POPULATOR` counts
+//! rows itself, and a node holds itself back while its line is behind. Items of work are `WORK_QUEUE_MONITOR`'s affair.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,12 +27,15 @@ use crate::{
     alarms::Alarms,
     at_hand::{behind, unchecked},
     cycle::{EVENT_ROUTER, settled, tell},
+    sync::whereabouts::others,
 };
 
 /// The trend is that against the mean of what was measured between so long ago ...
 const TREND_FROM: Duration = Duration::from_mins(10);
 /// ... and so long ago. Source: cluster contract, `QUEUE_MONITOR`.
 const TREND_TO: Duration = Duration::from_mins(5);
+/// Members of a cluster that are to have each artefact. Source: safety rule, two copies.
+const COPIES: u32 = 2;
 /// Batches that are counted; more are "many".
 const MOST_COUNTED: u32 = 5000;
 
@@ -54,12 +58,14 @@ pub enum Queue {
     Evaluation,
     /// Candidates without a verdict.
     Promotion,
+    /// Artefacts that fewer than two nodes of the cluster have.
+    Sync,
 }
 
 impl Queue {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Games, Self::Export, Self::Rows, Self::Evaluation, Self::Promotion];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Games, Self::Export, Self::Rows, Self::Evaluation, Self::Promotion, Self::Sync];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -69,6 +75,7 @@ impl Queue {
             Self::Rows => "rows",
             Self::Evaluation => "evaluation",
             Self::Promotion => "promotion",
+            Self::Sync => "sync",
         }
     }
 
@@ -79,6 +86,7 @@ impl Queue {
             Self::Rows => "rows wait for a training",
             Self::Evaluation => "candidates wait for a gauntlet",
             Self::Promotion => "candidates wait for a verdict",
+            Self::Sync => "artefacts wait for a second copy",
         }
     }
 
@@ -119,6 +127,12 @@ pub struct Config {
     /// Candidates at one step that are an alarm.
     #[serde(deserialize_with = "crate::ranges::at_least_one")]
     pub candidates_hard: u64,
+    /// Artefacts with one copy that are a lot.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
+    pub sync_soft: u64,
+    /// Artefacts with one copy that are an alarm.
+    #[serde(deserialize_with = "crate::ranges::at_least_one")]
+    pub sync_hard: u64,
 }
 
 impl Default for Config {
@@ -133,6 +147,8 @@ impl Default for Config {
             rows_hard: 600_000,
             candidates_soft: 2,
             candidates_hard: 5,
+            sync_soft: 100,
+            sync_hard: 500,
         }
     }
 }
@@ -145,6 +161,7 @@ impl Config {
             Queue::Export => (self.export_soft, self.export_hard),
             Queue::Rows => (self.rows_soft, self.rows_hard),
             Queue::Evaluation | Queue::Promotion => (self.candidates_soft, self.candidates_hard),
+            Queue::Sync => (self.sync_soft, self.sync_hard),
         }
     }
 }
@@ -257,9 +274,13 @@ impl QueueMonitor {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         let (mut status, now) = (Status::default(), Instant::now());
         let mut full: BTreeMap<Queue, Vec<String>> = BTreeMap::new();
+        let copies = self.lacking_copies().await?;
         for config in self.the_loop.configs.clone() {
             cx.beat()?;
-            let depths = self.measure(config).await?;
+            let mut depths = self.measure(config).await?;
+            if self.the_loop.shared {
+                depths.push((Queue::Sync, copies.get(&config).copied().unwrap_or_default()));
+            }
             let mut queues = BTreeMap::new();
             for (queue, depth) in depths {
                 let (soft, hard) = self.config.limits(queue);
@@ -306,8 +327,16 @@ impl QueueMonitor {
         Ok(behind(&unchecked(&self.catalogue, &self.the_loop).await?, &players))
     }
 
-    /// What waits of a config.
-    async fn measure(&self, config: GameConfig) -> anyhow::Result<[(Queue, u64); 5]> {
+    /// Artefacts that lack a copy, by config. Where there is one node, no second one can have it.
+    async fn lacking_copies(&self) -> anyhow::Result<BTreeMap<GameConfig, u64>> {
+        if others(&self.catalogue, &self.the_loop).await?.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        Ok(self.catalogue.lacking_copies(COPIES).await?)
+    }
+
+    /// What waits of a config between the steps of the loop.
+    async fn measure(&self, config: GameConfig) -> anyhow::Result<Vec<(Queue, u64)>> {
         let unchecked = self.catalogue.unchecked_by_node(config).await?;
         let within_reach = |node: &Option<NodeId>| match node {
             Some(node) if self.the_loop.shared && *node != self.the_loop.node => {
@@ -323,7 +352,7 @@ impl QueueMonitor {
         let rows = self.catalogue.unused_rows(config).await?;
         let candidates = self.catalogue.candidates(config).await?;
         let matched = candidates.iter().filter(|model| model.evaluation.is_some()).count() as u64;
-        Ok([
+        Ok(vec![
             (Queue::Games, games.map(|(_, batches)| batches).sum()),
             (Queue::Export, export),
             (Queue::Rows, rows),
@@ -451,6 +480,30 @@ mod tests {
         let backlog = Backlog::default();
         let ports = (bed.catalogue_of::<QueueMonitor>(), bed.the_loop.clone(), backlog);
         QueueMonitor::new(config, ports)
+    }
+
+    #[tokio::test]
+    async fn what_lacks_a_second_copy_is_told_where_there_is_a_second_node_and_brakes_nobody() {
+        let bed = Bed::new().await;
+        let [one, two] = [bed.named_only("one").await, bed.named_only("two").await];
+        bed.held("here", &[&one, &two]).await;
+        let mut daemon = monitor(&bed);
+        daemon.config = Config { sync_hard: 2, ..Config::default() };
+        let (cx, _probe) = bed.cx::<QueueMonitor>();
+        let status = done(daemon.cycle(&cx).await);
+        assert!(!status.queues["hex8_2p"].contains_key(&Queue::Sync), "one machine");
+        daemon.the_loop = bed.shared();
+        let waiting = |status: &Status| status.queues["hex8_2p"][&Queue::Sync].waiting;
+        assert_eq!(waiting(&done(daemon.cycle(&cx).await)), 0, "one node");
+        bed.joined(&["there"]).await;
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((waiting(&status), status.braked.len()), (2, 0));
+        let full = "hex8_2p: 2 artefacts wait for a second copy";
+        assert_eq!(daemon.health(&status), Health::Degraded(full.into()));
+        assert!(alarm_of(&bed.catalogue, "queue.sync").await.unwrap().is_some());
+        bed.held("there", &[&one, &two]).await;
+        assert_eq!(waiting(&done(daemon.cycle(&cx).await)), 0);
+        assert_eq!(alarm_of(&bed.catalogue, "queue.sync").await.unwrap(), None);
     }
 
     #[tokio::test]

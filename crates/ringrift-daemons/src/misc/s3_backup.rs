@@ -300,7 +300,6 @@ impl S3Backup {
         let named = self.catalogue.blobs(None).await?;
         let (lacks, next) = self.copy_artefacts(kept, &held, named, cx).await?;
         let through = next.as_ref().map_or(end, |row| row.position.saturating_sub(1));
-        self.check_ours(kept, held.mark.as_ref(), cx).await?;
 
         let Held { mark, manifest: before, mut position } = held;
         let mut manifest = before.clone();
@@ -332,7 +331,7 @@ impl S3Backup {
                 facts.extend(archive.facts(segment, watch)?);
             }
             facts.append(&mut fresh);
-            archive.write(manifest, &facts, watch)
+            archive.write(mark.as_ref(), manifest, &facts, watch)
         })
         .await??;
         info!(facts = manifest.facts, position, "manifest written far away");
@@ -412,19 +411,6 @@ impl S3Backup {
             Err(FarError::Here(depot::Error::Fault(fault))) => Ok(Err(fault.to_string())),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Somebody else may lead by now, and have written: then we look again first.
-    async fn check_ours(&self, kept: &Kept, mark: Option<&Mark>, cx: &Cx) -> anyhow::Result<()> {
-        let archive = Archive::of(&kept.far);
-        let now = match watched(cx, move |watch| archive.mark(watch)).await? {
-            Err(error) if error.is_loss() => None,
-            read => read?,
-        };
-        if mark.is_none() || now.as_ref() == mark {
-            return Ok(());
-        }
-        Err(FarError::Away("somebody else wrote there meanwhile".to_owned()).into())
     }
 
     /// Raises the alarm when people should know, and clears it.

@@ -6,7 +6,7 @@
 //! Never   believes the clocks of other machines: how old games are is how long ago this node saw the log name
 //!         newer ones.
 //!
-//! Games that come in no more make it degraded, and have whoever runs here of `TRAINING_DATA_SYNC`, `GOSSIP_SYNC`
+//! Games that come in no more make it degraded; those and too few games here have whoever runs here of `TRAINING_DATA_SYNC`, `GOSSIP_SYNC`
 //! and `AUTO_SYNC` look once more. On one machine there is nothing to fetch, and `PROGRESS_WATCHDOG` watches.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -24,7 +24,6 @@ use super::{
 };
 use crate::{
     Bell, Blobs, Emits, Loop, OutOfReach, Pressure, Topics,
-    blobs::parse,
     cycle::{EVENT_ROUTER, brake, denied, settled},
 };
 
@@ -42,6 +41,8 @@ pub struct Config {
     /// Games that came in longer ago are stale. Source: sync contract, 1 h.
     #[serde(with = "crate::seconds")]
     pub stale_after: Duration,
+    /// Fewer games here, of the newest batches of a config, are too few. Source: sync contract, 1000 games.
+    pub least_games: u64,
     /// Batches of less quality stay where they are. Source: sync contract, "quality above 0.7".
     #[serde(deserialize_with = "crate::ranges::share")]
     pub least_quality: f64,
@@ -59,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             stale_after: Duration::from_hours(1),
+            least_games: 1000,
             least_quality: 0.7,
             newest_batches: 64,
             fetch_below: 0.5,
@@ -90,6 +92,10 @@ pub struct Games {
     pub age: Duration,
     /// None came in for too long.
     pub stale: bool,
+    /// Games here of the newest batches.
+    pub here: u64,
+    /// They are too few.
+    pub few: bool,
     /// Batches that are good enough.
     pub good: usize,
     /// Those of them that are here.
@@ -189,38 +195,25 @@ impl HighQualitySync {
             let rated = self.rated(config, batches).await?;
             let mut games = self.status.configs.remove(&config.to_string()).unwrap_or_default();
             games.quality = mean(rated.iter().map(|(quality, _)| *quality));
-            let good: Vec<BatchRow> = rated
-                .into_iter()
-                .filter(|(quality, _)| *quality >= self.config.least_quality)
-                .map(|(_, batch)| batch)
-                .collect();
-            games.good = good.len();
-            games.at_hand = 0;
-            for batch in good {
-                let hash = parse(&batch.hash)?;
-                if self.blobs.with(move |depot| depot.contains(&hash)).await?? {
-                    games.at_hand += 1;
-                    continue;
-                }
+            (games.good, games.at_hand, games.here) = (0, 0, 0);
+            for (quality, batch) in rated {
+                let is_good = quality >= self.config.least_quality;
+                games.good += usize::from(is_good);
+                let mut is_here = self.blobs.is_here(&batch.hash).await?;
                 room &= bytes < self.config.max_bytes_per_cycle;
-                if !room {
-                    continue;
+                if !is_here && is_good && room {
+                    cx.beat()?;
+                    is_here = self.fetch(&batch).await?;
+                    bytes = bytes.saturating_add(if is_here { batch.bytes } else { 0 });
                 }
-                cx.beat()?;
-                match self.blobs.path_of(&batch.hash).await {
-                    Ok(_) => {
-                        info!(batch = %batch.hash, %config, model = %batch.model, "games fetched");
-                        bytes = bytes.saturating_add(batch.bytes);
-                        games.at_hand += 1;
-                        self.status.fetched += 1;
-                        self.status.fetched_bytes += batch.bytes;
-                    }
-                    Err(error) => {
-                        let why = error.downcast::<OutOfReach>()?;
-                        warn!(batch = %batch.hash, error = %why, "games are not fetched");
-                        self.status.out_of_reach = Some(why.to_string());
-                    }
-                }
+                games.at_hand += usize::from(is_here && is_good);
+                games.here += if is_here { u64::from(batch.games) } else { 0 };
+            }
+            let were_few = games.few;
+            games.few = games.here < self.config.least_games;
+            if games.few && !were_few {
+                info!(%config, here = games.here, "too few games are here");
+                self.bell.wake_running(&LOOK_ONCE_MORE);
             }
             self.status.configs.insert(config.to_string(), games);
         }
@@ -228,6 +221,20 @@ impl HighQualitySync {
             self.bell.wake_daemon(GossipSync::ID);
         }
         Ok(denied(&gate, self.status.clone()))
+    }
+
+    /// Brings a batch here, if somebody gives it.
+    async fn fetch(&mut self, batch: &BatchRow) -> anyhow::Result<bool> {
+        if let Err(error) = self.blobs.path_of(&batch.hash).await {
+            let why = error.downcast::<OutOfReach>()?;
+            warn!(batch = %batch.hash, error = %why, "games are not fetched");
+            self.status.out_of_reach = Some(why.to_string());
+            return Ok(false);
+        }
+        info!(batch = %batch.hash, config = %batch.config, model = %batch.model, "games fetched");
+        self.status.fetched += 1;
+        self.status.fetched_bytes += batch.bytes;
+        Ok(true)
     }
 
     /// Says how old the newest games are, and has others look when they become stale.
@@ -371,6 +378,27 @@ mod tests {
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.fetched, status.configs["hex8_2p"].good), (0, 0));
         assert!(status.configs["hex8_2p"].quality < 0.3 && !bed.has_file(&old));
+    }
+
+    #[tokio::test]
+    async fn too_few_games_here_have_others_look_once() {
+        let bed = Bed::new().await;
+        bed.champion(hex()).await;
+        bed.batch(hex(), &["g1"]).await;
+        let roster = Roster::default();
+        roster.run(&[GossipSync::ID]);
+        let mut daemon = daemon(&bed, 10);
+        daemon.bell = roster.bell();
+        daemon.config.least_games = 2;
+        let (cx, _probe) = bed.cx::<HighQualitySync>();
+        for _ in 0..2 {
+            let games = done(daemon.cycle(&cx).await).configs["hex8_2p"].clone();
+            assert_eq!((games.here, games.few), (1, true));
+        }
+        assert_eq!(roster.woken(), [GossipSync::ID]);
+        bed.batch(hex(), &["g2"]).await;
+        let games = done(daemon.cycle(&cx).await).configs["hex8_2p"].clone();
+        assert_eq!((games.here, games.few), (2, false));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use courier::rusqlite::{Connection, params};
+use courier::rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::{BlobRow, Catalogue, CatalogueError, rows::FromRow};
@@ -87,6 +87,36 @@ impl Catalogue {
     pub async fn holders(&self, hash: &BlobHash) -> Result<Vec<HoldingRow>, CatalogueError> {
         let hash = hash.0.clone();
         self.ask(move |db| holders(db, &hash)).await
+    }
+
+    /// Artefacts that the log names with a hash that begins so, oldest first, each with why it was trashed, if it was;
+    /// no more than `limit`.
+    pub async fn beginning_with(
+        &self,
+        digits: &str,
+        limit: u32,
+    ) -> Result<Vec<(CopiesRow, Option<String>)>, CatalogueError> {
+        let pattern = format!("{digits}*");
+        self.ask(move |db| {
+            let sql = format!(
+                "SELECT {} FROM blobs WHERE hash GLOB ?1 ORDER BY position LIMIT ?2",
+                BlobRow::COLUMNS
+            );
+            let found: Vec<BlobRow> = db
+                .prepare_cached(&sql)?
+                .query_map(params![pattern, limit], BlobRow::from_row)?
+                .collect::<Result<_, _>>()?;
+            let with = |blob: BlobRow| {
+                let holders = holders(db, blob.hash.as_str())?;
+                let trashed = db
+                    .prepare_cached("SELECT reason FROM trashed WHERE hash = ?1")?
+                    .query_row([blob.hash.as_str()], |row| row.get(0))
+                    .optional()?;
+                Ok((CopiesRow { blob, holders }, trashed))
+            };
+            found.into_iter().map(with).collect()
+        })
+        .await
     }
 
     /// What a node says it has, and whether it offers that, by hash.

@@ -367,7 +367,7 @@ pub struct BlobRow {
 }
 
 /// A text column that must parse; what does not is a fault of the fold, named by its column.
-fn text<T: std::str::FromStr<Err: std::fmt::Display>>(
+pub(super) fn text<T: std::str::FromStr<Err: std::fmt::Display>>(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<T> {

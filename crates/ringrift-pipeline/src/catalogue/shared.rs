@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use courier::rusqlite::{Connection, OptionalExtension, params};
 use ringrift_rules::Config;
 
-use super::{Catalogue, CatalogueError};
+use super::{Catalogue, CatalogueError, rows::text};
 use crate::{BlobHash, NodeId, WorkId};
 
 impl Catalogue {
@@ -91,6 +91,25 @@ impl Catalogue {
                  FROM blobs WHERE hash NOT IN (SELECT hash FROM trashed)",
             )?
             .query_row(params![copies, nodes.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        })
+        .await
+    }
+
+    /// How many artefacts of each config that nobody trashed fewer than `copies` members have for good.
+    pub async fn lacking_copies(
+        &self,
+        copies: u32,
+    ) -> Result<BTreeMap<Config, u64>, CatalogueError> {
+        self.ask(move |db: &Connection| {
+            db.prepare_cached(
+                "SELECT config, COUNT(*) FROM blobs
+                 WHERE hash NOT IN (SELECT hash FROM trashed) AND
+                 (SELECT COUNT(*) FROM holdings JOIN nodes USING (node)
+                  WHERE holdings.hash = blobs.hash AND NOT offered AND NOT removed) < ?1
+                 GROUP BY config",
+            )?
+            .query_map([copies], |row| Ok((text(row, 0)?, row.get(1)?)))?
+            .collect()
         })
         .await
     }

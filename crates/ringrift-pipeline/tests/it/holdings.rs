@@ -115,6 +115,12 @@ async fn the_catalogue_says_who_has_what_and_what_lacks_copies() {
     assert_eq!(x, [(hash("a1"), false)]);
     assert_eq!(place.fewer_than(2).await, [("a1".to_owned(), 1), ("a3".to_owned(), 0)]);
 
+    let found = place.catalogue.beginning_with(&hash("a2").0, 10).await.unwrap();
+    assert_eq!((found.len(), found[0].0.holders.len(), found[0].1.as_deref()), (1, 0, Some("old")));
+    assert_eq!(place.catalogue.beginning_with("0", 10).await.unwrap().len(), 3);
+    let lacking = place.catalogue.lacking_copies(2).await.unwrap();
+    assert_eq!(lacking.into_iter().collect::<Vec<_>>(), [(hex(), 2)], "a1 has one copy, a3 none");
+
     // Who was about to say that he has it says so in vain, until it is made again.
     say(vec![held("y", &["a2", "a3"])]).await;
     let y = NodeId("y".into());

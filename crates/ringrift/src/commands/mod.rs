@@ -20,6 +20,7 @@ pub mod service;
 pub mod status;
 pub mod train;
 pub mod verify;
+pub mod whereabouts;
 pub mod why;
 
 mod offline;

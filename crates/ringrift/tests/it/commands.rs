@@ -41,6 +41,7 @@ fn a_data_directory_that_is_none_is_refused() {
         let ended = run(dir.path(), &[command, "--data", "."]);
         check_refused(&ended, 2, &["facts.sqlite", "ringrift up"]);
     }
+    check_refused(&run(dir.path(), &["where", "m0001"]), 2, &["m0001", "64 digits"]);
     let ended = run_with(dir.path(), &["models"], &[("RINGRIFT_DATA_DIR", "elsewhere")]);
     check_refused(&ended, 2, &["elsewhere"]);
 }

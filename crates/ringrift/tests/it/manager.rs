@@ -203,6 +203,20 @@ fn a_manager_plays_answers_and_leaves_in_good_order() {
     let batch = manager.ask(&["games", "--json"]).json()[0]["batch"].as_str().unwrap().to_owned();
     let store = depot::Depot::open_existing(&manager.data());
     let file = store.path_of(&batch.parse().unwrap()).unwrap().unwrap();
+    let found = manager.ask(&["where", &batch[..16].to_uppercase(), "--json"]).json();
+    assert_eq!(
+        (&found["hash"], &found["role"]),
+        (&serde_json::json!(batch), &serde_json::json!("games")),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["here"], &found["nodes"]),
+        (&serde_json::json!(file), &serde_json::json!([])),
+        "{found}"
+    );
+    let found = manager.ask(&["where", &batch]);
+    assert!(found.out.starts_with(&batch) && found.out.contains("\nhere: "), "{found:?}");
+    check_refused(&manager.ask(&["where", "0123456789"]), 2, &["0123456789", "ringrift games"]);
     let mut bytes = fs_err::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

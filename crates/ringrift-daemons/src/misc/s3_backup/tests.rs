@@ -7,7 +7,10 @@ use ringrift_pipeline::{ArtefactTrashed, ModelCreated, ModelId};
 use super::*;
 use crate::{
     alarms::alarm_of,
-    far::{History, testing::kept},
+    far::{
+        History,
+        testing::{Slow, kept},
+    },
     testbed::{Bed, blocked, done, evaluated, hex, samples, stops_in_mid_cycle, window},
 };
 
@@ -250,6 +253,47 @@ async fn a_pointer_that_is_damaged_or_moved_is_seen_before_anything_is_written()
     spoil(&object(dir.path(), &games));
     let status = done(daemon(&bed, &store, eager()).cycle(&cx).await);
     assert_eq!((status.copied, status.found, status.behind), (1, 1, 0));
+    assert_eq!(newest(&store).history(), history(&bed).await);
+}
+
+#[tokio::test]
+async fn a_leader_that_slept_before_its_pointer_goes_over_nothing_newer() {
+    let bed = Bed::new().await;
+    bed.batch(hex(), &["g1"]).await;
+    let (slow, far) = Slow::new();
+    let store = FarStore::of(far, &[]);
+    let (cx, _probe) = bed.cx::<S3Backup>();
+    let (mut older, mut newer) = (daemon(&bed, &store, eager()), daemon(&bed, &store, eager()));
+    // Once over nothing, then over what both have seen.
+    for name in ["g2", "g3"] {
+        let (asleep, sleeps) = tokio::sync::oneshot::channel();
+        let (wake, awake) = tokio::sync::oneshot::channel();
+        slow.before_the_next(move || {
+            asleep.send(()).unwrap();
+            awake.blocking_recv().unwrap();
+        });
+        let leads = async {
+            sleeps.await.unwrap();
+            bed.batch(hex(), &[name]).await;
+            done(newer.cycle(&cx).await);
+            let written = newest(&store);
+            wake.send(()).unwrap();
+            written
+        };
+        let (woken, written) = tokio::join!(older.cycle(&cx), leads);
+        let reason = blocked(woken);
+        assert!(reason.contains("somebody else wrote there"), "{reason}");
+        assert_eq!(newest(&store), written);
+        assert_eq!(written.history(), history(&bed).await);
+        let status = done(older.cycle(&cx).await);
+        assert_eq!(
+            (status.behind, status.manifests),
+            (0, 0),
+            "it looks again, and finds all there"
+        );
+        bed.batch(hex(), &[&format!("{name}-more")]).await;
+    }
+    assert_eq!(done(older.cycle(&cx).await).manifests, 1, "and goes on");
     assert_eq!(newest(&store).history(), history(&bed).await);
 }
 
