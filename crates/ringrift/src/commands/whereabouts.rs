@@ -44,23 +44,10 @@ pub fn run(args: &WhereArgs) -> Outcome {
     let dir = args.place.existing()?;
     block_on(async {
         let offline = Offline::open(&dir).await?;
-        let mut found = offline.catalogue.beginning_with(&args.hash, MOST_NAMED).await?;
-        let Some((CopiesRow { blob, holders }, trashed)) = found.pop() else {
-            return Err(Failure::usage(anyhow::anyhow!(
-                "the log names no artefact whose hash begins with {}: `ringrift games` and `ringrift models --json` \
-                 list them",
-                args.hash
-            )));
+        let found = offline.catalogue.beginning_with(&args.hash, MOST_NAMED).await?;
+        let [(CopiesRow { blob, holders }, trashed)] = &found[..] else {
+            return Err(Failure::usage(anyhow::anyhow!(none_or_several(&args.hash, &found))));
         };
-        if !found.is_empty() {
-            found.push((CopiesRow { blob, holders }, trashed));
-            let named: Vec<String> = found.iter().map(|(row, _)| shown(&row.blob)).collect();
-            return Err(Failure::usage(anyhow::anyhow!(
-                "several artefacts have a hash that begins with {}, give more of its digits:\n{}",
-                args.hash,
-                named.join("\n")
-            )));
-        }
         let hash = blob.hash.as_str().parse::<depot::Hash>();
         let hash = hash.map_err(|error| anyhow::anyhow!("'{}' is no hash: {error}", blob.hash))?;
         let path =
@@ -82,7 +69,7 @@ pub fn run(args: &WhereArgs) -> Outcome {
             }))?;
             return Ok(());
         }
-        console::say(&shown(&blob));
+        console::say(&shown(blob));
         if let Some(why) = trashed {
             console::say(&format!("given up: {why}"));
         }
@@ -100,6 +87,20 @@ pub fn run(args: &WhereArgs) -> Outcome {
         }
         Ok(())
     })
+}
+
+fn none_or_several(digits: &str, found: &[(CopiesRow, Option<String>)]) -> String {
+    if found.is_empty() {
+        return format!(
+            "the log names no artefact whose hash begins with {digits}: `ringrift games` and `ringrift models --json` \
+             list them"
+        );
+    }
+    let named: Vec<String> = found.iter().map(|(row, _)| shown(&row.blob)).collect();
+    format!(
+        "several artefacts have a hash that begins with {digits}, give more of its digits:\n{}",
+        named.join("\n")
+    )
 }
 
 fn shown(blob: &BlobRow) -> String {
