@@ -329,7 +329,7 @@ impl Ssh {
                 .arg(at(name)))?;
         }
         run(Command::new("rsync").arg("--version"))?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = testkit::port();
         let text = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
              PidFile none\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n",

@@ -11,9 +11,12 @@ use super::source::{code, mentions, production};
 use super::tree::{Tree, extension};
 
 /// Crates that somebody with another game could use: each stands alone.
-pub const GENERIC: &[&str] = &["warden", "courier", "depot", "hosts"];
+pub const GENERIC: &[&str] = &["warden", "courier", "depot", "hosts", TESTKIT];
 
-/// A crate and the crates of this workspace that it may use, in tests too.
+/// What tests share; no code that is shipped uses it.
+const TESTKIT: &str = "testkit";
+
+/// A crate and the crates of this workspace that it may use, in tests too; there [`TESTKIT`] besides.
 const EDGES: &[(&str, &[&str])] = &[
     ("warden", &[]),
     ("courier", &[]),
@@ -41,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "warden",
         ],
     ),
+    (TESTKIT, &[]),
     ("xtask", &[]),
 ];
 
@@ -166,6 +170,9 @@ pub fn between_crates(tree: &Tree, findings: &mut Vec<Finding>) {
         let Some((_, allowed)) = EDGES.iter().find(|(known, _)| *known == name) else { continue };
         for dependency in package.dependencies() {
             let other = dependency.name.as_str();
+            if other == TESTKIT && dependency.kind == Kind::Development {
+                continue;
+            }
             // A crate may name itself: that is how its own tests switch a feature on.
             if other != name && siblings.contains(other) && !allowed.contains(&other) {
                 let allowed = if allowed.is_empty() { "none".into() } else { allowed.join(", ") };
@@ -333,6 +340,20 @@ serde = \"1\"
                 "crates/courier/Cargo.toml:9: `courier` does not use `depot`; of our crates it may use: none [edges]"
             ]
         );
+    }
+
+    #[test]
+    fn what_tests_share_is_for_tests_alone() {
+        let line = "testkit.workspace = true\n";
+        let says = |section: &str| {
+            let text = manifest("courier", &format!("{section}{line}"));
+            says(between_crates, &[("crates/courier/Cargo.toml", &text)])
+        };
+        assert_eq!(says("\n[dev-dependencies]\n"), Vec::<String>::new());
+        for shipped in ["", "\n[build-dependencies]\n"] {
+            let [said] = <[String; 1]>::try_from(says(shipped)).unwrap();
+            assert!(said.contains("`courier` does not use `testkit`"), "{said}");
+        }
     }
 
     #[test]

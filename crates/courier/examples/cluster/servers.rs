@@ -41,10 +41,8 @@ impl Servers {
     pub fn start(folder: &Path, count: usize) -> Outcome<Self> {
         let mut ports = Vec::new();
         for _ in 0..count {
-            let free = || std::net::TcpListener::bind("127.0.0.1:0");
-            let free = [free()?, free()?, free()?];
-            let [clients, routes, figures] = free.map(|free| free.local_addr().map(|at| at.port()));
-            ports.push(Ports { clients: clients?, routes: routes?, figures: figures? });
+            let [clients, routes, figures] = std::array::from_fn(|_| testkit::port());
+            ports.push(Ports { clients, routes, figures });
         }
         let mut servers = Self { folder: folder.to_owned(), ports, children: Vec::new() };
         for n in 0..count {

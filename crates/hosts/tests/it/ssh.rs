@@ -1,7 +1,7 @@
 //! Commands on other machines: what `ssh` is told, by a program in its place, and a real server.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -133,7 +133,7 @@ async fn server(dir: &Path) -> Option<(Server, Reach)> {
     if !program.exists() || !keygen(&dir.join("host")) || !keygen(&dir.join("user")) {
         return absent("OpenSSH's sshd and ssh-keygen");
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::port();
     let at = dir.display();
     fs_err::copy(dir.join("user.pub"), dir.join("authorized")).unwrap();
     let settings = format!(

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     bed::{Bed, Host},
-    nodes::{Process, program, wait_for},
+    nodes::{Process, wait_for},
 };
 
 /// A block of commands: where, and what.
@@ -77,7 +77,7 @@ impl Person {
 
 #[test]
 fn the_commands_of_the_document_do_what_it_says() {
-    let Some(server) = program() else { return };
+    let Some(server) = testkit::nats_server() else { return };
     let names = ["first", "second", "third"];
     let Some(bed) = Bed::make(&names, &[]) else { return };
     let folder = tempfile::tempdir().unwrap();

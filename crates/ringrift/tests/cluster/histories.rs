@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     bed::{Bed, Host},
-    nodes::{Servers, program, wait_for},
+    nodes::{Servers, wait_for},
 };
 
 /// The name of the log.
@@ -54,7 +54,7 @@ struct Contest {
 
 impl Contest {
     fn begin(seed: u64) -> Option<Self> {
-        let program = program()?;
+        let program = testkit::nats_server()?;
         let bed = Bed::make(&[SERVERS, CLIENTS].concat(), &ON_WIRES)?;
         let folder = tempfile::tempdir().unwrap();
         let hosts = SERVERS.map(|name| {

@@ -27,7 +27,7 @@ use std::{
 use bed::{Bed, Host};
 use converged::until_none;
 use ledger::Ledger;
-use nodes::{Disk, Node, Servers, program, wait_for};
+use nodes::{Disk, Node, Servers, wait_for};
 use tokio::time::Instant;
 
 const CONFIG: &str = "hex8_2p";
@@ -118,7 +118,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     fn begin(hosts: usize, odd: &Odd) -> Option<Self> {
-        let program = program()?;
+        let program = testkit::nats_server()?;
         let roles = roles(hosts);
         let names = roles.iter().map(|(host, _)| host.as_str()).chain(SERVERS);
         let names: Vec<&str> = names.chain(odd.strangers.iter().copied()).collect();

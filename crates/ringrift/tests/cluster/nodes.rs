@@ -21,20 +21,6 @@ use crate::bed::{Host, run};
 /// The binary under test.
 const RINGRIFT: &str = env!("CARGO_BIN_EXE_ringrift");
 
-/// The servers' program: `NATS_SERVER`, or the one that `cargo xtask check` puts there. Says so if there
-/// is none; where everything must be there, it fails.
-pub fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let ours =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");
-    let found = named.or_else(|| Some(ours).filter(|file| file.is_file()));
-    if found.is_none() {
-        println!("absent: nats-server; to have it: cargo xtask check, or name it in NATS_SERVER");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "nats-server is missing");
-    }
-    found
-}
-
 /// Waits until a condition holds, or fails with what was waited for.
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();

@@ -20,7 +20,7 @@ use crate::{
     Cluster, Odd,
     bed::Host,
     members,
-    nodes::{Node, program, wait_for},
+    nodes::{Node, wait_for},
 };
 
 /// Much more than anybody should keep of what a stranger says.
@@ -195,7 +195,7 @@ fn strangers_get_nothing_and_harm_nobody() {
         &stranger,
         "coordinator",
         cluster.folder.path().join("theirs"),
-        &program().unwrap(),
+        &testkit::nats_server().unwrap(),
     );
     let serve = format!("{}:4222", stranger.address);
     let begun = theirs.ringrift(&["cluster", "init", "--serve", &serve]);
@@ -208,7 +208,7 @@ fn strangers_get_nothing_and_harm_nobody() {
     let used: PathBuf = player.data.with_extension("ticket");
     let join = |ticket: String, into: &str| {
         let data = cluster.folder.path().join(into);
-        let node = Node::new(&stranger, "selfplay", data, &program().unwrap());
+        let node = Node::new(&stranger, "selfplay", data, &testkit::nats_server().unwrap());
         let joined = node.ringrift(&["cluster", "join", &ticket]);
         assert!(!joined.status.success());
         String::from_utf8_lossy(&joined.stderr).into_owned()

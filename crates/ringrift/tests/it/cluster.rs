@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -21,23 +21,6 @@ use tokio::time::{Instant, sleep};
 use crate::bench::{RINGRIFT, check_refused, command, run, run_with, wait_for};
 
 pub const SOON: Duration = Duration::from_mins(1);
-
-/// The program that `cargo xtask check` puts there, or `NATS_SERVER`. Says so if there is none; where everything must be there, it fails.
-#[expect(clippy::print_stdout, reason = "says what is absent")]
-pub fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let ours =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");
-    let found = named.or_else(|| Some(ours).filter(|file| file.is_file()));
-    if found.is_none() {
-        println!(
-            "absent: nats-server, so nodes with one log are not tested; \
-             to have it: cargo xtask check, or name it in NATS_SERVER"
-        );
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "nats-server is missing");
-    }
-    found
-}
 
 /// A process that ends with the test.
 pub struct Ours(pub Child);
@@ -59,8 +42,8 @@ struct Server {
 
 impl Server {
     fn start() -> Option<Self> {
-        program()?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        testkit::nats_server()?;
+        let port = testkit::port();
         let store = tempdir().unwrap();
         let config = store.path().join("server.conf");
         let text = format!(
@@ -75,7 +58,7 @@ impl Server {
     }
 
     fn run(store: &Path, port: u16) -> Ours {
-        let mut command = Command::new(program().unwrap());
+        let mut command = Command::new(testkit::nats_server().unwrap());
         command
             .arg("-c")
             .arg(store.join("server.conf"))
@@ -323,12 +306,12 @@ fn a_program_that_is_older_than_its_cluster_is_refused() {
 
 #[test]
 fn a_machine_joins_with_a_ticket_once_is_drained_and_put_out() {
-    let Some(program) = program() else { return };
+    let Some(program) = testkit::nats_server() else { return };
     let program = program.display().to_string();
     let dir = tempdir().unwrap();
     let folder = dir.path();
     let run = |args: &[&str]| run_with(folder, args, &[("NATS_SERVER", &program)]);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::port();
     let serve = format!("127.0.0.1:{port}");
     let without = run_with(
         folder,

@@ -35,9 +35,9 @@ fn follow_the_page(mut desk: Desk, place: &str) -> Desk {
 
 #[cfg(feature = "cluster")]
 fn with_servers(desk: &mut Desk) -> bool {
-    let Some(program) = crate::cluster::program() else { return false };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    desk.means.push(("10.0.0.1:4222".into(), free.to_string()));
+    let Some(program) = testkit::nats_server() else { return false };
+    let free = format!("127.0.0.1:{}", testkit::port());
+    desk.means.push(("10.0.0.1:4222".into(), free));
     desk.env.push(("NATS_SERVER".into(), program.display().to_string()));
     true
 }

@@ -1,7 +1,6 @@
 //! A log on three servers: set up by us, and what goes on without one of them.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -10,7 +9,7 @@ use tempfile::{TempDir, tempdir};
 
 use crate::{
     bench::{Ended, check_refused, command, run_with, wait_for},
-    cluster::{Ours, SOON, leader, node_of, program, until_state},
+    cluster::{Ours, SOON, leader, node_of, until_state},
 };
 
 /// A cluster that node `a` begins on three servers of its own.
@@ -22,23 +21,11 @@ struct Three {
 
 impl Three {
     fn new() -> Option<Self> {
-        let program = program()?;
-        // Servers reach each other 2000 above.
-        let both = |port: &u16| {
-            TcpListener::bind(("127.0.0.1", *port)).is_ok()
-                && TcpListener::bind(("127.0.0.1", port + 2000)).is_ok()
-        };
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut ports = Vec::new();
-        while ports.len() < 3 {
-            // Below those that the system gives away by itself.
-            let port = 10_000 + free() % 18_000;
-            if both(&port) && !ports.iter().any(|known: &u16| known.abs_diff(port) % 2000 == 0) {
-                ports.push(port);
-            }
-        }
+        let program = testkit::nats_server()?;
         let mut init: Vec<String> = ["cluster", "init", "--data", "a"].map(str::to_owned).into();
-        for port in ports {
+        for _ in 0..3 {
+            // Servers reach each other 2000 above.
+            let port = testkit::port_and(&[2000]);
             init.extend(["--serve".to_owned(), format!("127.0.0.1:{port}")]);
         }
         Some(Self { dir: tempdir().unwrap(), program, init })

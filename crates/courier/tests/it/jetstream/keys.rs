@@ -19,8 +19,6 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::servers::{free_port, program};
-
 const ONE: [u8; 32] = [1; 32];
 const TWO: [u8; 32] = [2; 32];
 const HOUR: Duration = Duration::from_hours(1);
@@ -36,9 +34,9 @@ struct Keyed {
 
 impl Keyed {
     fn start() -> Option<Self> {
-        let program = program()?;
+        let program = testkit::nats_server()?;
         let dir = tempfile::tempdir().unwrap();
-        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let listen = SocketAddr::from(([127, 0, 0, 1], testkit::port()));
         let authority = Arc::new(Authority::generate().unwrap());
         let site = Site { name: "one", listen, all: &[listen], folder: dir.path() };
         authority.furnish(&site).unwrap();
@@ -218,7 +216,7 @@ fn one_server_alone_flushes_what_it_acknowledges_and_three_have_it_of_each_other
         let text = fs_err::read_to_string(dir.path().join("server.conf")).unwrap();
         assert_eq!(text.contains("sync_interval: always"), flushes, "{text}");
         // The server understands it.
-        let Some(program) = program() else { continue };
+        let Some(program) = testkit::nats_server() else { continue };
         let tried = Command::new(program)
             .args(["-t", "-c", "server.conf"])
             .current_dir(dir.path())

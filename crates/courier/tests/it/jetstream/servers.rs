@@ -1,7 +1,6 @@
 //! Real servers, each a child of the test with a store of its own.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,27 +8,6 @@ use courier::Courier;
 use courier::jetstream::{JetStream, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-
-/// The program, if there is one. Says so if there is none; where everything must be there, it fails.
-pub(crate) fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let ours =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server");
-    let found = named.or_else(|| Some(ours).filter(|file| file.is_file()));
-    if found.is_none() {
-        println!(
-            "absent: nats-server, so the engine on JetStream is not tested; \
-             to have it: cargo xtask check, or name it in NATS_SERVER"
-        );
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "nats-server is missing");
-    }
-    found
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Servers of one cluster; one alone is a single server.
 pub(crate) struct Servers {
@@ -42,10 +20,10 @@ pub(crate) struct Servers {
 impl Servers {
     /// Starts so many; none if the program is absent.
     pub(crate) fn start(count: usize) -> Option<Self> {
-        let ports = (0..count).map(|_| (free_port(), free_port())).collect();
+        let ports = (0..count).map(|_| (testkit::port(), testkit::port())).collect();
         let dir = tempfile::tempdir().unwrap();
         let children = (0..count).map(|_| None).collect();
-        let mut servers = Self { program: program()?, dir, ports, children };
+        let mut servers = Self { program: testkit::nats_server()?, dir, ports, children };
         for n in 0..count {
             servers.begin(n);
         }
