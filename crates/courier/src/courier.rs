@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError};
-use crate::fact::{Batch, Fact, Stream};
+use crate::fact::{Batch, Fact, Fence, Stream};
 use crate::lease::Lease;
 
 /// A future on the heap: what lets an engine be a trait object.
@@ -176,25 +176,40 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Has a letter delivered again the next time its subscriber looks.
     ///
+    /// A fence refuses as it does for [`Engine::append`]; so it does for the next two.
+    ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such letter.
-    fn retry(&self, letter: u64, now_ms: i64) -> Answer<'_, Result<(), Error>>;
+    /// [`Error::NotFound`] if there is no such letter, [`Error::Fenced`] if the lease was lost.
+    fn retry(
+        &self,
+        letter: u64,
+        fence: Option<Fence>,
+        now_ms: i64,
+    ) -> Answer<'_, Result<(), Error>>;
 
     /// Records what became of a letter. `error` is that of a retry that failed: it counts as one
     /// more attempt.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such letter.
+    /// [`Error::NotFound`] if there is no such letter, [`Error::Fenced`] if the lease was lost.
     fn settle(
         &self,
         letter: u64,
+        fence: Option<Fence>,
         state: LetterState,
         error: Option<String>,
     ) -> Answer<'_, Result<(), Error>>;
 
     /// Removes letters that are recovered or abandoned and were buried before a time; returns how
     /// many.
-    fn purge_letters(&self, buried_before_ms: i64) -> Answer<'_, Result<u64, Error>>;
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if the lease was lost; what was removed before stays so.
+    fn purge_letters(
+        &self,
+        fence: Option<Fence>,
+        buried_before_ms: i64,
+    ) -> Answer<'_, Result<u64, Error>>;
 
     /// Grants a lease that is free, ran out, or is held by the same holder; each grant has a higher
     /// epoch, so an earlier life of the same holder is fenced out.

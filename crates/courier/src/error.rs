@@ -36,6 +36,9 @@ pub enum Error {
         /// What SQLite says.
         source: rusqlite::Error,
     },
+    /// Not done: it was to be done in the name of a lease.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
     /// An engine that is not a file is out of reach. What was asked may have been done or not: ask
     /// again, a repeated batch is taken once.
     #[error("the log is out of reach: {0}")]
@@ -56,6 +59,18 @@ impl Error {
     }
 }
 
+/// The lease was lost; stop what you do in its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {epoch} of the lease {lease} is over (now: {})", Current(*current))]
+pub struct Fenced {
+    /// The lease.
+    pub lease: String,
+    /// The epoch in whose name it was asked for.
+    pub epoch: u64,
+    /// The epoch in force, if somebody holds the lease.
+    pub current: Option<u64>,
+}
+
 /// Why a batch was not taken; nothing of it is in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -72,16 +87,9 @@ pub enum AppendError {
         /// What is so.
         actual: u64,
     },
-    /// The lease was lost; stop what you do in its name.
-    #[error("epoch {epoch} of the lease {lease} is over (now: {})", Current(*current))]
-    Fenced {
-        /// The lease.
-        lease: String,
-        /// The epoch that the batch carried.
-        epoch: u64,
-        /// The epoch in force, if somebody holds the lease.
-        current: Option<u64>,
-    },
+    /// It was appended in the name of a lease.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
     /// The id is taken by a fact on another subject: a mistake in how ids are made.
     #[error("the id {id} belongs to a fact on {taken_by}, it cannot be one on {subject} as well")]
     IdReused {

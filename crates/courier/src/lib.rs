@@ -38,7 +38,7 @@ pub mod conformance;
 pub use courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 pub use dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 pub use embedded::{Durability, Embedded, Options, Retention};
-pub use error::{AppendError, Error, LeaseError, OpenError};
+pub use error::{AppendError, Error, Fenced, LeaseError, OpenError};
 pub use fact::{
     Batch, Expect, Fact, Fence, MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES, NewFact, Stream,
 };

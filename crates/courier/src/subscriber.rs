@@ -172,7 +172,7 @@ impl Subscriber {
     /// Why an earlier one could not be recorded; the record is tried again with the next.
     pub async fn done(&mut self, delivery: Delivery) -> Result<(), Error> {
         if let Some(id) = delivery.letter {
-            self.log.settle(id, LetterState::Recovered, None).await?;
+            self.log.settle(id, None, LetterState::Recovered, None).await?;
             self.letters.retain(|(letter, _)| *letter != id);
             return Ok(());
         }
@@ -240,7 +240,7 @@ impl Subscriber {
         let error = error.to_string();
         let fact = delivery.fact;
         if let Some(id) = delivery.letter {
-            self.log.settle(id, LetterState::Pending, Some(error)).await?;
+            self.log.settle(id, None, LetterState::Pending, Some(error)).await?;
             self.letters.retain(|(letter, _)| *letter != id);
             return Ok(Failed::Buried);
         }
@@ -269,7 +269,7 @@ impl Subscriber {
             if letter.stream == self.stream {
                 // Not `Retrying` while it is handled: if that takes the process down, it waits for
                 // a person again instead of coming back at once.
-                self.log.settle(letter.id, LetterState::Pending, None).await?;
+                self.log.settle(letter.id, None, LetterState::Pending, None).await?;
                 self.letters.push_back((letter.id, Arc::new(letter.fact)));
             }
         }

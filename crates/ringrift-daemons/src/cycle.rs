@@ -50,8 +50,12 @@ pub(crate) fn obstacle(error: &anyhow::Error) -> Option<(String, Duration)> {
             return Some((known.to_string(), OBSTACLE));
         }
         let known = cause.downcast_ref::<courier::Error>()?;
-        matches!(known, courier::Error::Full { .. } | courier::Error::Unavailable(_))
-            .then(|| (known.to_string(), OBSTACLE))
+        let pause = match known {
+            courier::Error::Fenced(_) => LOOK_AGAIN,
+            courier::Error::Full { .. } | courier::Error::Unavailable(_) => OBSTACLE,
+            _ => return None,
+        };
+        Some((known.to_string(), pause))
     })
 }
 

@@ -133,7 +133,7 @@ mod tests {
         };
         assert!(!leases.leads());
         let refused = append(leases.leader()).await.unwrap_err();
-        assert!(matches!(refused, AppendError::Fenced { .. }), "{refused}");
+        assert!(matches!(refused, AppendError::Fenced(_)), "{refused}");
         append(leases.node()).await.unwrap();
         let leader = log.acquire(LEADER, "here", TTL, 0).await.unwrap();
         leases.lead(Some(&leader));

@@ -645,9 +645,9 @@ impl Engine for FullDisk {
         fn bury<'a>(letter: NewLetter, now_ms: i64) -> Said<'a, u64>;
         fn dead_letters<'a>(filter: LetterFilter) -> Said<'a, Vec<DeadLetter>>;
         fn letter_counts<'a>() -> Said<'a, LetterCounts>;
-        fn retry<'a>(letter: u64, now_ms: i64) -> Said<'a, ()>;
-        fn settle<'a>(letter: u64, state: LetterState, error: Option<String>) -> Said<'a, ()>;
-        fn purge_letters<'a>(buried_before_ms: i64) -> Said<'a, u64>;
+        fn retry<'a>(letter: u64, fence: Option<Fence>, now_ms: i64) -> Said<'a, ()>;
+        fn settle<'a>(letter: u64, fence: Option<Fence>, state: LetterState, error: Option<String>) -> Said<'a, ()>;
+        fn purge_letters<'a>(fence: Option<Fence>, buried_before_ms: i64) -> Said<'a, u64>;
         fn acquire<'a>(name: &'a str, holder: &'a str, ttl: Duration, now_ms: i64)
             -> Answer<'a, Result<Lease, LeaseError>>;
         fn renew<'a>(lease: &'a Lease, ttl: Duration, now_ms: i64)

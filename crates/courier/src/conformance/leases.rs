@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Fixture, NOW, Verdict, claim, fact, refused, same};
-use crate::error::{AppendError, LeaseError};
-use crate::fact::{Batch, Stream};
+use super::{Fixture, NOW, Verdict, claim, fact, fill, refused, same};
+use crate::dead::{LetterFilter, LetterState, NewLetter};
+use crate::error::{AppendError, Error, Fenced, LeaseError};
+use crate::fact::{Batch, Fence, Stream};
 
 const TTL: Duration = Duration::from_secs(10);
 const TTL_MS: i64 = 10_000;
@@ -126,16 +127,58 @@ pub async fn a_fence_refuses_who_lost_the_lease(fixture: &mut impl Fixture) -> V
     append("1", &old, NOW).await?;
     append("2", &old, NOW + 2 * TTL_MS).await?;
     let new = log.acquire("l", "b", TTL, NOW + 2 * TTL_MS).await?;
-    refused!(append("3", &old, NOW + 2 * TTL_MS).await, AppendError::Fenced { epoch, current, .. });
+    refused!(
+        append("3", &old, NOW + 2 * TTL_MS).await,
+        AppendError::Fenced(Fenced { epoch, current, .. })
+    );
     same!((epoch, current), (old.epoch, Some(new.epoch)));
     append("4", &new, NOW + 2 * TTL_MS).await?;
     log.release(&new).await?;
-    refused!(append("5", &new, NOW + 2 * TTL_MS).await, AppendError::Fenced { .. });
+    refused!(append("5", &new, NOW + 2 * TTL_MS).await, AppendError::Fenced(_));
     let never = crate::Lease { name: "never".to_owned(), ..new };
-    refused!(append("6", &never, NOW).await, AppendError::Fenced { current: None, .. });
+    refused!(append("6", &never, NOW).await, AppendError::Fenced(Fenced { current: None, .. }));
     let ids: Vec<_> =
         log.read(Stream::Pipeline, 0, 10).await?.into_iter().map(|fact| fact.id).collect();
     same!(ids, vec!["1", "2", "4"]);
+    Ok(())
+}
+
+/// Who keeps the letters in the name of a lease does nothing to them when it is lost, and loses nothing by one
+/// that merely ran out; the lease is as it was.
+pub async fn letters_are_left_alone_by_who_lost_the_lease(fixture: &mut impl Fixture) -> Verdict {
+    let log = fixture.courier();
+    let positions = fill(&log, "s", &["1", "2"]).await?;
+    let bury = |position: u64| {
+        let (subscriber, error) = ("me".to_owned(), "no".to_owned());
+        let (stream, attempts) = (Stream::Pipeline, 3);
+        log.bury(NewLetter { subscriber, stream, position, error, attempts }, NOW)
+    };
+    let (first, second) = (bury(positions[0]).await?, bury(positions[1]).await?);
+    let fence =
+        |lease: &crate::Lease| Some(Fence { lease: lease.name.clone(), epoch: lease.epoch });
+    let states = async || -> Result<Vec<LetterState>, Error> {
+        let letters = log.dead_letters(LetterFilter::default()).await?;
+        Ok(letters.iter().rev().map(|letter| letter.state).collect())
+    };
+    let mut old = log.acquire("l", "a", TTL, NOW).await?;
+    "a note".clone_into(&mut old.note);
+    let old = log.renew(&old, TTL, NOW + 1).await?;
+    log.retry(first, fence(&old), NOW + 2 * TTL_MS).await?;
+    same!(log.lease("l", NOW + 1).await?, Some(old.clone()));
+    let old = log.acquire("l", "a", TTL, NOW).await?;
+    log.settle(first, fence(&old), LetterState::Recovered, None).await?;
+    log.renew(&old, TTL, NOW + 2).await?;
+    let new = log.acquire("l", "b", TTL, NOW + 2 * TTL_MS).await?;
+    let late = log.retry(second, fence(&old), NOW + 2 * TTL_MS).await;
+    refused!(late, Error::Fenced(Fenced { epoch, current, .. }));
+    same!((epoch, current), (old.epoch, Some(new.epoch)));
+    refused!(log.settle(second, fence(&old), LetterState::Abandoned, None).await, Error::Fenced(_));
+    refused!(log.purge_letters(fence(&old), i64::MAX).await, Error::Fenced(_));
+    same!(states().await?, vec![LetterState::Recovered, LetterState::Pending]);
+    log.settle(second, fence(&new), LetterState::Abandoned, None).await?;
+    same!(log.purge_letters(fence(&new), i64::MAX).await?, 2);
+    log.release(&new).await?;
+    refused!(log.purge_letters(fence(&new), i64::MAX).await, Error::Fenced(_));
     Ok(())
 }
 

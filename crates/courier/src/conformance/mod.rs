@@ -133,6 +133,7 @@ macro_rules! conformance_suite {
             giving_back_frees_and_only_the_own_lease
             leases_are_listed_by_prefix
             a_fence_refuses_who_lost_the_lease
+            letters_are_left_alone_by_who_lost_the_lease
             a_repeated_batch_is_not_fenced
             leases_survive_a_restart
         }

@@ -189,8 +189,8 @@ pub async fn a_letter_lives_until_it_is_settled_and_purged(fixture: &mut impl Fi
     let nobody = LetterFilter { subscriber: Some("you".to_owned()), ..all.clone() };
     same!(of(nobody).await?, Vec::<u64>::new());
 
-    log.retry(first, NOW + 10).await?;
-    log.settle(second, LetterState::Abandoned, None).await?;
+    log.retry(first, None, NOW + 10).await?;
+    log.settle(second, None, LetterState::Abandoned, None).await?;
     let counts = log.letter_counts().await?;
     let four = (counts.pending, counts.retrying, counts.recovered, counts.abandoned);
     same!(four, (1, 1, 0, 1));
@@ -201,13 +201,13 @@ pub async fn a_letter_lives_until_it_is_settled_and_purged(fixture: &mut impl Fi
     let retrying = log.dead_letters(retrying).await?;
     same!((retrying[0].id, retrying[0].retried_ms), (first, Some(NOW + 10)));
 
-    log.settle(first, LetterState::Pending, Some("still no".to_owned())).await?;
+    log.settle(first, None, LetterState::Pending, Some("still no".to_owned())).await?;
     let letters = log.dead_letters(all.clone()).await?;
     same!((letters[2].attempts, letters[2].error.as_str()), (4, "still no"));
-    log.settle(first, LetterState::Recovered, None).await?;
-    same!(log.purge_letters(NOW + 2).await?, 1);
+    log.settle(first, None, LetterState::Recovered, None).await?;
+    same!(log.purge_letters(None, NOW + 2).await?, 1);
     same!(of(all.clone()).await?, vec![third, second]);
-    same!(log.purge_letters(i64::MAX).await?, 1);
+    same!(log.purge_letters(None, i64::MAX).await?, 1);
     same!(of(all).await?, vec![third]);
     Ok(())
 }
@@ -215,9 +215,9 @@ pub async fn a_letter_lives_until_it_is_settled_and_purged(fixture: &mut impl Fi
 /// Nothing happens silently to what does not exist.
 pub async fn unknown_letters_and_facts_are_named(fixture: &mut impl Fixture) -> Verdict {
     let log = fixture.courier();
-    refused!(log.retry(77, NOW).await, Error::NotFound { number: 77, .. });
+    refused!(log.retry(77, None, NOW).await, Error::NotFound { number: 77, .. });
     refused!(
-        log.settle(77, LetterState::Abandoned, None).await,
+        log.settle(77, None, LetterState::Abandoned, None).await,
         Error::NotFound { number: 77, .. }
     );
     refused!(log.bury(letter(88), NOW).await, Error::NotFound { number: 88, .. });
@@ -367,8 +367,8 @@ pub async fn a_letter_that_is_retried_comes_again(fixture: &mut impl Fixture) ->
     let first = log.bury(letter(positions[0]), NOW).await?;
     let second = log.bury(letter(positions[1]), NOW).await?;
     fill(&log, "s", &["3"]).await?;
-    log.retry(first, NOW + 1).await?;
-    log.retry(second, NOW + 1).await?;
+    log.retry(first, None, NOW + 1).await?;
+    log.retry(second, None, NOW + 1).await?;
     let mut seen = Vec::new();
     let mut mine = subscriber(&log, "s");
     while let Some(delivery) = mine.next(NOW).await? {

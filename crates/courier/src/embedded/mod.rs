@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, LeaseError, OpenError};
-use crate::fact::{Batch, Fact, Stream};
+use crate::fact::{Batch, Fact, Fence, Stream};
 use crate::lease::Lease;
 use crate::pool::Reader;
 use letters::Retries;
@@ -369,11 +369,19 @@ impl Engine for Embedded {
         self.query(sql::letter_counts)
     }
 
-    fn retry(&self, letter: u64, now_ms: i64) -> Answer<'_, Result<(), Error>> {
+    fn retry(
+        &self,
+        letter: u64,
+        fence: Option<Fence>,
+        now_ms: i64,
+    ) -> Answer<'_, Result<(), Error>> {
         let ends = Arc::clone(&self.ends);
         let retried = self.write_then(
             Steps::One,
-            move |db| sql::retry(db, letter, now_ms),
+            move |db| {
+                sql::held(db, fence.as_ref())?;
+                sql::retry(db, letter, now_ms)
+            },
             move |stream| {
                 ends.retries.add();
                 ends.of(*stream).tail.send_modify(|_| {});
@@ -385,14 +393,25 @@ impl Engine for Embedded {
     fn settle(
         &self,
         letter: u64,
+        fence: Option<Fence>,
         state: LetterState,
         error: Option<String>,
     ) -> Answer<'_, Result<(), Error>> {
-        self.write(move |db| sql::settle(db, letter, state, error.as_deref()))
+        self.write(move |db| {
+            sql::held(db, fence.as_ref())?;
+            sql::settle(db, letter, state, error.as_deref())
+        })
     }
 
-    fn purge_letters(&self, buried_before_ms: i64) -> Answer<'_, Result<u64, Error>> {
-        self.write(move |db| Ok(sql::purge_letters(db, buried_before_ms)?))
+    fn purge_letters(
+        &self,
+        fence: Option<Fence>,
+        buried_before_ms: i64,
+    ) -> Answer<'_, Result<u64, Error>> {
+        self.write(move |db| {
+            sql::held(db, fence.as_ref())?;
+            Ok(sql::purge_letters(db, buried_before_ms)?)
+        })
     }
 
     fn acquire<'a>(

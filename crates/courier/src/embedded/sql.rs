@@ -10,8 +10,8 @@ use super::Retention;
 use super::recent::Fresh;
 use crate::courier::{Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
-use crate::error::{AppendError, Error, LeaseError};
-use crate::fact::{Batch, Expect, Fact, NewFact, Stream};
+use crate::error::{AppendError, Error, Fenced, LeaseError};
+use crate::fact::{Batch, Expect, Fact, Fence, NewFact, Stream};
 use crate::lease::Lease;
 
 /// Retention is looked after once in so many appends.
@@ -59,7 +59,8 @@ pub(crate) fn append(
     let mut repeats = Repeats::default();
     // Nearly every batch is new and as expected, so that is tried first. Whoever repeats a batch
     // after a lost answer finds the log moved on by his own facts; only then they are looked up.
-    if !fence_holds(db, &batch)? || !expectations_hold(db, stream, &batch)? {
+    let fenced = batch.fence.as_ref().map_or(Ok(None), |fence| fenced(db, fence))?;
+    if fenced.is_some() || !expectations_hold(db, stream, &batch)? {
         let mut known = Vec::with_capacity(batch.facts.len());
         for (fact, body) in batch.facts.iter().zip(bodies) {
             known.push(known_position(db, stream, fact, body, &mut repeats)?);
@@ -173,9 +174,19 @@ fn epoch_in_force(db: &Connection, lease: &str) -> rusqlite::Result<Option<u64>>
         .optional()
 }
 
-fn fence_holds(db: &Connection, batch: &Batch) -> rusqlite::Result<bool> {
-    let Some(fence) = &batch.fence else { return Ok(true) };
-    Ok(epoch_in_force(db, &fence.lease)? == Some(fence.epoch))
+/// Refuses who lost the lease.
+pub(crate) fn held<E: From<Fenced>>(db: &Connection, fence: Option<&Fence>) -> Result<(), Stop<E>> {
+    match fence.map_or(Ok(None), |fence| fenced(db, fence))? {
+        Some(why) => Err(Stop::Refused(why.into())),
+        None => Ok(()),
+    }
+}
+
+/// Why a fence does not hold, if it does not.
+pub(crate) fn fenced(db: &Connection, fence: &Fence) -> rusqlite::Result<Option<Fenced>> {
+    let current = epoch_in_force(db, &fence.lease)?;
+    let Fence { lease, epoch } = fence.clone();
+    Ok((current != Some(epoch)).then_some(Fenced { lease, epoch, current }))
 }
 
 fn expectations_hold(db: &Connection, stream: Stream, batch: &Batch) -> rusqlite::Result<bool> {
@@ -196,13 +207,7 @@ fn refuse_if_moved(
     batch: &Batch,
     known: &[Option<u64>],
 ) -> Result<(), Stop<AppendError>> {
-    if let Some(fence) = &batch.fence {
-        let current = epoch_in_force(db, &fence.lease)?;
-        if current != Some(fence.epoch) {
-            let (lease, epoch) = (fence.lease.clone(), fence.epoch);
-            return Err(Stop::Refused(AppendError::Fenced { lease, epoch, current }));
-        }
-    }
+    held(db, batch.fence.as_ref())?;
     for (fact, _) in batch.facts.iter().zip(known).filter(|(_, known)| known.is_none()) {
         if let Some(Expect::LastOnSubject(expected)) = fact.expect {
             let actual = last_position_on(db, stream, &fact.subject)?;

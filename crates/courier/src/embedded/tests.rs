@@ -555,7 +555,7 @@ proptest! {
                         let real = log.append(Stream::Pipeline, batch.clone(), NOW).await;
                         let real = real.map_err(|error| match error {
                             AppendError::IdReused { .. } => "id",
-                            AppendError::Fenced { .. } => "fence",
+                            AppendError::Fenced(_) => "fence",
                             AppendError::Conflict { .. } => "conflict",
                             other => panic!("{other}"),
                         });

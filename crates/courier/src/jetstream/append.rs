@@ -16,7 +16,7 @@ use super::server::{BATCH, Message, Published};
 use super::streams::remembered;
 use super::wire::{Content, EXPECTED_IN_ALL, Epoch, Source, Stored, fact_headers};
 use crate::courier::Repeats;
-use crate::error::{AppendError, Error};
+use crate::error::{AppendError, Error, Fenced};
 use crate::fact::{Batch, Expect, Fence, MAX_BATCH_BYTES, Stream};
 
 /// Messages that are on their way side by side, and facts that are looked at together: bounds how long the
@@ -378,7 +378,7 @@ impl Appender {
         // Whoever learns of a later epoch here must not see an earlier one act in the other stream.
         self.shared.guard(&lease, job.until).await?;
         let current = state.filter(|state| !state.over).map(|state| state.epoch);
-        Ok(Some(AppendError::Fenced { lease, epoch, current }))
+        Ok(Some(Fenced { lease, epoch, current }.into()))
     }
 
     fn knowledge(&self) -> MutexGuard<'_, Knowledge> {

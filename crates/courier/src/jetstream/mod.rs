@@ -66,6 +66,8 @@
 //! 3. So when anybody can know of a later epoch, the appends of all earlier ones are refused, in both
 //!    streams; and until then the later one does not act. A holder that dies between the record and
 //!    the guards leaves a lease that nobody knew of, and whoever learns of it raises them.
+//! 4. What is done to letters in the name of a lease needs no guard: the lease's record lies in the same stream and
+//!    is written again with it, under the condition that it is the last one.
 //!
 //! A lease ends by the time that its callers name, as in every engine, so its record has no time to live:
 //! the server's clock has no say.
@@ -107,7 +109,7 @@ use crate::courier::{Answer, Courier, Engine, Page, Repeats, Standing};
 use crate::dead::{DeadLetter, LetterCounts, LetterFilter, LetterState, NewLetter};
 use crate::embedded::sql;
 use crate::error::{AppendError, Error, LeaseError, OpenError};
-use crate::fact::{Batch, Fact, Stream};
+use crate::fact::{Batch, Fact, Fence, Stream};
 use crate::lease::Lease;
 pub use admission::{AdmissionError, Door, Newcomer, Ticket};
 use append::{Appender, Job};
@@ -226,6 +228,24 @@ impl JetStream {
     ) -> Answer<'_, Result<T, Error>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(self.records.run(async move { shared.change(plan).await }))
+    }
+
+    /// The same, in the name of a lease if there is a fence.
+    fn change_under<T: Send + 'static>(
+        &self,
+        fence: Option<Fence>,
+        plan: impl Fn(&rusqlite::Connection) -> rusqlite::Result<records::Plan<T, Error>>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Answer<'_, Result<T, Error>> {
+        let Some(fence) = fence else { return self.change(plan) };
+        let shared = Arc::clone(&self.shared);
+        Box::pin(self.records.run(async move {
+            let lease = fence.lease.clone();
+            let outcome = shared.change(move |db: &_| records::under(db, &fence, plan(db)?)).await;
+            guards::then(&shared, &lease, outcome).await
+        }))
     }
 }
 
@@ -436,25 +456,35 @@ impl Engine for JetStream {
         self.ask(&[Source::State], sql::letter_counts)
     }
 
-    fn retry(&self, letter: u64, now_ms: i64) -> Answer<'_, Result<(), Error>> {
-        self.change(move |db| records::retry(db, letter, now_ms))
+    fn retry(
+        &self,
+        letter: u64,
+        fence: Option<Fence>,
+        now_ms: i64,
+    ) -> Answer<'_, Result<(), Error>> {
+        self.change_under(fence, move |db| records::retry(db, letter, now_ms))
     }
 
     fn settle(
         &self,
         letter: u64,
+        fence: Option<Fence>,
         state: LetterState,
         error: Option<String>,
     ) -> Answer<'_, Result<(), Error>> {
-        self.change(move |db| records::settle(db, letter, state, error.as_deref()))
+        self.change_under(fence, move |db| records::settle(db, letter, state, error.as_deref()))
     }
 
-    fn purge_letters(&self, buried_before_ms: i64) -> Answer<'_, Result<u64, Error>> {
+    fn purge_letters(
+        &self,
+        fence: Option<Fence>,
+        buried_before_ms: i64,
+    ) -> Answer<'_, Result<u64, Error>> {
         Box::pin(async move {
             let mut removed = 0;
             loop {
                 let plan = move |db: &_| records::purge(db, buried_before_ms, PURGED_AT_ONCE);
-                let now = self.change(plan).await?;
+                let now = self.change_under(fence.clone(), plan).await?;
                 if now == 0 {
                     return Ok(removed);
                 }

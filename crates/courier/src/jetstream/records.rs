@@ -15,7 +15,7 @@ use super::{Shared, guards, sync_again};
 use crate::dead::{DeadLetter, LetterFilter, LetterState, NewLetter};
 use crate::embedded::sql;
 use crate::error::{Error, LeaseError};
-use crate::fact::Stream;
+use crate::fact::{Fence, Stream};
 use crate::lease::Lease;
 
 /// Bytes of an error that a letter keeps: a letter is one message, with the body of its fact.
@@ -40,6 +40,12 @@ struct Change<T> {
     /// Whether the replica shows all that is in the stream. What is written holds where it lands,
     /// whatever was known here; that nothing is to be written must be so by all there is.
     is_known: bool,
+}
+
+impl<T> Change<T> {
+    fn begun(by: String) -> Self {
+        Self { by, unheard: None, is_known: false }
+    }
 }
 
 /// What may be in the stream or not.
@@ -111,9 +117,21 @@ impl Shared {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.go_on(Change::begun(self.server.unique()), plan).await
+    }
+
+    /// The same with a change of which something may be written already.
+    async fn go_on<T, E>(
+        self: &Arc<Self>,
+        mut change: Change<T>,
+        plan: impl Fn(&Connection) -> rusqlite::Result<Plan<T, E>> + Clone + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let until = self.deadline();
         let mut pause = Duration::from_millis(2);
-        let mut change = Change { by: self.server.unique(), unheard: None, is_known: false };
         loop {
             let why = match self.step(&mut change, plan.clone(), until).await? {
                 Step::Done(outcome) => return outcome,
@@ -207,16 +225,24 @@ impl Shared {
                 && (&last.lease.holder, last.lease.epoch) == (&lease.holder, lease.epoch)
                 && last.lease.expires_ms > now_ms
         });
+        let mut change = Change::begun(self.server.unique());
         if let Some(Renewal { sequence, .. }) = last {
-            let keys = [(key.clone(), sequence)];
-            let messages = self.written(vec![of(&renewed)], &keys, &self.server.unique())?;
-            if let Published::At(sequence) = self.server.publish(messages).await {
-                self.renewals().insert(key, Renewal { lease: renewed.clone(), sequence, at });
-                return Ok(renewed);
+            let keys = vec![(key.clone(), sequence)];
+            let messages = self.written(vec![of(&renewed)], &keys, &change.by)?;
+            match self.server.publish(messages).await {
+                Published::At(sequence) => {
+                    self.renewals().insert(key, Renewal { lease: renewed.clone(), sequence, at });
+                    return Ok(renewed);
+                }
+                Published::Unknown(_) => {
+                    let answer = renewed.clone();
+                    change.unheard = Some(Unheard { keys, answer, is_once: true });
+                }
+                _ => {}
             }
         }
         let name = lease.name.clone();
-        let outcome = self.change(move |db: &_| renew(db, &lease, ttl, now_ms)).await;
+        let outcome = self.go_on(change, move |db: &_| renew(db, &lease, ttl, now_ms)).await;
         let renewed = guards::then(self, &name, outcome).await?;
         let (wanted, asked) = (renewed.clone(), key.clone());
         let found = self.replica.read(move |db| {
@@ -397,6 +423,19 @@ pub(super) fn settle(
     })
 }
 
+/// The same plan while a lease is held: its record is written again, as it is, together with the others, so
+/// whoever takes the lease in between is seen where they land.
+pub(super) fn under<T>(db: &Connection, fence: &Fence, mut plan: Plan<T, Error>) -> Planned<T> {
+    if let Some(why) = sql::fenced(db, fence)? {
+        return Ok(Plan::Done(Err(why.into())));
+    }
+    if let Plan::Write(records, _) | Plan::Once(records, _) = &mut plan {
+        // One that ran out is held as long as nobody else took it.
+        records.extend(sql::lease(db, &fence.lease, i64::MIN)?.as_ref().map(of));
+    }
+    Ok(plan)
+}
+
 /// Letters to be removed in one step.
 pub(super) fn purge(db: &Connection, before_ms: i64, at_once: usize) -> Planned<u64> {
     let old: Vec<u64> = db
@@ -448,7 +487,8 @@ fn renew(db: &Connection, lease: &Lease, ttl: Duration, now_ms: i64) -> Planned<
         return Ok(Plan::Done(Err(LeaseError::Lost { name, epoch })));
     }
     let renewed = Lease { expires_ms: now_ms.saturating_add(sql::millis(ttl)), ..lease.clone() };
-    Ok(Plan::Write(vec![of(&renewed)], renewed))
+    // One that others saw was not lost before it.
+    Ok(Plan::Once(vec![of(&renewed)], renewed))
 }
 
 fn release(db: &Connection, lease: &Lease) -> Planned<()> {

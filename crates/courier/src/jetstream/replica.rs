@@ -323,7 +323,9 @@ impl Replica {
             end.gaps.fetch_add(1, Ordering::Release);
         }
         let retention = self.retention;
-        let work = move |db: &Connection| Ok(apply(db, source, &arrived, seen, retention)?);
+        let work = move |db: &Connection| {
+            Ok::<_, sql::Stop<Error>>(apply(db, source, &arrived, seen, retention)?)
+        };
         let heads: Wakes = self.writer.write(Steps::Many, work, |_| {}).await?;
         end.applied.send_modify(|applied| *applied = last.max(*applied));
         for (tail, wake) in self.tails.iter().zip(heads.0) {

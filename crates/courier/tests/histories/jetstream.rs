@@ -8,7 +8,7 @@ use courier::conformance::histories::{
     Competitor, History, Operation, Tally, What, facts, resolve,
 };
 use courier::jetstream::JetStream;
-use courier::{Courier, Error, LeaseError};
+use courier::{Courier, Error, Lease, LeaseError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -187,4 +187,44 @@ async fn an_acquisition_whose_answer_was_lost_is_known_by_what_it_wrote() {
     proxy.cut();
     assert_eq!(granted.join_next().await.unwrap().unwrap().unwrap(), seen);
     assert_eq!(seen.epoch, 1);
+}
+
+/// A renewal that was written, as another node sees, and whose answer was lost: what comes of it, and the lease as it was
+/// seen. `does_know` the message that it replaces, or not; then somebody else may take the lease.
+async fn renewal(
+    does_know: bool,
+    is_taken: bool,
+) -> Option<(Result<Lease, LeaseError>, Option<Lease>)> {
+    let servers = Servers::start(1)?;
+    let b = servers.open("b").await;
+    let (a, proxy) = behind(&servers, "a").await;
+    let ttl = Duration::from_secs(10);
+    let mut lease = a.acquire("leader", "a", ttl, 0).await.unwrap();
+    if does_know {
+        lease = a.renew(&lease, ttl, 1).await.unwrap();
+    }
+    proxy.mute();
+    let mut renewed = JoinSet::new();
+    renewed.spawn(async move { a.renew(&lease, ttl, 5_000).await });
+    let mut seen = None;
+    while seen.as_ref().is_none_or(|seen: &Lease| seen.expires_ms < 15_000) {
+        seen = b.lease("leader", 5_000).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    if is_taken {
+        b.acquire("leader", "b", ttl, 20_000).await.unwrap();
+    }
+    proxy.cut();
+    Some((renewed.join_next().await.unwrap().unwrap(), seen))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_others_saw_was_not_lost_before_it() {
+    for does_know in [false, true] {
+        let Some((outcome, seen)) = renewal(does_know, false).await else { return };
+        assert_eq!(outcome.ok(), seen);
+        let Some((outcome, _)) = renewal(does_know, true).await else { return };
+        let is_unknown = matches!(outcome, Err(LeaseError::Failed(Error::Unavailable(_))));
+        assert!(is_unknown, "{outcome:?}");
+    }
 }

@@ -144,6 +144,7 @@ impl Daemon for DlqRetry {
 impl DlqRetry {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         let log = self.catalogue.log().clone();
+        let fence = self.catalogue.fence().cloned();
         let mut sent = 0;
         for state in [LetterState::Pending, LetterState::Retrying] {
             let filter =
@@ -159,12 +160,12 @@ impl DlqRetry {
                             why,
                             "letter given up"
                         );
-                        log.settle(letter.id, LetterState::Abandoned, None).await?;
+                        log.settle(letter.id, fence.clone(), LetterState::Abandoned, None).await?;
                         self.status.abandoned += 1;
                         self.untold_abandoned += 1;
                     }
                     Fate::Again if sent < self.config.max_retried_per_cycle => {
-                        log.retry(letter.id, cx.now()).await?;
+                        log.retry(letter.id, fence.clone(), cx.now()).await?;
                         sent += 1;
                         self.status.retried += 1;
                     }
@@ -178,7 +179,7 @@ impl DlqRetry {
         self.status.retrying = counts.retrying;
         self.status.recovered = counts.recovered;
         let forget = i64::try_from(self.config.forget_after.as_millis()).unwrap_or(i64::MAX);
-        log.purge_letters(cx.now().saturating_sub(forget)).await?;
+        log.purge_letters(fence, cx.now().saturating_sub(forget)).await?;
         // Purged letters are no longer counted.
         self.told_recovered = log.letter_counts().await?.recovered;
         Ok(Outcome::Done(self.status.clone()))
@@ -241,7 +242,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testbed::{Bed, done};
+    use crate::testbed::{Bed, blocked, done};
 
     const NOW: i64 = 1_000_000_000_000;
 
@@ -360,9 +361,9 @@ mod tests {
         assert_eq!(done(daemon.cycle(&cx).await).retried, 3, "nothing is left to send");
 
         let log = bed.catalogue.log();
-        log.settle(1, Recovered, None).await.unwrap();
+        log.settle(1, None, Recovered, None).await.unwrap();
         for _ in 0..5 {
-            log.settle(2, Pending, Some("again no".into())).await.unwrap();
+            log.settle(2, None, Pending, Some("again no".into())).await.unwrap();
         }
         let status = done(daemon.cycle(&cx).await);
         assert_eq!((status.recovered, status.abandoned), (1, 1));
@@ -372,6 +373,30 @@ mod tests {
         let head = log.head(Stream::Operational).await.unwrap();
         done(daemon.cycle(&cx).await);
         assert_eq!(log.head(Stream::Operational).await.unwrap(), head, "told once");
+    }
+
+    #[tokio::test]
+    async fn who_no_longer_leads_does_nothing_to_a_letter_and_raises_no_alarm() {
+        let bed = Bed::new().await;
+        bury(&bed, 2).await;
+        bed.catalogue.log().settle(1, None, Recovered, None).await.unwrap();
+        let old = bed.next_epoch().await;
+        bed.next_epoch().await;
+        bed.now.store(NOW, std::sync::atomic::Ordering::Relaxed);
+        let (cx, _probe) = bed.cx::<DlqRetry>();
+        let said = async |config: Config| {
+            let mut daemon = DlqRetry::new(config, old.clone());
+            blocked(daemon.cycle(&cx).await)
+        };
+        let all_at_once = Config { alarm_at: 1, forget_after: Duration::ZERO, ..Config::default() };
+        let held = Config { max_retried_per_cycle: 0, ..all_at_once.clone() };
+        let given_up = Config { give_up_after: Duration::ZERO, ..all_at_once.clone() };
+        for config in [all_at_once, held, given_up] {
+            let said = said(config).await;
+            assert!(said.contains("of the lease manager is over"), "{said}");
+        }
+        assert_eq!(states(&bed).await, [Recovered, Pending]);
+        assert_eq!(bed.catalogue.log().head(Stream::Operational).await.unwrap(), 0);
     }
 
     #[tokio::test]

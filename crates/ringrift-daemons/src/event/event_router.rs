@@ -293,7 +293,7 @@ mod tests {
             letters[0].error
         );
 
-        log.retry(letters[0].id, 5).await.unwrap();
+        log.retry(letters[0].id, None, 5).await.unwrap();
         daemon.route(&mut subscriber, &cx).await.unwrap();
         let letters = log.dead_letters(LetterFilter::default()).await.unwrap();
         assert_eq!((letters.len(), letters[0].attempts), (1, MAX_ATTEMPTS + 1));

@@ -259,6 +259,11 @@ impl Catalogue {
         self.fence.as_ref().map_or(0, |fence| fence.epoch)
     }
 
+    /// The lease under which this handle records.
+    pub fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
+    }
+
     /// The log below.
     pub fn log(&self) -> &Courier {
         &self.log
@@ -271,7 +276,7 @@ impl Catalogue {
         batch.fence = self.fence.clone();
         let positions = self.log.append(Stream::Pipeline, batch, now_ms).await.map_err(
             |source| match source {
-                AppendError::Conflict { .. } | AppendError::Fenced { .. } => {
+                AppendError::Conflict { .. } | AppendError::Fenced(_) => {
                     CatalogueError::Superseded { topic, source }
                 }
                 AppendError::Failed(courier::Error::Full { .. }) => CatalogueError::Full { topic },
@@ -360,9 +365,12 @@ impl Catalogue {
             let id = format!("{subject}/{now_ms}/{head}+{number}/{}", self.source);
             batch.push(NewFact::new(id, subject, self.source.clone(), body));
         }
-        let batch = Batch::new(batch);
+        let batch = Batch { facts: batch, fence: self.fence.clone() };
         match self.log.append(Stream::Operational, batch, now_ms).await {
             Ok(_) => Ok(()),
+            Err(source @ AppendError::Fenced(_)) => {
+                Err(CatalogueError::Superseded { topic, source })
+            }
             Err(AppendError::Failed(courier::Error::Full { .. })) => {
                 Err(CatalogueError::Full { topic })
             }

@@ -53,7 +53,7 @@ async fn send(
             LetterState::Recovered => "it was handled already",
             _ if sent.len() >= most => "it is more than were asked for",
             LetterState::Pending | LetterState::Abandoned => {
-                log.retry(letter.id, state.clock.now_ms()).await?;
+                log.retry(letter.id, None, state.clock.now_ms()).await?;
                 sent.push(json!({ "letter": letter.id, "attempts": letter.attempts }));
                 continue;
             }
@@ -85,7 +85,8 @@ async fn named(
 /// Removes letters that are over.
 pub async fn purge(state: &State, older_than_seconds: u64) -> Answer {
     let age = i64::try_from(older_than_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-    match state.catalogue.log().purge_letters(state.clock.now_ms().saturating_sub(age)).await {
+    match state.catalogue.log().purge_letters(None, state.clock.now_ms().saturating_sub(age)).await
+    {
         Ok(purged) => {
             info!(purged, "dead letters that are over are removed");
             Answer::Ok(json!({ "purged": purged }))

@@ -246,7 +246,7 @@ impl Competitor {
                             last = actual;
                             Appended::Conflict(actual)
                         }
-                        Err(AppendError::Fenced { .. }) => {
+                        Err(AppendError::Fenced(_)) => {
                             lease = None;
                             Appended::Fenced
                         }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use courier::jetstream::{JetStream, Options};
-use courier::{AppendError, Batch, Courier, Error, NewFact, OpenError, Outbox, Stream};
+use courier::{AppendError, Batch, Courier, Error, Fenced, NewFact, OpenError, Outbox, Stream};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -263,7 +263,7 @@ async fn two_nodes_see_what_the_other_did() {
     let new = b.acquire("l", "b", ttl, 20_000).await.unwrap();
     for stream in Stream::ALL {
         let fenced = a.append(stream, Batch::from(fact("4", "t")).fenced(&old), 20_000).await;
-        let Err(AppendError::Fenced { current, .. }) = fenced else { panic!("{fenced:?}") };
+        let Err(AppendError::Fenced(Fenced { current, .. })) = fenced else { panic!("{fenced:?}") };
         assert_eq!(current, Some(new.epoch));
         b.append(stream, Batch::from(fact("5", "t")).fenced(&new), 20_000).await.unwrap();
     }
@@ -291,7 +291,7 @@ async fn a_holder_that_died_before_its_guards_is_unknown_until_somebody_learns_o
     assert_eq!((seen.holder.as_str(), seen.epoch), ("b", old.epoch + 1));
     for stream in Stream::ALL {
         let fenced = append(stream, "2").await;
-        let Err(AppendError::Fenced { current, .. }) = fenced else { panic!("{fenced:?}") };
+        let Err(AppendError::Fenced(Fenced { current, .. })) = fenced else { panic!("{fenced:?}") };
         assert_eq!(current, Some(seen.epoch));
         log.append(stream, Batch::from(fact("3", "s")).fenced(&seen), 0).await.unwrap();
     }
@@ -360,8 +360,8 @@ async fn a_replica_that_is_gone_or_damaged_is_made_anew() {
         attempts: 1,
     };
     let number = log.bury(letter.clone(), 1).await.unwrap();
-    log.settle(number, courier::LetterState::Abandoned, None).await.unwrap();
-    assert_eq!(log.purge_letters(i64::MAX).await.unwrap(), 1);
+    log.settle(number, None, courier::LetterState::Abandoned, None).await.unwrap();
+    assert_eq!(log.purge_letters(None, i64::MAX).await.unwrap(), 1);
     drop(log);
     let file = servers.folder("node").join("replica.sqlite");
     fs_err::write(&file, "no database").unwrap();

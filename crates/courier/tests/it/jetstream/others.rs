@@ -99,7 +99,7 @@ async fn a_message_that_is_too_large_is_refused_by_the_server_and_the_largest_of
         attempts: 1,
     };
     let number = log.bury(letter, 1).await.unwrap();
-    log.settle(number, LetterState::Pending, Some(error)).await.unwrap();
+    log.settle(number, None, LetterState::Pending, Some(error)).await.unwrap();
     let found = log.dead_letters(LetterFilter::default()).await.unwrap();
     assert_eq!((found[0].id, found[0].attempts), (number, 2));
     assert!(found[0].error.len() >= 64 << 10, "{} bytes", found[0].error.len());
