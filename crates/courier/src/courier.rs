@@ -227,7 +227,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Prolongs a lease to `ttl` from now, with the note that stands in `lease`; the epoch stays.
     ///
     /// # Errors
-    /// [`LeaseError::Lost`] if it ran out, was given back or went to another holder.
+    /// [`LeaseError::Lost`] if it ran out, was given back or went to another holder, and was not prolonged before.
     fn renew<'a>(
         &'a self,
         lease: &'a Lease,

@@ -19,6 +19,9 @@ impl Alarms {
     /// Raises or clears an alarm; a fact is written only when that is a change.
     ///
     /// A full disk cannot keep it: then it is told again at the next call.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Superseded`] if the catalogue's lease was lost, among others.
     pub(crate) async fn set(
         &mut self,
         catalogue: &Catalogue,
@@ -33,13 +36,19 @@ impl Alarms {
         let raised = sentence.is_some();
         if stands != raised {
             let sentence = sentence.unwrap_or_else(|| "it is over".to_owned());
+            let called = catalogue.called_here(alarm);
+            let fact = AlarmChanged { alarm: called, raised, sentence: sentence.clone() };
+            let noted = catalogue.note(Operational::AlarmChanged(fact), now_ms).await;
+            // Who was replaced raises nothing.
+            if noted.as_ref().is_err_and(CatalogueError::is_superseded) {
+                return noted;
+            }
             if raised {
                 warn!(alarm, sentence, "alarm raised");
             } else {
                 info!(alarm, "alarm cleared");
             }
-            let fact = AlarmChanged { alarm: catalogue.called_here(alarm), raised, sentence };
-            match catalogue.note(Operational::AlarmChanged(fact), now_ms).await {
+            match noted {
                 Err(error) if error.is_obstacle() => return Ok(()),
                 noted => noted?,
             }

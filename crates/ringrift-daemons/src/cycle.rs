@@ -105,7 +105,8 @@ pub(crate) fn first_closed(gates: impl IntoIterator<Item = Gate>) -> Gate {
     gates.into_iter().find(|gate| !gate.is_open()).unwrap_or(Gate::Allow)
 }
 
-/// Stores a gate's answer for people. A full disk cannot keep it; the cycle's outcome says it then.
+/// Stores a gate's answer for people. A full disk cannot keep it; the cycle's outcome says it then, and who no
+/// longer leads is refused.
 pub(crate) async fn tell(
     catalogue: &Catalogue,
     gate: &Gate,

@@ -16,10 +16,10 @@ mod topic;
 
 pub use catalogue::{
     AdviceRow, AllocationRow, AvailabilityRow, BatchRow, BatchState, BlobRow, Catalogue,
-    CatalogueError, Champion, CopiesRow, DistributionRow, GameTotals, HoldingRow, InvitationRow,
-    MatchRow, Minute, ModelRow, ModelStatus, NodeHealthRow, NodeHoldings, NodeRow, ParametersRow,
-    PromotionRow, Record, RecoveryRow, SamplesRow, Totals, TrainingRow, WindowRow, WorkCounts,
-    WorkRow, WorkState,
+    CatalogueError, Champion, CopiesRow, CopyCounts, DistributionRow, GameTotals, HoldingRow,
+    InvitationRow, MatchRow, Minute, ModelRow, ModelStatus, NodeHealthRow, NodeHoldings, NodeRow,
+    ParametersRow, PromotionRow, Record, RecoveryRow, SamplesRow, Totals, TrainingRow, WindowRow,
+    WorkCounts, WorkRow, WorkState,
 };
 pub use event::*;
 pub use fold::PipelineFold;

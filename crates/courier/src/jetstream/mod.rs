@@ -46,7 +46,8 @@
 //! *An answer that does not come* leaves open what happened. The stream is read up to its end
 //! and the ids are looked up: there they are, or they are sent again, under the same conditions. A record is looked up
 //! by who wrote it last. If others did since, nobody knows whether it was there: what may be done twice is done
-//! again, and a grant of a lease, which may not, ends as [`Error::Unavailable`].
+//! again. A grant of a lease, which may not, ends as [`Error::Unavailable`], and so does what would be refused now: others may
+//! have seen it done.
 //!
 //! # Fences
 //!

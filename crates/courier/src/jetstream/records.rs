@@ -37,6 +37,8 @@ struct Change<T> {
     by: String,
     /// What was sent last, if nobody said whether it was written.
     unheard: Option<Unheard<T>>,
+    /// Whether something that was sent was written over since, if it was written.
+    is_covered: bool,
     /// Whether the replica shows all that is in the stream. What is written holds where it lands,
     /// whatever was known here; that nothing is to be written must be so by all there is.
     is_known: bool,
@@ -44,7 +46,7 @@ struct Change<T> {
 
 impl<T> Change<T> {
     fn begun(by: String) -> Self {
-        Self { by, unheard: None, is_known: false }
+        Self { by, unheard: None, is_covered: false, is_known: false }
     }
 }
 
@@ -92,11 +94,18 @@ fn find(db: &Connection, keys: &[(String, u64)], by: &str) -> rusqlite::Result<F
     for (key, expected) in keys {
         match record(db, key)? {
             (_, writer) if writer == by => return Ok(Found::Written),
-            (last, _) if last != *expected => found = Found::Covered,
+            // One that is behind is so only here.
+            (last, _) if last > *expected => found = Found::Covered,
             _ => {}
         }
     }
     Ok(found)
+}
+
+fn unknown() -> Error {
+    let why = "the answer was lost and others went on since, so whether it was done is not known: \
+               look who holds it, or try again";
+    Error::Unavailable(why.to_owned())
 }
 
 /// A lease as it was prolonged here last, and the message that says so.
@@ -172,15 +181,14 @@ impl Shared {
             Some(Unheard { answer, .. }) if found == Found::Written => {
                 return Ok(Step::Done(Ok(answer)));
             }
-            Some(Unheard { is_once: true, .. }) => {
-                let why = "the answer was lost and others went on since, so whether it was done is not known: \
-                           look who holds it, or try again";
-                return Err(Error::Unavailable(why.to_owned()));
-            }
-            _ => {}
+            Some(Unheard { is_once: true, .. }) => return Err(unknown()),
+            Some(_) => change.is_covered = true,
+            None => {}
         }
         let is_once = matches!(plan, Plan::Once(..));
         match plan {
+            // Done it may have been, before what speaks against it.
+            Plan::Done(Err(_)) if change.is_known && change.is_covered => Err(unknown()),
             Plan::Done(outcome) if change.is_known => Ok(Step::Done(outcome)),
             Plan::Done(_) => Ok(match self.sync(Source::State, until).await {
                 Ok(()) => {
@@ -236,7 +244,7 @@ impl Shared {
                 }
                 Published::Unknown(_) => {
                     let answer = renewed.clone();
-                    change.unheard = Some(Unheard { keys, answer, is_once: true });
+                    change.unheard = Some(Unheard { keys, answer, is_once: false });
                 }
                 _ => {}
             }
@@ -487,8 +495,7 @@ fn renew(db: &Connection, lease: &Lease, ttl: Duration, now_ms: i64) -> Planned<
         return Ok(Plan::Done(Err(LeaseError::Lost { name, epoch })));
     }
     let renewed = Lease { expires_ms: now_ms.saturating_add(sql::millis(ttl)), ..lease.clone() };
-    // One that others saw was not lost before it.
-    Ok(Plan::Once(vec![of(&renewed)], renewed))
+    Ok(Plan::Write(vec![of(&renewed)], renewed))
 }
 
 fn release(db: &Connection, lease: &Lease) -> Planned<()> {

@@ -311,8 +311,8 @@ impl Far {
         contents: &[u8],
         watch: Watch<'_>,
     ) -> FarResult<bool> {
-        let is_replaced = self.persist(|| {
-            self.pace(contents.len(), &mut *watch)?;
+        let is_replaced = self.persist_watched(&mut *watch, |watch| {
+            self.pace(contents.len(), watch)?;
             self.0.objects.replace(name, version, contents)
         })?;
         // Also if it is refused: an answer that was lost lets the next try find what the last one has written.
@@ -320,7 +320,9 @@ impl Far {
             Ok((found, _)) if found == contents => Ok(true),
             Err(error) if is_replaced || !error.is_loss() => Err(error),
             Ok(_) if is_replaced => {
-                let what = "it is not what was written a moment ago".to_owned();
+                let what = "it is not what was written a moment ago: somebody else wrote there since, or the \
+                            store does not keep what it takes";
+                let what = what.to_owned();
                 Err(FarError::Damaged { key: name.to_owned(), what })
             }
             _ => Ok(false),
@@ -459,12 +461,20 @@ impl Far {
 
     /// Tries again what needs no watching.
     fn persist<T>(&self, mut work: impl FnMut() -> FarResult<T>) -> FarResult<T> {
+        self.persist_watched(&mut |_| ControlFlow::Continue(()), |_| work())
+    }
+
+    fn persist_watched<T>(
+        &self,
+        watch: Watch<'_>,
+        mut work: impl FnMut(Watch<'_>) -> FarResult<T>,
+    ) -> FarResult<T> {
         let mut failures = 0;
         loop {
-            match work() {
+            match work(&mut *watch) {
                 Err(FarError::Away(what)) => {
                     failures += 1;
-                    self.rest(failures, what, &mut |_| ControlFlow::Continue(()))?;
+                    self.rest(failures, what, &mut *watch)?;
                 }
                 done => return done,
             }

@@ -384,16 +384,17 @@ mod tests {
         bed.next_epoch().await;
         bed.now.store(NOW, std::sync::atomic::Ordering::Relaxed);
         let (cx, _probe) = bed.cx::<DlqRetry>();
-        let said = async |config: Config| {
+        let retries = Config { forget_after: Duration::ZERO, ..Config::default() };
+        let gives_up = Config { give_up_after: Duration::ZERO, ..retries.clone() };
+        let forgets = Config { max_retried_per_cycle: 0, ..retries.clone() };
+        let raises = Config { alarm_at: 1, ..forgets.clone() };
+        for (config, what) in
+            [(retries, ""), (gives_up, ""), (forgets, ""), (raises, "record alarm.changed: ")]
+        {
             let mut daemon = DlqRetry::new(config, old.clone());
-            blocked(daemon.cycle(&cx).await)
-        };
-        let all_at_once = Config { alarm_at: 1, forget_after: Duration::ZERO, ..Config::default() };
-        let held = Config { max_retried_per_cycle: 0, ..all_at_once.clone() };
-        let given_up = Config { give_up_after: Duration::ZERO, ..all_at_once.clone() };
-        for config in [all_at_once, held, given_up] {
-            let said = said(config).await;
-            assert!(said.contains("of the lease manager is over"), "{said}");
+            daemon.start(&cx).await.unwrap();
+            let said = blocked(daemon.cycle(&cx).await);
+            assert!(said.starts_with(&format!("{what}epoch 1 of the lease manager is")), "{said}");
         }
         assert_eq!(states(&bed).await, [Recovered, Pending]);
         assert_eq!(bed.catalogue.log().head(Stream::Operational).await.unwrap(), 0);

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use ringrift_pipeline::{Catalogue, Config as GameConfig, Gate, NodeId, NodeRow};
+use ringrift_pipeline::{Catalogue, Config as GameConfig, CopyCounts, Gate, NodeId, NodeRow};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use warden::{Cx, Daemon, DaemonId, Health, Outcome, Priority, Spec};
@@ -27,15 +27,13 @@ use crate::{
     alarms::Alarms,
     at_hand::{behind, unchecked},
     cycle::{EVENT_ROUTER, settled, tell},
-    sync::whereabouts::others,
+    sync::whereabouts::{ABSENCE, Counted, ENOUGH, others},
 };
 
 /// The trend is that against the mean of what was measured between so long ago ...
 const TREND_FROM: Duration = Duration::from_mins(10);
 /// ... and so long ago. Source: cluster contract, `QUEUE_MONITOR`.
 const TREND_TO: Duration = Duration::from_mins(5);
-/// Members of a cluster that are to have each artefact. Source: safety rule, two copies.
-const COPIES: u32 = 2;
 /// Batches that are counted; more are "many".
 const MOST_COUNTED: u32 = 5000;
 
@@ -208,6 +206,7 @@ pub struct QueueMonitor {
     alarms: Alarms,
     levels: BTreeMap<(GameConfig, Queue), Level>,
     history: BTreeMap<(GameConfig, Queue), VecDeque<(Instant, u64)>>,
+    counted: Counted,
 }
 
 impl Emits for QueueMonitor {
@@ -237,6 +236,7 @@ impl Daemon for QueueMonitor {
             backlog,
             alarms: Alarms::default(),
             levels: BTreeMap::new(),
+            counted: Counted::default(),
             history: BTreeMap::new(),
         }
     }
@@ -247,9 +247,14 @@ impl Daemon for QueueMonitor {
 
     async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {
         // Who measures no more holds nobody back.
-        for config in self.the_loop.configs.clone() {
-            if self.backlog.set(config, Level::None) != Level::None {
-                tell(&self.catalogue, &Gate::Allow, Self::ID, Some(config), cx.now()).await?;
+        let mut configs = self.the_loop.configs.clone();
+        configs.retain(|config| self.backlog.set(*config, Level::None) != Level::None);
+        for config in configs {
+            let told = tell(&self.catalogue, &Gate::Allow, Self::ID, Some(config), cx.now()).await;
+            match told {
+                // Who leads now tells.
+                Err(error) if error.is_superseded() => {}
+                told => told?,
             }
         }
         Ok(())
@@ -274,12 +279,12 @@ impl QueueMonitor {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         let (mut status, now) = (Status::default(), Instant::now());
         let mut full: BTreeMap<Queue, Vec<String>> = BTreeMap::new();
-        let copies = self.lacking_copies().await?;
+        let copies = self.copies().await?;
         for config in self.the_loop.configs.clone() {
             cx.beat()?;
             let mut depths = self.measure(config).await?;
             if self.the_loop.shared {
-                depths.push((Queue::Sync, copies.get(&config).copied().unwrap_or_default()));
+                depths.push((Queue::Sync, copies.get(&config).map_or(0, |copies| copies.few)));
             }
             let mut queues = BTreeMap::new();
             for (queue, depth) in depths {
@@ -327,12 +332,14 @@ impl QueueMonitor {
         Ok(behind(&unchecked(&self.catalogue, &self.the_loop).await?, &players))
     }
 
-    /// Artefacts that lack a copy, by config. Where there is one node, no second one can have it.
-    async fn lacking_copies(&self) -> anyhow::Result<BTreeMap<GameConfig, u64>> {
-        if others(&self.catalogue, &self.the_loop).await?.is_empty() {
+    /// Artefacts and their copies, by config. Where there is one node, no second one can have any.
+    async fn copies(&mut self) -> anyhow::Result<BTreeMap<GameConfig, CopyCounts>> {
+        let others = others(&self.catalogue, &self.the_loop).await?;
+        let counted = self.counted.among(&others, &self.the_loop, ABSENCE);
+        if counted.len() < 2 {
             return Ok(BTreeMap::new());
         }
-        Ok(self.catalogue.lacking_copies(COPIES).await?)
+        Ok(self.catalogue.count_copies(&counted, ENOUGH).await?)
     }
 
     /// What waits of a config between the steps of the loop.

@@ -164,15 +164,12 @@ impl Daemon for S3Backup {
             return Ok(Outcome::Done(self.status.clone()));
         };
         self.status.store = kept.far.to_string();
-        let outcome = settled(self.pass(&kept, cx).await);
+        let outcome = settled(self.pass(&kept, cx).await)?;
         let reason = match &outcome {
-            Ok(Outcome::Blocked { reason, .. }) => Some(reason.clone()),
-            _ => None,
+            Outcome::Blocked { reason, .. } => Some(reason.clone()),
+            Outcome::Done(_) => None,
         };
-        if outcome.is_ok() {
-            self.tell(reason, cx).await?;
-        }
-        outcome
+        settled(self.tell(reason, cx).await.map(|()| outcome))
     }
 
     async fn stop(&mut self, cx: &Cx) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use ringrift_pipeline::{Capabilities, Catalogue, CatalogueError, NodeHoldings, N
 use serde::{Serialize, Serializer};
 
 use super::{LIVES, NodeReport, Seen};
-use crate::Loop;
+use crate::{Loop, sync::whereabouts::ENOUGH};
 
 /// How a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,9 +174,6 @@ async fn shown(
     Ok(ClusterView { leader, artefacts: copies.artefacts, few_copies: copies.few, nodes })
 }
 
-/// Copies that an artefact should have, of nodes that live.
-const ENOUGH: u32 = 2;
-
 /// What is where, in sums. Counting goes through all artefacts, so a manager does it now and then.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
@@ -191,7 +188,9 @@ impl Copies {
         seen: &[Seen],
     ) -> Result<Self, CatalogueError> {
         let living = seen.iter().filter(|seen| seen.lives()).map(|seen| seen.node.clone());
-        let (artefacts, few) = catalogue.count_copies(&living.collect(), ENOUGH).await?;
+        let counts = catalogue.count_copies(&living.collect(), ENOUGH).await?;
+        let artefacts = counts.values().map(|of| of.artefacts).sum();
+        let few = counts.values().map(|of| of.few).sum();
         let held = catalogue.holdings().await?.into_iter();
         Ok(Self { artefacts, few, held: held.map(|held| (held.node.clone(), held)).collect() })
     }

@@ -238,9 +238,9 @@ impl OrphanDetection {
         }
         cx.beat()?;
         let others = others(&self.catalogue, &self.the_loop).await?;
-        let mut living: Vec<NodeId> = others.into_iter().map(|row| row.node).collect();
+        let mut living: BTreeSet<NodeId> = others.into_iter().map(|row| row.node).collect();
         living.retain(|node| self.the_loop.nodes.lives(node));
-        living.push(self.the_loop.node.clone());
+        living.insert(self.the_loop.node.clone());
         let rows = self.catalogue.with_fewer_copies_among(&living, 1, MOST).await?;
         // An offered copy is one, too.
         let rows = rows

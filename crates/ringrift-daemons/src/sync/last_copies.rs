@@ -1,7 +1,7 @@
 //! What a node that may vanish does so that nothing goes with it: what only it has it offers, so that its own copy
 //! counts for nobody and others take it at once; and when it is told to stop, it waits until they have.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ringrift_pipeline::{ArtefactsHeld, ArtefactsOffered, BlobHash, Catalogue, NodeId, Record};
 use tokio::time::{Instant, timeout_at};
@@ -37,7 +37,7 @@ pub(crate) async fn offer_only_here(
     cx.beat()?;
     let mut takers = others(catalogue, the_loop).await?;
     takers.retain(|row| !row.draining && the_loop.nodes.lives(&row.node));
-    let takers: Vec<NodeId> = takers.into_iter().map(|row| row.node).collect();
+    let takers: BTreeSet<NodeId> = takers.into_iter().map(|row| row.node).collect();
     let mut only_here = OnlyHere { takers: takers.len(), ..OnlyHere::default() };
     let (mut untold, mut unoffered) = (Vec::new(), Vec::new());
     for row in catalogue.with_fewer_copies_among(&takers, 1, MOST).await? {

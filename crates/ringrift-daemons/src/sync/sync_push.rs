@@ -31,7 +31,10 @@ use super::{
     auto_sync::{AutoSync, Strategy, strategy_of},
     gossip_sync::GossipSync,
     last_copies::{LOOK_AGAIN, hand_over},
-    whereabouts::{ALONE, Look, Since, disk_without_trash, in_turn, needed_here, others},
+    whereabouts::{
+        ABSENCE, ALONE, Counted, ENOUGH, Look, Since, disk_without_trash, in_turn, needed_here,
+        others,
+    },
 };
 use crate::{
     Bell, Blobs, Emits, Loop, Neighbours, OutOfReach, Topics,
@@ -83,11 +86,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            copies: 2,
+            copies: ENOUGH,
             take_below: 0.7,
             offer_from: 0.5,
             release_from: 0.75,
-            absence: Duration::from_hours(1),
+            absence: ABSENCE,
             patience: Duration::from_mins(10),
             max_bytes_per_cycle: 1 << 30,
             max_offered_per_cycle: 100,
@@ -135,7 +138,7 @@ pub struct SyncPush {
     bell: Bell,
     look: Look,
     /// Members that were not seen to live.
-    silent: Since<NodeId>,
+    counted: Counted,
     /// Artefacts that lack copies.
     lacking: Since<BlobHash>,
     /// When this node offered something last.
@@ -176,7 +179,7 @@ impl Daemon for SyncPush {
             neighbours,
             bell,
             look: Arc::new(hosts::disk),
-            silent: Since::default(),
+            counted: Counted::default(),
             lacking: Since::default(),
             offered_at: None,
             status: Status::default(),
@@ -244,26 +247,12 @@ impl SyncPush {
 
     /// Who gives, who takes, and whose copies count.
     fn view(&mut self, others: &[NodeRow]) -> View {
-        let lives = |node: &NodeId| self.the_loop.nodes.lives(node);
-        self.silent.note(others.iter().map(|row| row.node.clone()).filter(|node| !lives(node)));
-        let absent: BTreeSet<&NodeId> = self.silent.for_at_least(self.config.absence).collect();
+        let lives = |node: &&NodeId| self.the_loop.nodes.lives(node);
         let here = self.the_loop.node.clone();
-        let (living, counted) = (BTreeSet::new(), BTreeSet::new());
-        let mut view = View { here: here.clone(), living, counted, copies: 0 };
-        for row in others {
-            let node = &row.node;
-            if lives(node) {
-                view.living.insert(node.clone());
-            }
-            // Who is drained is about to go, and its copies with it.
-            if !row.draining && !absent.contains(node) {
-                view.counted.insert(node.clone());
-            }
-        }
-        view.living.insert(here.clone());
-        if !self.the_loop.nodes.is_drained() {
-            view.counted.insert(here);
-        }
+        let living = others.iter().map(|row| &row.node).filter(lives).chain([&here]);
+        let living = living.cloned().collect();
+        let counted = self.counted.among(others, &self.the_loop, self.config.absence);
+        let mut view = View { here, living, counted, copies: 0 };
         let takers = u32::try_from(view.takers().count()).unwrap_or(u32::MAX);
         view.copies = self.config.copies.min(takers);
         view
@@ -278,8 +267,7 @@ impl SyncPush {
 
     /// Fetches what lacks copies, if it is this node's turn.
     async fn take(&mut self, view: &View, cx: &Cx) -> anyhow::Result<()> {
-        let counted: Vec<NodeId> = view.counted.iter().cloned().collect();
-        let few = self.catalogue.with_fewer_copies_among(&counted, view.copies, MOST).await?;
+        let few = self.catalogue.with_fewer_copies_among(&view.counted, view.copies, MOST).await?;
         self.lacking.note(few.iter().map(|row| row.blob.hash.clone()));
         let only_here =
             few.iter().filter(|row| row.holders.len() == 1 && row.is_held_by(&view.here));

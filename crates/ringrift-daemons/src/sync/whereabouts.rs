@@ -17,6 +17,34 @@ use crate::{Blobs, Loop};
 /// Why a daemon of a cluster has nothing to do on one machine.
 pub(crate) const ALONE: &str = "one machine: there are no other nodes";
 
+/// Nodes that are to have each artefact. Source: safety rule, two copies.
+pub(crate) const ENOUGH: u32 = 2;
+/// A node that has been silent for longer does not count as having anything.
+pub(crate) const ABSENCE: Duration = Duration::from_hours(1);
+
+/// Whose copies count.
+#[derive(Debug, Default)]
+pub(crate) struct Counted(Since<NodeId>);
+
+impl Counted {
+    /// Those of this node and of these others, but of none that is drained, and so about to go, or that has been
+    /// silent for so long, as seen from here.
+    pub(crate) fn among(
+        &mut self,
+        others: &[NodeRow],
+        the_loop: &Loop,
+        absence: Duration,
+    ) -> BTreeSet<NodeId> {
+        let Self(silent) = self;
+        let names = others.iter().map(|row| row.node.clone());
+        silent.note(names.filter(|node| !the_loop.nodes.lives(node)));
+        let absent: BTreeSet<&NodeId> = silent.for_at_least(absence).collect();
+        let others = others.iter().filter(|row| !row.draining).map(|row| &row.node);
+        let here = Some(&the_loop.node).filter(|_| !the_loop.nodes.is_drained());
+        others.filter(|node| !absent.contains(node)).chain(here).cloned().collect()
+    }
+}
+
 /// The members beside this node.
 pub(crate) async fn others(
     catalogue: &Catalogue,

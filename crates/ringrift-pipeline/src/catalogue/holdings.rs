@@ -1,12 +1,16 @@
 //! What is where: which nodes of a cluster have which artefacts, by their own word. On one machine
 //! nobody says so, and all of this is empty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use courier::rusqlite::{Connection, OptionalExtension as _, params};
+use ringrift_rules::Config;
 use serde::Serialize;
 
-use super::{BlobRow, Catalogue, CatalogueError, rows::FromRow};
+use super::{
+    BlobRow, Catalogue, CatalogueError,
+    rows::{FromRow, text},
+};
 use crate::{BlobHash, NodeId};
 
 const HOLDINGS: &str = "SELECT node, COUNT(*), SUM(bytes), SUM(offered), SUM(copies = 1) FROM (
@@ -27,6 +31,20 @@ pub struct HoldingRow {
     pub position: u64,
     /// Since when it has it, by the log's clock, ms.
     pub since_ms: i64,
+}
+
+/// Artefacts and their copies, in sums.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyCounts {
+    /// How many artefacts there are.
+    pub artefacts: u64,
+    /// Those of them of which too few copies are kept.
+    pub few: u64,
+}
+
+/// Names, as a statement takes them.
+fn listed(nodes: &BTreeSet<NodeId>) -> String {
+    nodes.iter().map(|node| node.0.clone()).collect::<serde_json::Value>().to_string()
 }
 
 /// An artefact and who has it.
@@ -137,18 +155,18 @@ impl Catalogue {
         limit: u32,
     ) -> Result<Vec<CopiesRow>, CatalogueError> {
         let members = self.nodes().await?.into_iter().filter(|row| !row.removed);
-        let members: Vec<NodeId> = members.map(|row| row.node).collect();
+        let members = members.map(|row| row.node).collect();
         self.with_fewer_copies_among(&members, copies, limit).await
     }
 
     /// The same, counting only the copies of these nodes.
     pub async fn with_fewer_copies_among(
         &self,
-        nodes: &[NodeId],
+        nodes: &BTreeSet<NodeId>,
         copies: u32,
         limit: u32,
     ) -> Result<Vec<CopiesRow>, CatalogueError> {
-        let nodes: BTreeSet<String> = nodes.iter().map(|node| node.0.clone()).collect();
+        let listed = listed(nodes);
         self.ask(move |db| {
             let sql = format!(
                 "SELECT {} FROM blobs WHERE hash NOT IN (SELECT hash FROM trashed) AND
@@ -157,8 +175,6 @@ impl Catalogue {
                  ORDER BY position LIMIT ?2",
                 BlobRow::COLUMNS
             );
-            let listed: serde_json::Value = nodes.iter().cloned().collect();
-            let listed = listed.to_string();
             let few: Vec<BlobRow> = db
                 .prepare_cached(&sql)?
                 .query_map(params![copies, limit, listed], BlobRow::from_row)?
@@ -168,6 +184,29 @@ impl Catalogue {
                 Ok(CopiesRow { blob, holders })
             };
             few.into_iter().map(with).collect()
+        })
+        .await
+    }
+
+    /// How many artefacts of each config there are that nobody trashed, and how many of them fewer than `copies` of
+    /// these nodes have for good.
+    pub async fn count_copies(
+        &self,
+        nodes: &BTreeSet<NodeId>,
+        copies: u32,
+    ) -> Result<BTreeMap<Config, CopyCounts>, CatalogueError> {
+        let listed = listed(nodes);
+        self.ask(move |db: &Connection| {
+            db.prepare_cached(
+                "SELECT config, COUNT(*), SUM(
+                     (SELECT COUNT(*) FROM holdings WHERE holdings.hash = blobs.hash AND NOT offered
+                      AND node IN (SELECT value FROM json_each(?2))) < ?1)
+                 FROM blobs WHERE hash NOT IN (SELECT hash FROM trashed) GROUP BY config",
+            )?
+            .query_map(params![copies, listed], |row| {
+                Ok((text(row, 0)?, CopyCounts { artefacts: row.get(1)?, few: row.get(2)? }))
+            })?
+            .collect()
         })
         .await
     }

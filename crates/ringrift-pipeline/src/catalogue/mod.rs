@@ -24,7 +24,7 @@ use courier::{
 
 use crate::{Event, NodeId, Operational, gate_subject, operational::GateChanged};
 pub use figures::{Minute, Totals};
-pub use holdings::{CopiesRow, HoldingRow, NodeHoldings};
+pub use holdings::{CopiesRow, CopyCounts, HoldingRow, NodeHoldings};
 pub use machines::{AvailabilityRow, NodeHealthRow, RecoveryRow};
 pub use members::{InvitationRow, NodeRow};
 pub use rows::{
@@ -337,6 +337,9 @@ impl Catalogue {
     }
 
     /// Notes an operational fact; it decides nothing and is forgotten after its retention.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Superseded`] if the lease of this handle was lost, as for all that it records.
     pub async fn note(&self, fact: Operational, now_ms: i64) -> Result<(), CatalogueError> {
         self.note_all(vec![fact], now_ms).await
     }

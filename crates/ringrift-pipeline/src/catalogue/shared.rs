@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use courier::rusqlite::{Connection, OptionalExtension, params};
 use ringrift_rules::Config;
 
-use super::{Catalogue, CatalogueError, rows::text};
+use super::{Catalogue, CatalogueError};
 use crate::{BlobHash, NodeId, WorkId};
 
 impl Catalogue {
@@ -70,45 +70,6 @@ impl Catalogue {
                 let node = row.get::<_, Option<String>>(2)?.map(NodeId);
                 Ok((BlobHash(row.get(0)?), row.get(1)?, node))
             })?
-            .collect()
-        })
-        .await
-    }
-
-    /// How many artefacts there are that nobody trashed, and how many of them fewer than `copies` of these nodes
-    /// have for good.
-    pub async fn count_copies(
-        &self,
-        nodes: &BTreeSet<NodeId>,
-        copies: u32,
-    ) -> Result<(u64, u64), CatalogueError> {
-        let nodes = nodes.iter().map(|node| node.0.clone()).collect::<serde_json::Value>();
-        self.ask(move |db: &Connection| {
-            db.prepare_cached(
-                "SELECT COUNT(*), COALESCE(SUM(
-                     (SELECT COUNT(*) FROM holdings WHERE holdings.hash = blobs.hash AND NOT offered
-                      AND node IN (SELECT value FROM json_each(?2))) < ?1), 0)
-                 FROM blobs WHERE hash NOT IN (SELECT hash FROM trashed)",
-            )?
-            .query_row(params![copies, nodes.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
-        })
-        .await
-    }
-
-    /// How many artefacts of each config that nobody trashed fewer than `copies` members have for good.
-    pub async fn lacking_copies(
-        &self,
-        copies: u32,
-    ) -> Result<BTreeMap<Config, u64>, CatalogueError> {
-        self.ask(move |db: &Connection| {
-            db.prepare_cached(
-                "SELECT config, COUNT(*) FROM blobs
-                 WHERE hash NOT IN (SELECT hash FROM trashed) AND
-                 (SELECT COUNT(*) FROM holdings JOIN nodes USING (node)
-                  WHERE holdings.hash = blobs.hash AND NOT offered AND NOT removed) < ?1
-                 GROUP BY config",
-            )?
-            .query_map([copies], |row| Ok((text(row, 0)?, row.get(1)?)))?
             .collect()
         })
         .await

@@ -1,8 +1,10 @@
 //! What is where.
 
+use std::collections::BTreeSet;
+
 use ringrift_pipeline::{
-    ArtefactTrashed, ArtefactsOffered, ArtefactsReleased, Event, ModelCreated, NodeId, NodeJoined,
-    NodeRemoved, Record,
+    ArtefactTrashed, ArtefactsOffered, ArtefactsReleased, CopyCounts, Event, ModelCreated, NodeId,
+    NodeJoined, NodeRemoved, Record,
 };
 
 use crate::{
@@ -91,7 +93,7 @@ async fn the_catalogue_says_who_has_what_and_what_lacks_copies() {
     assert_eq!(place.fewer_than(3).await.len(), 3);
     assert_eq!(place.who_has("a1").await.len(), 3);
     assert_eq!(place.catalogue.holdings().await.unwrap()[0].offered, 1);
-    let some = [NodeId("x".into()), NodeId("y".into())];
+    let some = BTreeSet::from([NodeId("x".into()), NodeId("y".into())]);
     let few = place.catalogue.with_fewer_copies_among(&some, 2, 10).await.unwrap();
     let kept = few[0].kept(|node| some.contains(node));
     assert_eq!((few.len(), few[0].holders.len(), kept), (3, 3, 1));
@@ -118,8 +120,12 @@ async fn the_catalogue_says_who_has_what_and_what_lacks_copies() {
     let found = place.catalogue.beginning_with(&hash("a2").0, 10).await.unwrap();
     assert_eq!((found.len(), found[0].0.holders.len(), found[0].1.as_deref()), (1, 0, Some("old")));
     assert_eq!(place.catalogue.beginning_with("0", 10).await.unwrap().len(), 3);
-    let lacking = place.catalogue.lacking_copies(2).await.unwrap();
-    assert_eq!(lacking.into_iter().collect::<Vec<_>>(), [(hex(), 2)], "a1 has one copy, a3 none");
+    // x has a1, nobody has a3.
+    for (counted, copies, few) in [(&["x", "y"][..], 2, 2), (&["x"], 1, 1), (&["y"], 1, 2)] {
+        let counted = counted.iter().map(|name| NodeId((*name).into())).collect();
+        let counts = place.catalogue.count_copies(&counted, copies).await.unwrap();
+        assert_eq!(counts, [(hex(), CopyCounts { artefacts: 2, few })].into());
+    }
 
     // Who was about to say that he has it says so in vain, until it is made again.
     say(vec![held("y", &["a2", "a3"])]).await;

@@ -5,7 +5,10 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use courier::jetstream::{JetStream, Options};
-use courier::{AppendError, Batch, Courier, Error, Fenced, NewFact, OpenError, Outbox, Stream};
+use courier::{
+    AppendError, Batch, Courier, Error, Fence, Fenced, Lease, LetterFilter, LetterState, NewFact,
+    NewLetter, OpenError, Outbox, Stream,
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -270,6 +273,32 @@ async fn two_nodes_see_what_the_other_did() {
     assert_eq!(a.identity().await.unwrap(), b.identity().await.unwrap());
 }
 
+/// Where it lands: the node that lost the lease has not heard of it.
+#[tokio::test]
+async fn a_letter_is_left_alone_by_a_node_that_does_not_know_that_its_lease_is_lost() {
+    let Some(servers) = Servers::start(1) else { return };
+    let (a, b) = (servers.open("a").await, servers.open("b").await);
+    let position = a.append(STREAM, fact("1", "s").into(), 1).await.unwrap()[0];
+    let letter = NewLetter {
+        subscriber: "me".into(),
+        stream: STREAM,
+        position,
+        error: "no".into(),
+        attempts: 3,
+    };
+    let number = a.bury(letter, 1).await.unwrap();
+    let ttl = Duration::from_secs(10);
+    let old = a.acquire("l", "a", ttl, 0).await.unwrap();
+    let new = b.acquire("l", "b", ttl, 20_000).await.unwrap();
+    let fence = |lease: &Lease| Some(Fence { lease: lease.name.clone(), epoch: lease.epoch });
+    let refused = a.retry(number, fence(&old), 20_000).await;
+    let Err(Error::Fenced(Fenced { current, .. })) = refused else { panic!("{refused:?}") };
+    assert_eq!(current, Some(new.epoch));
+    b.settle(number, fence(&new), LetterState::Abandoned, None).await.unwrap();
+    let letters = a.dead_letters(LetterFilter::default()).await.unwrap();
+    assert_eq!((letters[0].state, letters[0].retried_ms), (LetterState::Abandoned, None));
+}
+
 #[tokio::test]
 async fn a_holder_that_died_before_its_guards_is_unknown_until_somebody_learns_of_it() {
     let Some(servers) = Servers::start(1) else { return };
@@ -352,7 +381,7 @@ async fn a_replica_that_is_gone_or_damaged_is_made_anew() {
     let Some(servers) = Servers::start(1) else { return };
     let log = servers.open("node").await;
     let positions = log.append(STREAM, fact("1", "s").into(), 1).await.unwrap();
-    let letter = courier::NewLetter {
+    let letter = NewLetter {
         subscriber: "me".to_owned(),
         stream: STREAM,
         position: positions[0],
@@ -360,7 +389,7 @@ async fn a_replica_that_is_gone_or_damaged_is_made_anew() {
         attempts: 1,
     };
     let number = log.bury(letter.clone(), 1).await.unwrap();
-    log.settle(number, None, courier::LetterState::Abandoned, None).await.unwrap();
+    log.settle(number, None, LetterState::Abandoned, None).await.unwrap();
     assert_eq!(log.purge_letters(None, i64::MAX).await.unwrap(), 1);
     drop(log);
     let file = servers.folder("node").join("replica.sqlite");
