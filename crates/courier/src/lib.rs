@@ -27,6 +27,7 @@ mod fold;
 #[cfg(feature = "jetstream")]
 pub mod jetstream;
 mod lease;
+mod lost;
 mod outbox;
 mod pool;
 mod sightings;
@@ -44,6 +45,7 @@ pub use fact::{
 };
 pub use fold::{Digest, FoldError, Folder, Projection, TableDigest, folded, refold};
 pub use lease::Lease;
+pub use lost::lost;
 pub use outbox::{HandedIn, Kept, Outbox};
 pub use pool::Reader;
 pub use sightings::Sightings;
@@ -59,7 +61,17 @@ pub fn without_secrets(addresses: &str) -> String {
             (_, None) => address.to_owned(),
         }
     };
-    addresses.split(',').map(open).collect::<Vec<_>>().join(", ")
+    // A password may have a comma: what stands before an @ and begins no address belongs to the one before.
+    let mut parts: Vec<String> = Vec::new();
+    for part in addresses.split(',') {
+        match parts.last_mut() {
+            Some(last) if !last.contains('@') && part.contains('@') && !part.contains("://") => {
+                *last = format!("{last},{part}");
+            }
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts.iter().map(|part| open(part)).collect::<Vec<_>>().join(", ")
 }
 
 /// The SQLite binding of the projections, so that their authors share its version.

@@ -52,7 +52,7 @@ pub use leases::{LEADER, Leases, NODES, lease_of, prolong};
 pub use machines::{Machine, Machines, Provided};
 pub use nodes::{
     Asked, ClusterView, GONE, Given, LIVES, NeighbourPort, Neighbours, NodeReport, NodeState,
-    NodeView, Nodes, Reached, Reporter, SaidWork, Seen, Sight, Why, survey, view_of,
+    NodeView, Nodes, REPLICA, Reached, Reporter, SaidWork, Seen, Sight, Why, survey, view_of,
 };
 pub use pipeline::data_pipeline::stage_view;
 pub use ports::{

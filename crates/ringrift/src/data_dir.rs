@@ -84,7 +84,7 @@ impl DataDir {
 
     /// The folder of what this node knows of a cluster's log.
     pub fn replica(&self) -> PathBuf {
-        self.0.join("replica")
+        self.0.join(ringrift_daemons::REPLICA)
     }
 
     /// The catalogue, a fold of the log.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{config::Durability, data_dir::DataDir};
 
 /// The log that a node has together with others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
     /// Addresses of the servers that keep the log, joined by commas; they may hold a password.
@@ -45,6 +45,13 @@ pub struct Membership {
     /// Where this node's manager runs a server of the log, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<SocketAddr>,
+}
+
+/// As people see it: without what lets in.
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Membership({self})")
+    }
 }
 
 /// Refuses what the other nodes could not use.

@@ -176,13 +176,14 @@ const IN_A_CLUSTER: [(&str, &[&str]); 3] = [
     ("IDLE_RESOURCE", &["MODEL_DISTRIBUTION", "MODEL_SYNC", "S3_NODE_SYNC"]),
 ];
 
-/// What every node of a cluster with a part in the loop starts: what the others say, what is where, and whether
-/// it is so.
-const ON_EVERY_NODE: [&str; 8] = [
+/// What every node of a cluster with a part in the loop starts: what the others say, what is where, whether it is
+/// so, and whether its memory lasts.
+const ON_EVERY_NODE: [&str; 9] = [
     "CROSS_PROCESS_POLLER",
     "DATA_SERVER",
     "GOSSIP_SYNC",
     "INTEGRITY_CHECK",
+    "MEMORY_MONITOR",
     "ORPHAN_DETECTION",
     "P2P_BACKEND",
     "P2P_RECOVERY",
@@ -319,8 +320,7 @@ mod tests {
         for id in planned(&[], &[Selection::Profile("standalone".into())]).start {
             let on = roles.iter().filter(|plan| started(plan, id.0)).count();
             // Of the monitors of a whole machine the wider profiles have the rest.
-            let wider =
-                ["AUTO_SYNC", "INTEGRITY_CHECK", "MEMORY_MONITOR", "COORDINATOR_DISK_MANAGER"];
+            let wider = ["AUTO_SYNC", "COORDINATOR_DISK_MANAGER"];
             assert!(on > 0 || wider.contains(&id.0), "nobody runs {id}");
         }
         assert!(started(&roles[1], "TRAINING_TRIGGER") && !started(&roles[2], "TRAINING_TRIGGER"));

@@ -55,6 +55,15 @@ impl Shared {
     pub(super) async fn sync(&self, source: Source, until: Instant) -> Result<(), Error> {
         let mut pause = Duration::from_millis(10);
         loop {
+            // What the servers have lost meanwhile is not shown as theirs.
+            let connection = self.server.connection();
+            let mut compared = self.replica.compared(source);
+            let is_compared = compared.wait_for(|at| at.is_some_and(|at| at >= connection));
+            match timeout_at(until, is_compared).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(Error::Closed),
+                Err(_) => return Err(self.unavailable()),
+            }
             let gaps = self.replica.gaps(source);
             let now = Instant::now();
             let last = match timeout_at(until, self.end(source)).await {

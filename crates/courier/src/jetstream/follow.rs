@@ -19,11 +19,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::Shared;
+use super::lost;
 use super::replica::{Applied, Arrived, Missing, Replica, Seen};
 use super::wire::{BATCH_COMMIT, BATCH_ID, Content, Source};
+use crate::fact::Stream;
 
 /// How long to wait before a stream is asked for again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same where what was known cannot be put aside: it is a whole copy each time.
+const UNKEPT: Duration = Duration::from_secs(10);
 
 /// A consumer that says nothing for two of these is gone: its server died.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -200,7 +205,8 @@ struct Life<'a> {
 impl<'a> Life<'a> {
     async fn begin(shared: &'a Shared, source: Source) -> Result<Self, Failed> {
         let Shared { server, replica, .. } = shared;
-        replica.connected(source, server.connection());
+        let connection = server.connection();
+        replica.connected(source, connection);
         let state = server.state(source).await?;
         let known = match replica.applied_to(source).await? {
             Some(known) if known.created == state.created && known.sequence <= state.last => known,
@@ -212,11 +218,13 @@ impl<'a> Life<'a> {
                         theirs = state.last,
                         "the stream is another one or lost messages: the replica is made anew"
                     );
+                    keep(replica, source).await?;
                 }
                 replica.forget(source, state.created.clone()).await?;
                 Applied { sequence: 0, seen: Seen::default(), created: state.created }
             }
         };
+        replica.is_compared(source, connection);
         let Applied { seen, created, .. } = known;
         // The last one that came comes again, and with it our own behind it, to see whether all are still the same.
         let consumer = Consumer::begin(shared, source, seen.sequence).await?;
@@ -263,6 +271,7 @@ impl<'a> Life<'a> {
                 behind = seen.sequence,
                 "the stream lost messages and went on without them: made anew"
             );
+            keep(replica, source).await?;
             replica.forget(source, self.created.clone()).await?;
             return Ok(false);
         }
@@ -281,6 +290,25 @@ impl<'a> Life<'a> {
         // Acknowledgements that cross each other make gaps that are closed a moment later.
         let has_to_come = self.missing.is_some_and(|it| it.is_wanted || self.missing == before);
         Ok((!has_to_come).then(|| Instant::now() + OWN_PACE))
+    }
+}
+
+/// Before it is forgotten. Where it cannot be kept, nothing is forgotten, and that is tried again.
+async fn keep(replica: &Replica, source: Source) -> Result<(), Failed> {
+    if source != Source::Facts(Stream::Pipeline) {
+        return Ok(());
+    }
+    match lost::keep(replica).await {
+        Ok(Some(path)) => {
+            error!(path = %path.display(), "what this node knew of the log is kept there");
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) => {
+            sleep(UNKEPT).await;
+            Err(format!("what the servers lost cannot be kept here, and is not forgotten: {error}")
+                .into())
+        }
     }
 }
 
@@ -420,7 +448,6 @@ fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::Stream;
 
     #[tokio::test(start_paused = true)]
     async fn a_few_come_at_once_and_many_together() {

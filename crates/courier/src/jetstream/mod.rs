@@ -80,7 +80,8 @@
 //! Facts that must not wait go to an [`crate::Outbox`].
 //!
 //! A single server that loses its power may lose what it acknowledged last, unless its configuration says
-//! `sync_interval: always`, as that of [`Authority::furnish`] does. A replica that knows more than its stream sees that and is made anew. A server cut
+//! `sync_interval: always`, as that of [`Authority::furnish`] does. A replica that knows more than its stream sees that and is made
+//! anew; what it knew is kept beside it, see [`crate::lost`]. A server cut
 //! off from the majority takes nothing.
 
 mod admission;
@@ -90,6 +91,7 @@ mod follow;
 mod guards;
 mod keys;
 mod known;
+mod lost;
 mod options;
 mod records;
 mod replica;

@@ -1,5 +1,6 @@
 //! Where a log is, and how its servers are reached.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::error::OpenError;
 use crate::without_secrets;
 
 /// Where the log is and how long to wait for it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Addresses of servers, joined by commas: `nats://a.example:4222,nats://b.example:4222`. A user and password
     /// or a token may stand before the host, as in any address; `tls://` encrypts.
@@ -38,6 +39,18 @@ pub struct Options {
     pub queue: usize,
     /// What the operational stream keeps.
     pub retention: Retention,
+}
+
+/// Without what lets in: it may get into a log.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, folder, .. } = self;
+        f.debug_struct("Options")
+            .field("servers", &self.shown())
+            .field("name", name)
+            .field("folder", folder)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Options {

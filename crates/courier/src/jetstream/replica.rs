@@ -118,6 +118,8 @@ struct Ours {
 }
 
 struct End {
+    /// The last connection on which the file was found to be a beginning of the stream, or made anew.
+    compared: watch::Sender<Option<u64>>,
     applied: watch::Sender<u64>,
     /// The last message that somebody waits for.
     wanted: watch::Sender<u64>,
@@ -158,6 +160,7 @@ impl Replica {
         let tails = [head(Stream::Pipeline)?, head(Stream::Operational)?].map(watch::Sender::new);
         let writer = Writer::spawn(&path, connection, QUEUE, || {})?;
         let ends = applied.map(|at| End {
+            compared: watch::Sender::new(None),
             applied: watch::Sender::new(at),
             wanted: watch::Sender::new(0),
             acknowledged: watch::Sender::new(0),
@@ -215,6 +218,15 @@ impl Replica {
     /// From now on a stream is read on this connection.
     pub(super) fn connected(&self, source: Source, connection: u64) {
         *self.ends[source.index()].ours() = Ours { connection, ..Ours::default() };
+    }
+
+    /// The file is a beginning of what the stream is on this connection.
+    pub(super) fn is_compared(&self, source: Source, connection: u64) {
+        self.ends[source.index()].compared.send_replace(Some(connection));
+    }
+
+    pub(super) fn compared(&self, source: Source) -> watch::Receiver<Option<u64>> {
+        self.ends[source.index()].compared.subscribe()
     }
 
     /// Says that messages of ours were acknowledged on this connection, the last of them here and the others

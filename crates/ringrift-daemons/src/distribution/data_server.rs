@@ -132,8 +132,8 @@ fn out_of_reach(listens: &[String], others: &[NodeRow]) -> Option<String> {
     let far = others.iter().find(|row| !row.addresses.iter().all(is_local))?;
     listens.iter().all(is_local).then(|| {
         format!(
-            "this node listens on {} alone, which {} does not reach: `ringrift cluster join --listen` \
-             says where it is to listen",
+            "this node listens on {} alone, which {} does not reach: set `listen` in the cluster.toml of its \
+             data directory to an address and a port of this machine, and start it again",
             listens.join(", "),
             far.node
         )

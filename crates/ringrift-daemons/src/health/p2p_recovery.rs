@@ -1,11 +1,12 @@
 //! `P2P_RECOVERY`: watches this node's own connections: to the log, to the others, to a leader.
 //!
-//! Reads   whether the log answers, whether the nodes whose leases move answer, whether the leader's does.
+//! Reads   whether the log answers, whether the nodes whose leases move answer, whether the leader's does; whether
+//!         this node kept what the servers of the log lost.
 //! Writes  an alarm while something is cut; opens the endpoint for the others anew when too few answer.
 //! Never   ends a process by its name, elects anybody: the log's client comes back by itself, and nodes that
 //!         may lead take a free lease by themselves. Of both it only says that they have not yet.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{Catalogue, NodeId};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::{
     Emits, LEADER, Loop, Neighbours, Sight, Topics,
     alarms::Alarms,
     cycle::{EVENT_ROUTER, settled},
-    nodes::LIVES,
+    nodes::{LIVES, REPLICA},
 };
 
 /// Time for the log to answer; its client gives up within 15 s.
@@ -175,6 +176,7 @@ impl P2pRecovery {
             needed: status.needed,
             mute: status.mute.keys().cloned().collect(),
             leaderless: self.the_loop.nodes.leaderless(),
+            lost: courier::lost(&self.the_loop.data.join(REPLICA))?.pop(),
         };
         let faults = judge(&seen, &self.config);
         let is_isolated = faults.iter().any(|fault| matches!(fault, Fault::Isolated(_)));
@@ -248,6 +250,8 @@ struct Seen {
     mute: Vec<String>,
     /// For how long the leader's lease stands still, or nobody has it.
     leaderless: Duration,
+    /// Where this node kept what the servers lost, the newest.
+    lost: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,12 +259,16 @@ enum Fault {
     NoLog(String),
     Isolated(String),
     NoLeader(String),
+    Lost(String),
 }
 
 impl Fault {
     fn sentence(self) -> String {
         match self {
-            Self::NoLog(words) | Self::Isolated(words) | Self::NoLeader(words) => words,
+            Self::NoLog(words)
+            | Self::Isolated(words)
+            | Self::NoLeader(words)
+            | Self::Lost(words) => words,
         }
     }
 }
@@ -280,6 +288,13 @@ fn needed(living: usize, config: &Config) -> usize {
 /// The whole policy, pure.
 fn judge(seen: &Seen, config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
+    if let Some(path) = &seen.lost {
+        faults.push(Fault::Lost(format!(
+            "the servers lost facts of the log, or have another one: what this node knew is in {}; docs/cluster.md \
+             says how to go on from there, or remove the file",
+            path.display()
+        )));
+    }
     if let Some(why) = &seen.log {
         let words = "its client tries again by itself, and what is in hand goes on";
         faults.push(Fault::NoLog(format!("the log does not answer ({why}): {words}")));
@@ -339,7 +354,14 @@ mod tests {
         check(isolated.clone(), &[words]);
         let leaderless = Seen { leaderless: Duration::from_mins(2), ..isolated };
         check(leaderless.clone(), &[words, "no node has led for 120 s"]);
-        check(Seen { leaderless: Duration::from_secs(119), ..all }, &[]);
+        check(Seen { leaderless: Duration::from_secs(119), ..all.clone() }, &[]);
+        let lost = Seen { lost: Some("replica/lost-7.sqlite".into()), ..all };
+        check(
+            lost,
+            &[
+                "the servers lost facts of the log, or have another one: what this node knew is in replica",
+            ],
+        );
         let cut = Seen { log: Some("timed out".into()), ..leaderless };
         check(cut, &["the log does not answer (timed out)"]);
     }

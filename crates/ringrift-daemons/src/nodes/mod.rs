@@ -27,6 +27,8 @@ pub use report::{NodeReport, Reporter, SaidWork, Why};
 use view::Copies;
 pub use view::{ClusterView, NodeState, NodeView, survey, view_of};
 
+/// The folder of a node's copy of the log, in its data directory.
+pub const REPLICA: &str = "replica";
 /// What daemons of a cluster say where there is none.
 pub(crate) const ALONE: &str = "this machine is alone";
 /// A node whose lease stood still for so long is taken for dead, and its work is given back. A node prolongs

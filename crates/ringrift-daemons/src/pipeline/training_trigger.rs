@@ -217,13 +217,15 @@ impl TrainingTrigger {
         };
         // Asked whatever the others say: it counts since when it sees newer samples.
         let fallback = may_begin(&mut self.newer, &self.catalogue, &self.the_loop, config).await?;
-        let gate = first_closed([
-            brake(&self.pressure),
+        let of_all = first_closed([
             is_due(&due, self.config.min_new_rows),
             rest_after_deaths(WorkKind::Train, deaths, last_ms, cx.now()),
             fallback,
         ]);
-        tell(&self.catalogue, &gate, Self::ID, Some(config), cx.now()).await?;
+        let gate = first_closed([brake(&self.pressure), of_all.clone()]);
+        // What holds this node back alone is no answer for the others.
+        let told = if self.the_loop.shared { &of_all } else { &gate };
+        tell(&self.catalogue, told, Self::ID, Some(config), cx.now()).await?;
         if let (Gate::Allow, Some(window)) = (&gate, due.window) {
             let generation =
                 self.catalogue.models(Some(config)).await?.first().map_or(0, |m| m.generation) + 1;

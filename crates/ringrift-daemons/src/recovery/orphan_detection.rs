@@ -155,6 +155,8 @@ impl Daemon for OrphanDetection {
 impl OrphanDetection {
     async fn pass(&mut self, cx: &Cx) -> anyhow::Result<Outcome<Status>> {
         cx.beat()?;
+        // Also where nobody plays any more.
+        self.catalogue.hand_in().await?;
         self.register(cx).await?;
         self.status.last_scan_ms = Some(cx.now());
         self.look_for_lost(cx).await?;

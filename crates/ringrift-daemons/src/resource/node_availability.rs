@@ -154,6 +154,7 @@ impl NodeAvailability {
             claimed.insert((provided.provider.clone(), provided.instance.clone()));
             if !members.contains(node) {
                 status.strangers.push(node.to_string());
+                self.alarm(node, provided, None, cx).await?;
                 continue;
             }
             let row = known.iter().find(|row| row.node == *node && is_of(row, provided));

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use courier::jetstream::{JetStream, Options};
 use courier::{
-    AppendError, Batch, Courier, Error, Fence, Fenced, Lease, LetterFilter, LetterState, NewFact,
-    NewLetter, OpenError, Outbox, Stream,
+    AppendError, Batch, Courier, Embedded, Error, Fence, Fenced, Lease, LetterFilter, LetterState,
+    NewFact, NewLetter, OpenError, Outbox, Stream,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -402,6 +403,53 @@ async fn a_replica_that_is_gone_or_damaged_is_made_anew() {
     assert_eq!(log.append(STREAM, fact("1", "s").into(), 2).await.unwrap(), positions);
     let next = log.bury(letter, 2).await.unwrap();
     assert!(next > number, "letter {next} after {number}, which is removed");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).unwrap();
+    for entry in fs_err::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let into = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &into);
+        } else {
+            fs_err::copy(&path, &into).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_servers_that_were_set_back_lost_is_kept_by_the_node_that_knew_it() {
+    let Some(mut servers) = Servers::start(1) else { return };
+    let log = servers.open("node").await;
+    let known = async |log: &Courier| {
+        let facts = log.read(STREAM, 0, 10).await.unwrap();
+        facts.into_iter().map(|fact| fact.id).collect::<Vec<_>>()
+    };
+    log.append(STREAM, fact("1", "s").into(), 1).await.unwrap();
+    drop(log);
+    servers.kill(0);
+    // Beside the folders of the nodes.
+    let store = servers.folder("node").join("../../0/jetstream");
+    let saved = servers.folder("saved");
+    copy(&store, &saved);
+    servers.begin(0);
+    let log = servers.open("node").await;
+    log.append(STREAM, fact("2", "s").into(), 1).await.unwrap();
+    assert_eq!(known(&log).await, ["1", "2"]);
+    let kept = courier::lost(&servers.folder("node")).unwrap();
+    assert_eq!(kept, Vec::<std::path::PathBuf>::new());
+    drop(log);
+    servers.kill(0);
+    fs_err::remove_dir_all(&store).unwrap();
+    copy(&saved, &store);
+    servers.begin(0);
+    let log = servers.open("node").await;
+    assert_eq!(known(&log).await, ["1"], "the log is what the servers say");
+    let kept = courier::lost(&servers.folder("node")).unwrap();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let lost = Embedded::open_read_only(&kept[0]).unwrap();
+    assert_eq!(known(&lost).await, ["1", "2"]);
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use courier::{Embedded, Options, Outbox, Stream};
+use courier::{AppendError, Embedded, Options, Outbox, Stream};
 
-use super::{super::offline::block_on, copy};
+use super::{super::offline::block_on, copy, moved::end_what_held};
 use crate::{
     cli::Place,
     console,
@@ -70,8 +70,18 @@ async fn copied(dir: &DataDir, to: &std::path::Path) -> Result<(u64, u64), Failu
     }
     let mut handed_in = 0;
     if dir.outbox().exists() {
-        handed_in = Outbox::open(&dir.outbox())?.hand_in(&own).await?.taken;
+        // What waits there stays there: this log is not the node's yet.
+        for kept in Outbox::open(&dir.outbox())?.all().await? {
+            match own.append(kept.stream, kept.batch, kept.time_ms).await {
+                Ok(_) => handed_in += 1,
+                Err(AppendError::Failed(error)) => return Err(error.into()),
+                Err(refusal) => {
+                    console::complain(&format!("what waited in the outbox is refused: {refusal}"));
+                }
+            }
+        }
     }
+    end_what_held(&own, "cluster leave").await?;
     Ok((facts + handed_in, handed_in))
 }
 

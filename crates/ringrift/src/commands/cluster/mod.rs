@@ -1,22 +1,24 @@
 //! `cluster`: makes a data directory a node of a cluster, and shows the nodes.
 
 mod leave;
+mod moved;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
-use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, Options, Stream};
+use courier::{Batch, Courier, Embedded, Fact, MAX_BATCH, Options, Outbox, Stream};
 use ringrift_daemons::{ClusterView, History, LEADER, NODES, Seen, again, view_of};
 use ringrift_pipeline::NodeId;
 use serde_json::{Value, json};
 
 use leave::{LeaveArgs, leave};
+use moved::end_what_held;
 
 use super::offline::{Offline, block_on};
 use crate::{
@@ -192,7 +194,12 @@ pub fn run(args: &ClusterArgs) -> Outcome {
 impl OwnArgs {
     /// The directory, taken from managers; refused if it is a node already.
     fn take(&self) -> Result<(DataDir, Lock), Failure> {
-        check_listen(self.listen.unwrap_or_else(loopback)).or_usage()?;
+        let listen = self.listen.unwrap_or_else(loopback);
+        check_listen(listen).or_usage()?;
+        let bound = UdpSocket::bind(listen);
+        bound
+            .with_context(|| format!("listen = {listen}: name an address of this machine"))
+            .or_usage()?;
         check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
         dir.check_whole().or_usage()?;
@@ -200,10 +207,22 @@ impl OwnArgs {
         let lock = dir.lock().or_usage()?;
         if let Some(there) = Membership::of(&dir).or_usage()? {
             return Err(Failure::usage(anyhow!(
-                "{} is a node already, of the {there}; to make it one of another cluster, remove {} first",
+                "{} is a node already, of the {there}: name an empty directory with --data, or `ringrift cluster \
+                 leave` makes it stand alone, with its history; what is in {} may be changed there",
                 dir.root().display(),
                 dir.membership().display()
             )));
+        }
+        // For another one they mean nothing, and nobody else has them.
+        if dir.outbox().exists() {
+            let waiting = block_on(async { Ok(Outbox::open(&dir.outbox())?.waiting().await?) })?;
+            if waiting > 0 {
+                return Err(Failure::usage(anyhow!(
+                    "{} has {waiting} batches of games that wait for the log of another cluster: put the \
+                     cluster.toml of that one back and start it, or move the file away",
+                    dir.outbox().display()
+                )));
+            }
         }
         Ok((dir, lock))
     }
@@ -280,6 +299,8 @@ fn init(args: &InitArgs) -> Outcome {
         let own = own.transpose().or_usage()?;
         check_target(own.as_ref(), &shared, &membership).await.or_usage()?;
         let Some(own) = own else { return Ok::<_, Failure>(0) };
+        // Here, so that a copy that was cut off is the beginning of the same history.
+        end_what_held(&own, "cluster init").await?;
         let mut copied = 0;
         for stream in Stream::ALL {
             copied += copy(&own, &shared, stream).await?;
@@ -339,11 +360,13 @@ fn join(args: &JoinArgs) -> Outcome {
     let membership = args.own.membership(place);
     // A log that nobody began is refused here.
     runtime.block_on(open_shared(&membership, &dir, Begin::No)).or_usage()?;
-    membership.write(&dir)?;
+    // Before it is a node: whoever is cut off in between calls this again, and a node without its role would run
+    // all of the loop.
     let is_kept = match &role {
         Some(role) => keep_role(&dir, role)?,
         None => false,
     };
+    membership.write(&dir)?;
     drop(lock);
     console::say(&format!("{} is a node of the {membership}", dir.root().display()));
     console::say(&match role {
@@ -358,13 +381,16 @@ fn join(args: &JoinArgs) -> Outcome {
 /// changes it; not if there is a configuration already.
 fn keep_role(dir: &DataDir, role: &str) -> anyhow::Result<bool> {
     let path = dir.root().join(CONFIGURATION);
+    let manager = BTreeMap::from([("manager", BTreeMap::from([("profile", role)]))]);
+    let text = format!("# What this machine was invited for.\n{}", toml::to_string(&manager)?);
     let is_configured = std::env::var_os("RINGRIFT_CONFIG").is_some_and(|file| !file.is_empty());
     if path.exists() || is_configured || Path::new(CONFIGURATION).exists() {
-        return Ok(false);
+        // That of an earlier call, which was cut off, is ours.
+        return Ok(path.exists() && fs_err::read_to_string(&path)? == text);
     }
-    let manager = BTreeMap::from([("manager", BTreeMap::from([("profile", role)]))]);
-    let text = toml::to_string(&manager)?;
-    fs_err::write(&path, format!("# What this machine was invited for.\n{text}"))?;
+    let aside = path.with_extension("toml.new");
+    fs_err::write(&aside, text)?;
+    fs_err::rename(aside, &path)?;
     Ok(true)
 }
 
