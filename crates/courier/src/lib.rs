@@ -53,26 +53,39 @@ pub use subscriber::{Delivery, Failed, Subscriber};
 
 /// Addresses, joined by commas, as people and logs may see them: without users, passwords and tokens.
 pub fn without_secrets(addresses: &str) -> String {
-    let open = |address: &str| {
-        let address = address.trim();
-        match (address.split_once("://"), address.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-            (None, Some((_, host))) => host.to_owned(),
-            (_, None) => address.to_owned(),
-        }
-    };
-    // A password may have a comma: what stands before an @ and begins no address belongs to the one before.
+    // A secret may have commas: from where an address begins with its scheme to the last @ all may be one.
     let mut parts: Vec<String> = Vec::new();
-    for part in addresses.split(',') {
+    for part in addresses.split(',').map(str::trim) {
         match parts.last_mut() {
-            Some(last) if !last.contains('@') && part.contains('@') && !part.contains("://") => {
-                *last = format!("{last},{part}");
-            }
+            Some(last) if !part.contains("://") => *last = format!("{last}, {part}"),
             _ => parts.push(part.to_owned()),
         }
     }
-    parts.iter().map(|part| open(part)).collect::<Vec<_>>().join(", ")
+    let open = |part: &String| match (part.split_once("://"), part.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => part.clone(),
+    };
+    parts.iter().map(open).collect::<Vec<_>>().join(", ")
 }
 
 /// The SQLite binding of the projections, so that their authors share its version.
 pub use rusqlite;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_secret_is_shown() {
+        let check = |addresses: &str, shown: &str| assert_eq!(without_secrets(addresses), shown);
+        check("nats://a.example:4222,nats://b.example", "nats://a.example:4222, nats://b.example");
+        check(
+            "nats://me:secret@a.example, tls://token@b.example",
+            "nats://a.example, tls://b.example",
+        );
+        check("me:secret@a.example", "a.example");
+        check("nats://me:sec,ret@a.example,nats://b.example", "nats://a.example, nats://b.example");
+        check("nats://me:s,ec,r@t@a.example, b.example", "nats://a.example, b.example");
+    }
+}

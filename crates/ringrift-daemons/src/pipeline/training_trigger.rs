@@ -595,6 +595,15 @@ mod tests {
         let (cx, _probe) = bed.cx::<TrainingTrigger>();
         assert_eq!(blocked(daemon(&bed, "honest").cycle(&cx).await), "full");
         assert!(bed.catalogue.open_works().await.unwrap().is_empty());
+        let gate = async || {
+            bed.catalogue.gate("TRAINING_TRIGGER", Some(hex())).await.unwrap().unwrap().0.code
+        };
+        assert_eq!(gate().await, "obstacle");
+        // Of several that train, one that is full does not speak for the others.
+        let mut one_of_many = daemon(&bed, "honest");
+        one_of_many.the_loop = bed.shared();
+        assert_eq!(blocked(one_of_many.cycle(&cx).await), "full");
+        assert_eq!(gate().await, "open");
     }
 
     #[tokio::test]

@@ -457,6 +457,14 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(done(patient.cycle(&cx).await).machines["a"], Availability::Running);
         }
+
+        // What the alarm recommends ends it.
+        assert_eq!(a(None).await, Availability::Gone);
+        let node = NodeId("a".into());
+        bed.record(vec![ringrift_pipeline::NodeRemoved { node }.into()]).await;
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.strangers.len(), status.machines.len()), (2, 1));
+        assert_eq!(alarm_of(&bed.catalogue, "machine.a").await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -236,6 +236,56 @@ fn a_manager_that_begins_before_the_log_is_there_waits_for_it() {
     drop(waiting);
 }
 
+/// The subjects of a log whose last fact is of this topic, the oldest first.
+fn last_facts(log: &Path, topic: &str) -> Vec<String> {
+    let log = courier::Embedded::open_read_only(log).unwrap();
+    let stream = if topic.starts_with("alarm") { Stream::Operational } else { Stream::Pipeline };
+    let prefix = topic.split('.').next().unwrap();
+    let facts = tokio::runtime::Runtime::new().unwrap().block_on(log.last_below(stream, prefix));
+    let facts = facts.unwrap().into_iter().filter(|fact| fact.body["topic"] == topic);
+    facts.map(|fact| fact.subject).collect()
+}
+
+/// What stands in a cluster when it is lost: work of another node, an alarm of his, and a fact that waits in the
+/// outbox of `a`. Gives the subject of the work.
+async fn leave_something(url: &str, folder: &Path) -> String {
+    // By the hands of the node itself, so that its replica shows it.
+    let log =
+        JetStream::open(Options::new(url, "ringrift", folder.join("a/replica"))).await.unwrap();
+    for fact in log.last_below(Stream::Pipeline, "work").await.unwrap() {
+        if fact.body["topic"] == "work.claimed" {
+            // That of the node itself, which was killed.
+            let body = serde_json::json!({
+                "topic": "work.released", "work": fact.body["work"], "reason": "test",
+            });
+            let id = format!("{}/released", fact.subject);
+            let released = NewFact::new(id, fact.subject, "test", body).after(fact.position);
+            log.append(Stream::Pipeline, released.into(), 1).await.unwrap();
+        }
+    }
+    let open = log.last_below(Stream::Pipeline, "work").await.unwrap();
+    let open = open.into_iter().find(|fact| fact.body["topic"] == "work.released").unwrap();
+    let claimed = serde_json::json!({
+        "topic": "work.claimed", "work": open.body["work"], "attempt": 1, "node": "b", "epoch": 9,
+    });
+    let claimed = NewFact::new("claimed", open.subject.clone(), "test", claimed);
+    log.append(Stream::Pipeline, claimed.after(open.position).into(), 1).await.unwrap();
+    let alarm = serde_json::json!({
+        "topic": "alarm.changed", "alarm": "coordinators.silent@b", "raised": true, "sentence": "test",
+    });
+    let alarm = NewFact::new("alarm", "alarm.coordinators.silent@b", "test", alarm);
+    log.append(Stream::Operational, alarm.into(), 1).await.unwrap();
+    let outbox = courier::Outbox::open(&folder.join("a/outbox.sqlite")).unwrap();
+    let kept = serde_json::json!({
+        "topic": "node.joined", "node": "kept", "peer": "", "addresses": [], "role": "", "version": "0.0.0",
+        "speaks": 1, "slots": 1, "playing": 0,
+    });
+    let kept = Batch::from(NewFact::new("kept", "node.kept", "test", kept));
+    outbox.put(Stream::Pipeline, &kept, 1).await.unwrap();
+    log.head(Stream::Operational).await.unwrap();
+    open.subject
+}
+
 #[test]
 fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     let Some(server) = Server::start() else { return };
@@ -248,6 +298,8 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     let count = |rows: &Value| rows.as_array().unwrap().len();
     let alone = up(folder, "a", "standalone");
     wait_for("a batch of games", SOON, || batches().filter(|rows| count(rows) > 0));
+    let lasts = |log: &str, topic: &str| last_facts(&folder.join("a").join(log), topic);
+    wait_for("work in hand", SOON, || lasts("facts.sqlite", "work.claimed").pop());
     let busy = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "a"]);
     assert!(busy.code == 2 && busy.err.contains("is in use by the manager"), "{}", busy.err);
     drop(alone);
@@ -256,6 +308,8 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     let begun = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "a"]);
     assert_eq!(begun.code, 0, "{}", begun.err);
     assert!(!folder.join("a/facts.sqlite").exists());
+    let in_hand = lasts("facts-before-cluster.sqlite", "work.claimed");
+    assert!(in_hand.is_empty(), "nobody would give back what was in work: {in_hand:?}");
     let other = run(folder, &["cluster", "init", "--servers", &server.url, "--data", "c"]);
     assert!(other.code == 2 && other.err.contains("has a history already"), "{}", other.err);
     assert_eq!(batches().unwrap(), before);
@@ -266,12 +320,24 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     let verified = run(folder, &["verify", "--json", "--data", "a"]);
     assert_eq!(verified.code, 0, "{}", verified.out);
 
-    // The server is lost with its disk: the node goes on alone, with all that it knew.
+    // The server is lost with its disk: the node goes on alone, with all that it knew, and with what it could not hand in.
     let before = batches().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let theirs = runtime.block_on(leave_something(&server.url, folder));
     drop(server);
+    assert_eq!(lasts("replica/replica.sqlite", "work.claimed"), [theirs]);
     let left = run(folder, &["cluster", "leave", "--data", "a"]);
     assert_eq!(left.code, 0, "{}", left.err);
     assert_eq!(batches().unwrap(), before);
+    assert_eq!(lasts("facts.sqlite", "work.claimed"), Vec::<String>::new());
+    assert_eq!(lasts("facts.sqlite", "node.joined").last().unwrap(), "node.kept");
+    let log = courier::Embedded::open_read_only(&folder.join("a/facts.sqlite")).unwrap();
+    let alarm = runtime.block_on(log.last_on(Stream::Operational, "alarm.coordinators.silent@b"));
+    assert_eq!(alarm.unwrap().unwrap().body["raised"], false);
+    drop(log);
+    let left_there = courier::Outbox::open(&folder.join("a/left-cluster/outbox.sqlite")).unwrap();
+    let waiting = runtime.block_on(left_there.waiting());
+    assert_eq!(waiting.unwrap(), 1, "whoever is cut off calls it again, and finds all there");
     let again = run(folder, &["cluster", "leave", "--data", "a"]);
     check_refused(&again, 2, &["a is no node of a cluster"]);
     let alone = up(folder, "a", "standalone");
