@@ -81,11 +81,14 @@ mod tests {
         let check = |addresses: &str, shown: &str| assert_eq!(without_secrets(addresses), shown);
         check("nats://a.example:4222,nats://b.example", "nats://a.example:4222, nats://b.example");
         check(
-            "nats://me:secret@a.example, tls://token@b.example",
+            "nats://n.example:secret@a.example, tls://token@b.example",
             "nats://a.example, tls://b.example",
         );
-        check("me:secret@a.example", "a.example");
-        check("nats://me:sec,ret@a.example,nats://b.example", "nats://a.example, nats://b.example");
-        check("nats://me:s,ec,r@t@a.example, b.example", "nats://a.example, b.example");
+        check("n.example:secret@a.example", "a.example");
+        check(
+            "nats://n.example:sec,ret@a.example,nats://b.example",
+            "nats://a.example, nats://b.example",
+        );
+        check("nats://n.example:s,ec,r@t@a.example, b.example", "nats://a.example, b.example");
     }
 }
