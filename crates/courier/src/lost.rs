@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// What the names of such files begin with; then comes the last position that they hold.
-pub(crate) const LOST: &str = "lost-";
+/// What the name of such a file says: the position and the time of the last fact in it.
+#[cfg(feature = "jetstream")]
+pub(crate) fn name_of(position: u64, time_ms: i64) -> String {
+    format!("lost-{position}-{time_ms}.sqlite")
+}
 
 /// The copies in a node's folder: what it knew when the servers had lost facts or had another log, the oldest first. A
 /// log that goes on from one of them is begun with the most that any node knew; files that nobody needs may be removed.
@@ -15,10 +18,9 @@ pub fn lost(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in fs_err::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix(LOST).and_then(|rest| rest.strip_suffix(".sqlite"));
-        if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
-            found.push((number, path));
-        }
+        let said = name.strip_prefix("lost-").and_then(|rest| rest.strip_suffix(".sqlite"));
+        let time_ms = said.and_then(|said| said.split_once('-')?.1.parse::<i64>().ok());
+        found.extend(time_ms.map(|time_ms| (time_ms, path)));
     }
     found.sort_unstable();
     Ok(found.into_iter().map(|(_, path)| path).collect())

@@ -79,6 +79,9 @@ impl Shared {
                 }
                 Err(_) => return Err(self.unavailable()),
             };
+            if self.server.connection() != connection {
+                continue;
+            }
             self.arrive(source, last, until).await?;
             // A record that was replaced before it came here: its successor is behind `last`.
             if self.replica.gaps(source) == gaps {

@@ -210,6 +210,9 @@ impl<'a> Life<'a> {
         let state = server.state(source).await?;
         let known = match replica.applied_to(source).await? {
             Some(known) if known.created == state.created && known.sequence <= state.last => known,
+            Some(known) if known.created == state.created && !state.is_surely_led => {
+                return Err("a server that may not lead knows less than was known".into());
+            }
             found => {
                 if let Some(Applied { sequence, .. }) = found {
                     warn!(
@@ -218,7 +221,7 @@ impl<'a> Life<'a> {
                         theirs = state.last,
                         "the stream is another one or lost messages: the replica is made anew"
                     );
-                    keep(replica, source).await?;
+                    keep(shared, source).await?;
                 }
                 replica.forget(source, state.created.clone()).await?;
                 Applied { sequence: 0, seen: Seen::default(), created: state.created }
@@ -271,7 +274,7 @@ impl<'a> Life<'a> {
                 behind = seen.sequence,
                 "the stream lost messages and went on without them: made anew"
             );
-            keep(replica, source).await?;
+            keep(self.shared, source).await?;
             replica.forget(source, self.created.clone()).await?;
             return Ok(false);
         }
@@ -294,20 +297,25 @@ impl<'a> Life<'a> {
 }
 
 /// Before it is forgotten. Where it cannot be kept, nothing is forgotten, and that is tried again.
-async fn keep(replica: &Replica, source: Source) -> Result<(), Failed> {
+async fn keep(shared: &Shared, source: Source) -> Result<(), Failed> {
     if source != Source::Facts(Stream::Pipeline) {
         return Ok(());
     }
-    match lost::keep(replica).await {
+    shared.note("the servers have lost facts, and what this node knew of them is put aside");
+    match lost::keep(&shared.replica).await {
         Ok(Some(path)) => {
             error!(path = %path.display(), "what this node knew of the log is kept there");
             Ok(())
         }
         Ok(None) => Ok(()),
         Err(error) => {
+            let why = format!(
+                "the servers have lost facts, and what this node knew of them cannot be put aside, so it is not \
+                 forgotten: {error}"
+            );
+            shared.note(&why);
             sleep(UNKEPT).await;
-            Err(format!("what the servers lost cannot be kept here, and is not forgotten: {error}")
-                .into())
+            Err(why.into())
         }
     }
 }

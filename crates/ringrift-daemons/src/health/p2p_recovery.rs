@@ -6,7 +6,7 @@
 //! Never   ends a process by its name, elects anybody: the log's client comes back by itself, and nodes that
 //!         may lead take a free lease by themselves. Of both it only says that they have not yet.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ringrift_pipeline::{Catalogue, NodeId};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ const NODES_LIMIT: Duration = Duration::from_secs(20);
 const REOPEN_LIMIT: Duration = Duration::from_secs(40);
 /// Name of the alarm.
 const ALARM: &str = "connections";
+/// Name of the alarm on a log that is shorter than it was.
+const LOST: &str = "log_set_back";
 
 /// `[daemons.p2p_recovery]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,6 +81,8 @@ pub struct Status {
     pub mute: BTreeMap<String, String>,
     /// What is wrong, one sentence each.
     pub faults: Vec<String>,
+    /// What the servers lost and this node kept, if so.
+    pub lost: Option<String>,
     /// Looks in a row with something wrong.
     pub failures: u32,
     /// How often the endpoint was opened anew since the daemon started.
@@ -139,10 +143,11 @@ impl Daemon for P2pRecovery {
 
     // Of the connections, not of the daemon: who is cut off is degraded however well it runs.
     fn health(&self, last: &Status) -> Health {
-        if last.faults.is_empty() {
+        let wrong: Vec<&str> = last.lost.iter().chain(&last.faults).map(String::as_str).collect();
+        if wrong.is_empty() {
             return Health::Healthy;
         }
-        Health::Degraded(last.faults.join("; "))
+        Health::Degraded(wrong.join("; "))
     }
 }
 
@@ -176,7 +181,6 @@ impl P2pRecovery {
             needed: status.needed,
             mute: status.mute.keys().cloned().collect(),
             leaderless: self.the_loop.nodes.leaderless(),
-            lost: courier::lost(&self.the_loop.data.join(REPLICA))?.pop(),
         };
         let faults = judge(&seen, &self.config);
         let is_isolated = faults.iter().any(|fault| matches!(fault, Fault::Isolated(_)));
@@ -190,9 +194,17 @@ impl P2pRecovery {
         }
         let lasting = self.failures >= self.config.max_failures;
         let sentence = lasting.then(|| status.faults.join("; "));
+        status.lost = courier::lost(&self.the_loop.data.join(REPLICA))?.pop().map(|path| {
+            format!(
+                "the servers lost facts of the log, or have another one: what this node knew is in {}; \
+                 docs/cluster.md says how to go on from there, or remove the file",
+                path.display()
+            )
+        });
         // Without the log an alarm cannot be told; the health says it.
         if seen.log.is_none() {
             self.alarms.set(&self.catalogue, ALARM, sentence, cx.now()).await?;
+            self.alarms.set(&self.catalogue, LOST, status.lost.clone(), cx.now()).await?;
         }
         Ok(Outcome::Done(status))
     }
@@ -250,8 +262,6 @@ struct Seen {
     mute: Vec<String>,
     /// For how long the leader's lease stands still, or nobody has it.
     leaderless: Duration,
-    /// Where this node kept what the servers lost, the newest.
-    lost: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,16 +269,12 @@ enum Fault {
     NoLog(String),
     Isolated(String),
     NoLeader(String),
-    Lost(String),
 }
 
 impl Fault {
     fn sentence(self) -> String {
         match self {
-            Self::NoLog(words)
-            | Self::Isolated(words)
-            | Self::NoLeader(words)
-            | Self::Lost(words) => words,
+            Self::NoLog(words) | Self::Isolated(words) | Self::NoLeader(words) => words,
         }
     }
 }
@@ -288,13 +294,6 @@ fn needed(living: usize, config: &Config) -> usize {
 /// The whole policy, pure.
 fn judge(seen: &Seen, config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if let Some(path) = &seen.lost {
-        faults.push(Fault::Lost(format!(
-            "the servers lost facts of the log, or have another one: what this node knew is in {}; docs/cluster.md \
-             says how to go on from there, or remove the file",
-            path.display()
-        )));
-    }
     if let Some(why) = &seen.log {
         let words = "its client tries again by itself, and what is in hand goes on";
         faults.push(Fault::NoLog(format!("the log does not answer ({why}): {words}")));
@@ -354,14 +353,7 @@ mod tests {
         check(isolated.clone(), &[words]);
         let leaderless = Seen { leaderless: Duration::from_mins(2), ..isolated };
         check(leaderless.clone(), &[words, "no node has led for 120 s"]);
-        check(Seen { leaderless: Duration::from_secs(119), ..all.clone() }, &[]);
-        let lost = Seen { lost: Some("replica/lost-7.sqlite".into()), ..all };
-        check(
-            lost,
-            &[
-                "the servers lost facts of the log, or have another one: what this node knew is in replica",
-            ],
-        );
+        check(Seen { leaderless: Duration::from_secs(119), ..all }, &[]);
         let cut = Seen { log: Some("timed out".into()), ..leaderless };
         check(cut, &["the log does not answer (timed out)"]);
     }
@@ -432,6 +424,32 @@ mod tests {
         daemon.config.leader_gap = Duration::ZERO;
         assert_eq!(done(daemon.cycle(&cx).await).faults.len(), 1);
         assert_eq!(street.reopened(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_servers_lost_is_an_alarm_until_its_file_is_removed() {
+        let (bed, _street, mut daemon) = scene().await;
+        let (cx, _probe) = bed.cx::<P2pRecovery>();
+        seen(&bed, Some(0));
+        let folder = bed.the_loop.data.join(REPLICA);
+        fs_err::create_dir_all(&folder).unwrap();
+        for name in
+            ["lost-7-2000.sqlite", "lost-90-1000.sqlite", "lost-8-3000.part", "replica.sqlite"]
+        {
+            fs_err::write(folder.join(name), "").unwrap();
+        }
+        let status = done(daemon.cycle(&cx).await);
+        assert_eq!((status.faults.len(), status.failures), (0, 0), "the connections are well");
+        let alarm =
+            async || alarm_of(&bed.catalogue, LOST).await.unwrap().map(|(sentence, _)| sentence);
+        let said = alarm().await.unwrap();
+        assert!(said.contains("lost-7-2000.sqlite"), "the newest: {said}");
+        assert!(matches!(daemon.health(&status), Health::Degraded(_)));
+        for path in courier::lost(&folder).unwrap() {
+            fs_err::remove_file(path).unwrap();
+        }
+        assert_eq!(done(daemon.cycle(&cx).await).lost, None);
+        assert_eq!(alarm().await, None);
     }
 
     #[tokio::test]

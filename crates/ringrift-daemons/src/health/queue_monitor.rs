@@ -568,6 +568,14 @@ mod tests {
         assert_eq!(daemon.backlog.level(hex()), Level::None);
         let (gate, _) = bed.catalogue.gate("QUEUE_MONITOR", Some(hex())).await.unwrap().unwrap();
         assert!(gate.open);
+
+        // Also if another one leads already: he tells.
+        done(daemon.cycle(&cx).await);
+        assert_eq!(daemon.backlog.level(hex()), Level::Soft);
+        daemon.catalogue = bed.next_epoch().await;
+        bed.next_epoch().await;
+        daemon.stop(&cx).await.unwrap();
+        assert_eq!(daemon.backlog.level(hex()), Level::None);
     }
 
     #[tokio::test]

@@ -282,8 +282,32 @@ async fn leave_something(url: &str, folder: &Path) -> String {
     });
     let kept = Batch::from(NewFact::new("kept", "node.kept", "test", kept));
     outbox.put(Stream::Pipeline, &kept, 1).await.unwrap();
-    log.head(Stream::Operational).await.unwrap();
+    for stream in Stream::ALL {
+        log.head(stream).await.unwrap();
+    }
     open.subject
+}
+
+/// A node as `a` that kept what the servers lost, and is cut off when it leaves.
+fn leaves_from_a_copy(folder: &Path) {
+    assert!(
+        Command::new("cp").args(["-a", "a", "z"]).current_dir(folder).status().unwrap().success()
+    );
+    let replica = folder.join("z/replica/replica.sqlite");
+    let kept = courier::rusqlite::Connection::open(&replica).unwrap();
+    kept.execute("VACUUM INTO ?1", [folder.join("kept.sqlite").display().to_string()]).unwrap();
+    drop(kept);
+    fs_err::write(&replica, "garbage").unwrap();
+    let leave = |more: &[&str]| run(folder, &[&["cluster", "leave", "--data", "z"], more].concat());
+    check_refused(&leave(&[]), 2, &["open this node's copy of the log"]);
+    let left = leave(&["--from", "kept.sqlite"]);
+    assert_eq!(left.code, 0, "{}", left.err);
+    let (kept, there) =
+        (folder.join("z/outbox.sqlite"), folder.join("z/left-cluster/outbox.sqlite"));
+    fs_err::rename(&there, kept).unwrap();
+    let goes_on = leave(&[]);
+    assert!(goes_on.code == 0 && goes_on.out.trim().ends_with("z is alone"), "{goes_on:?}");
+    assert!(there.exists());
 }
 
 #[test]
@@ -326,6 +350,7 @@ fn a_directory_with_a_history_becomes_the_first_node_and_goes_on() {
     let theirs = runtime.block_on(leave_something(&server.url, folder));
     drop(server);
     assert_eq!(lasts("replica/replica.sqlite", "work.claimed"), [theirs]);
+    leaves_from_a_copy(folder);
     let left = run(folder, &["cluster", "leave", "--data", "a"]);
     assert_eq!(left.code, 0, "{}", left.err);
     assert_eq!(batches().unwrap(), before);

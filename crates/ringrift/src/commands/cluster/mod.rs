@@ -196,10 +196,6 @@ impl OwnArgs {
     fn take(&self) -> Result<(DataDir, Lock), Failure> {
         let listen = self.listen.unwrap_or_else(loopback);
         check_listen(listen).or_usage()?;
-        let bound = UdpSocket::bind(listen);
-        bound
-            .with_context(|| format!("listen = {listen}: name an address of this machine"))
-            .or_usage()?;
         check_relays(&self.relay).or_usage()?;
         let dir = self.place.dir()?;
         dir.check_whole().or_usage()?;
@@ -222,6 +218,17 @@ impl OwnArgs {
                      cluster.toml of that one back and start it, or move the file away",
                     dir.outbox().display()
                 )));
+            }
+        }
+        let bound = UdpSocket::bind(listen);
+        let sentence =
+            || format!("listen = {listen}: name a free port and an address of this machine");
+        bound.with_context(sentence).or_usage()?;
+        // What an earlier call looked at may be another log.
+        for end in ["", "-wal", "-shm"] {
+            let file = dir.replica().join(format!("replica.sqlite{end}"));
+            if file.exists() {
+                fs_err::remove_file(file)?;
             }
         }
         Ok((dir, lock))

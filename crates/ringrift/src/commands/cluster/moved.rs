@@ -3,14 +3,15 @@
 use courier::{Courier, Reader, Stream, refold};
 use ringrift_daemons::standing;
 use ringrift_pipeline::{
-    AlarmChanged, Catalogue, Operational, PipelineFold, Record, WorkReleased, WorkState,
+    AlarmChanged, Catalogue, Gate, GateChanged, Operational, PipelineFold, Record, WorkReleased,
+    WorkState,
 };
 
 /// Facts that are recorded at a time.
 const AT_A_TIME: usize = 500;
 
 /// Ends what held under the log that a history comes from: claims, because the leases that tell who lives stay
-/// behind; and alarms, because those who raised them do, and whoever finds it still so says it again.
+/// behind; and alarms and closed gates, because those who told of them do, and whoever finds it still so says it again.
 pub(super) async fn end_what_held(log: &Courier, source: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("catalogue.sqlite");
@@ -31,5 +32,17 @@ pub(super) async fn end_what_held(log: &Courier, source: &str) -> anyhow::Result
         let (alarm, sentence) = (alarm.alarm, "it is over".to_owned());
         Operational::AlarmChanged(AlarmChanged { alarm, raised: false, sentence })
     });
-    Ok(catalogue.note_all(alarms.collect(), now_ms).await?)
+    let told = log.last_below(Stream::Operational, "gate").await?.into_iter();
+    let closed = told.filter_map(|fact| match serde_json::from_value(fact.body) {
+        Ok(Operational::GateChanged(gate)) if !gate.open => {
+            let GateChanged { gate, config, .. } = gate;
+            Some(Operational::GateChanged(Gate::Allow.to_fact(&gate, config)))
+        }
+        _ => None,
+    });
+    let over: Vec<Operational> = alarms.chain(closed).collect();
+    for over in over.chunks(AT_A_TIME) {
+        catalogue.note_all(over.to_vec(), now_ms).await?;
+    }
+    Ok(())
 }
