@@ -150,7 +150,7 @@ impl Batch {
     /// The same batch, taken only while the lease is not lost.
     #[must_use]
     pub fn fenced(mut self, lease: &crate::Lease) -> Self {
-        self.fence = Some(Fence { lease: lease.name.clone(), epoch: lease.epoch });
+        self.fence = Some(lease.fence());
         self
     }
 

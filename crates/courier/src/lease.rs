@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fact::Fence;
+
 /// A lease as it was granted or prolonged.
 ///
 /// The epoch is what counts. It strictly grows with every grant of the same name (not by one in
@@ -21,4 +23,11 @@ pub struct Lease {
     /// nothing may rest on it. To be kept to some kilobytes: every process that follows the log gets it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+impl Lease {
+    /// What proves that it is held.
+    pub fn fence(&self) -> Fence {
+        Fence { lease: self.name.clone(), epoch: self.epoch }
+    }
 }

@@ -30,12 +30,12 @@ pub struct Leases {
 impl Leases {
     /// Those of a node that does not lead.
     pub fn of_node(lease: &Lease) -> Self {
-        Self { node: fence(lease), leader: watch::Sender::new(None) }
+        Self { node: lease.fence(), leader: watch::Sender::new(None) }
     }
 
     /// Says under which lease this node leads, or that it does not lead any more.
     pub fn lead(&self, lease: Option<&Lease>) {
-        self.leader.send_replace(lease.map(fence));
+        self.leader.send_replace(lease.map(Lease::fence));
     }
 
     /// Does this node lead?
@@ -54,10 +54,6 @@ impl Leases {
         let held = self.leader.borrow().clone();
         held.unwrap_or_else(|| Fence { lease: LEADER.to_owned(), epoch: 0 })
     }
-}
-
-fn fence(lease: &Lease) -> Fence {
-    Fence { lease: lease.name.clone(), epoch: lease.epoch }
 }
 
 /// Prolongs a lease to `ttl` from now, also one that ran out while this machine slept: as long as

@@ -268,7 +268,7 @@ impl Bed {
             .acquire("manager", "here", Duration::from_hours(1), now)
             .await
             .unwrap();
-        self.catalogue.fenced(Fence { lease: lease.name, epoch: lease.epoch })
+        self.catalogue.fenced(lease.fence())
     }
 
     /// Records events without any expectation.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fixture, NOW, Verdict, claim, fact, fill, refused, same};
 use crate::dead::{LetterFilter, LetterState, NewLetter};
 use crate::error::{AppendError, Error, Fenced, LeaseError};
-use crate::fact::{Batch, Fence, Stream};
+use crate::fact::{Batch, Stream};
 
 const TTL: Duration = Duration::from_secs(10);
 const TTL_MS: i64 = 10_000;
@@ -154,8 +154,6 @@ pub async fn letters_are_left_alone_by_who_lost_the_lease(fixture: &mut impl Fix
         log.bury(NewLetter { subscriber, stream, position, error, attempts }, NOW)
     };
     let (first, second) = (bury(positions[0]).await?, bury(positions[1]).await?);
-    let fence =
-        |lease: &crate::Lease| Some(Fence { lease: lease.name.clone(), epoch: lease.epoch });
     let states = async || -> Result<Vec<LetterState>, Error> {
         let letters = log.dead_letters(LetterFilter::default()).await?;
         Ok(letters.iter().rev().map(|letter| letter.state).collect())
@@ -163,22 +161,25 @@ pub async fn letters_are_left_alone_by_who_lost_the_lease(fixture: &mut impl Fix
     let mut old = log.acquire("l", "a", TTL, NOW).await?;
     "a note".clone_into(&mut old.note);
     let old = log.renew(&old, TTL, NOW + 1).await?;
-    log.retry(first, fence(&old), NOW + 2 * TTL_MS).await?;
+    log.retry(first, Some(old.fence()), NOW + 2 * TTL_MS).await?;
     same!(log.lease("l", NOW + 1).await?, Some(old.clone()));
     let old = log.acquire("l", "a", TTL, NOW).await?;
-    log.settle(first, fence(&old), LetterState::Recovered, None).await?;
+    log.settle(first, Some(old.fence()), LetterState::Recovered, None).await?;
     log.renew(&old, TTL, NOW + 2).await?;
     let new = log.acquire("l", "b", TTL, NOW + 2 * TTL_MS).await?;
-    let late = log.retry(second, fence(&old), NOW + 2 * TTL_MS).await;
+    let late = log.retry(second, Some(old.fence()), NOW + 2 * TTL_MS).await;
     refused!(late, Error::Fenced(Fenced { epoch, current, .. }));
     same!((epoch, current), (old.epoch, Some(new.epoch)));
-    refused!(log.settle(second, fence(&old), LetterState::Abandoned, None).await, Error::Fenced(_));
-    refused!(log.purge_letters(fence(&old), i64::MAX).await, Error::Fenced(_));
+    refused!(
+        log.settle(second, Some(old.fence()), LetterState::Abandoned, None).await,
+        Error::Fenced(_)
+    );
+    refused!(log.purge_letters(Some(old.fence()), i64::MAX).await, Error::Fenced(_));
     same!(states().await?, vec![LetterState::Recovered, LetterState::Pending]);
-    log.settle(second, fence(&new), LetterState::Abandoned, None).await?;
-    same!(log.purge_letters(fence(&new), i64::MAX).await?, 2);
+    log.settle(second, Some(new.fence()), LetterState::Abandoned, None).await?;
+    same!(log.purge_letters(Some(new.fence()), i64::MAX).await?, 2);
     log.release(&new).await?;
-    refused!(log.purge_letters(fence(&new), i64::MAX).await, Error::Fenced(_));
+    refused!(log.purge_letters(Some(new.fence()), i64::MAX).await, Error::Fenced(_));
     Ok(())
 }
 

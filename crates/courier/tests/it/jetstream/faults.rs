@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use courier::jetstream::{JetStream, Options};
 use courier::{
-    AppendError, Batch, Courier, Embedded, Error, Fence, Fenced, Lease, LetterFilter, LetterState,
-    NewFact, NewLetter, OpenError, Outbox, Stream,
+    AppendError, Batch, Courier, Embedded, Error, Fenced, LetterFilter, LetterState, NewFact,
+    NewLetter, OpenError, Outbox, Stream,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -291,11 +291,10 @@ async fn a_letter_is_left_alone_by_a_node_that_does_not_know_that_its_lease_is_l
     let ttl = Duration::from_secs(10);
     let old = a.acquire("l", "a", ttl, 0).await.unwrap();
     let new = b.acquire("l", "b", ttl, 20_000).await.unwrap();
-    let fence = |lease: &Lease| Some(Fence { lease: lease.name.clone(), epoch: lease.epoch });
-    let refused = a.retry(number, fence(&old), 20_000).await;
+    let refused = a.retry(number, Some(old.fence()), 20_000).await;
     let Err(Error::Fenced(Fenced { current, .. })) = refused else { panic!("{refused:?}") };
     assert_eq!(current, Some(new.epoch));
-    b.settle(number, fence(&new), LetterState::Abandoned, None).await.unwrap();
+    b.settle(number, Some(new.fence()), LetterState::Abandoned, None).await.unwrap();
     let letters = a.dead_letters(LetterFilter::default()).await.unwrap();
     assert_eq!((letters[0].state, letters[0].retried_ms), (LetterState::Abandoned, None));
 }

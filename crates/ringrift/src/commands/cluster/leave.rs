@@ -134,8 +134,8 @@ fn put_aside(dir: &DataDir, left: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an earlier call began.
-fn remove(log: &Path) -> anyhow::Result<()> {
+/// Removes a log that nobody needs, as what an earlier call began.
+pub(super) fn remove(log: &Path) -> anyhow::Result<()> {
     for end in ["", "-wal", "-shm"] {
         let mut name = log.as_os_str().to_owned();
         name.push(end);

@@ -225,12 +225,7 @@ impl OwnArgs {
             || format!("listen = {listen}: name a free port and an address of this machine");
         bound.with_context(sentence).or_usage()?;
         // What an earlier call looked at may be another log.
-        for end in ["", "-wal", "-shm"] {
-            let file = dir.replica().join(format!("replica.sqlite{end}"));
-            if file.exists() {
-                fs_err::remove_file(file)?;
-            }
-        }
+        leave::remove(&dir.replica().join("replica.sqlite"))?;
         Ok((dir, lock))
     }
 
